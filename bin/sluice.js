@@ -1,0 +1,66 @@
+#!/usr/bin/env node
+/**
+ * The command's launcher: plain JavaScript that also runs on an older Node. It finds a Node that is new enough (this
+ * one, else the `node` package of the installation) and runs src/main.ts in a checkout or dist/main.js in an installed
+ * package. Signals and the exit code pass through.
+ */
+import { spawn } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { constants } from 'node:os'
+import { dirname, join } from 'node:path'
+import { fileURLToPath, pathToFileURL } from 'node:url'
+
+const NEED = [24, 15]
+const root = dirname(dirname(fileURLToPath(import.meta.url)))
+const main = ['src/main.ts', 'dist/main.js'].map((p) => join(root, p)).find((p) => existsSync(p))
+
+/** Whether a version like "24.15.0" is enough. */
+function enough(version) {
+  const [major = 0, minor = 0] = version.split('.').map(Number)
+  return major > NEED[0] || (major === NEED[0] && minor >= NEED[1])
+}
+
+/** The node binary that the `node` package brought, or undefined. */
+function packagedNode() {
+  const places = [join(root, 'node_modules/node/bin/node'), join(root, 'node_modules/.bin/node')]
+  try {
+    places.unshift(
+      join(dirname(createRequire(import.meta.url).resolve('node/package.json')), 'bin/node'),
+    )
+  } catch {
+    // not installed beside us: the fixed places remain
+  }
+  return places.find((p) => existsSync(p))
+}
+
+/** Runs `node main …` as a child that shares our terminal, and ends as it ends. */
+function hand(node, entry) {
+  const child = spawn(node, [entry, ...process.argv.slice(2)], {
+    stdio: ['inherit', 'inherit', 'inherit', 'ipc'],
+  })
+  const signals = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR2']
+  for (const signal of signals) process.on(signal, () => child.kill(signal))
+  child.on('error', (error) => {
+    console.error(`sluice: cannot run ${node}: ${error.message}`)
+    process.exit(70)
+  })
+  child.on('exit', (code, signal) => process.exit(code ?? 128 + (constants.signals[signal] ?? 0)))
+}
+
+if (!main) {
+  console.error(`sluice: neither src/main.ts nor dist/main.js in ${root}; run "npm run build"`)
+  process.exitCode = 70
+} else if (enough(process.versions.node)) {
+  await import(pathToFileURL(main).href)
+} else {
+  const node = packagedNode()
+  if (node) hand(node, main)
+  else {
+    console.error(
+      `sluice: needs Node ${NEED.join('.')} or newer, this is ${process.versions.node} (${process.execPath}). ` +
+        'Install a newer one, or run "npm ci" in the checkout: it brings one.',
+    )
+    process.exitCode = 70
+  }
+}

@@ -1,0 +1,207 @@
+/**
+ * Column definitions as information_schema gives them, and whether a table map can belong to them. Pure. The check is
+ * strict, down to lengths: a definition that differs in anything the binlog says is not the one the rows were written
+ * with, and then its names cannot be trusted either.
+ *
+ * Layouts: Field_*::do_save_field_metadata in sql/field.cc; types as they are logged, ENUM and SET inside STRING.
+ */
+import { BINARY } from '../binlog/charset.ts'
+import type { ColumnMetadata, TableMap } from '../binlog/table-map.ts'
+import { columnTypes as t } from '../binlog/table-map.ts'
+
+/** A row of the capture query (catalog.ts). Numbers may come as text or bigint, whatever the connection makes of them. */
+export interface CapturedRow {
+  readonly tableName: string
+  readonly name: string
+  readonly columnType: string
+  readonly octets: number | bigint | string | null
+  readonly collation: number | bigint | string | null
+  readonly nullable: string
+  readonly extra: string
+  readonly columnKey: string
+  readonly isKey: number | bigint | string
+}
+
+/** One column as the server defines it now. */
+export interface CapturedColumn {
+  readonly name: string
+  readonly mysqlType: string // COLUMN_TYPE: the same text as in SHOW CREATE TABLE
+  readonly base: string // its first word: "varchar"
+  readonly sizes: readonly number[] // numbers in its parentheses
+  readonly members: readonly string[] | undefined // enum, set
+  readonly unsigned: boolean
+  readonly octets: number // of character and binary types: bytes at most
+  readonly collation: number // 63 for binary strings, 0 for types without
+  readonly key: boolean // in the primary key
+  readonly promoted: boolean // in the unique key that servers take for the primary key of a table without one
+  readonly nullable: boolean
+  readonly invisible: boolean
+}
+
+const binaryBases = new Set(['binary', 'varbinary', 'tinyblob', 'blob', 'mediumblob', 'longblob'])
+
+export function readCapturedColumn(row: CapturedRow): CapturedColumn {
+  const { base, sizes, members } = readColumnType(row.columnType)
+  const enumerated = base === 'enum' || base === 'set'
+  return {
+    name: row.name,
+    mysqlType: row.columnType,
+    base,
+    sizes,
+    members: enumerated ? members : undefined,
+    unsigned: /\bunsigned\b/.test(enumerated ? '' : row.columnType),
+    octets: Number(row.octets ?? 0),
+    collation: binaryBases.has(base) ? BINARY : Number(row.collation ?? 0),
+    key: Number(row.isKey) === 1,
+    promoted: Number(row.isKey) !== 1 && row.columnKey === 'PRI',
+    nullable: row.nullable === 'YES',
+    invisible: /\binvisible\b/i.test(row.extra),
+  }
+}
+
+/** "decimal(10,2) unsigned" → decimal, [10, 2]; "enum('a','b''c')" → enum, members a and b'c. Never throws. */
+export function readColumnType(text: string): {
+  base: string
+  sizes: number[]
+  members: string[]
+} {
+  const base = /^\w+/.exec(text)?.[0].toLowerCase() ?? ''
+  const sizes = /^\w+\(([\d,]+)\)/.exec(text)?.[1]?.split(',').map(Number) ?? []
+  const members: string[] = []
+  if (base === 'enum' || base === 'set') {
+    for (const [, body] of text.matchAll(/'((?:[^'\\]|''|\\.)*)'/gs)) members.push(unescape(body!))
+  }
+  return { base, sizes, members }
+}
+
+const escapes: Readonly<Record<string, string>> = { '0': '\0', n: '\n', r: '\r' }
+
+function unescape(body: string): string {
+  return body.replaceAll(/''|\\(.)/gs, (whole, c: string | undefined) =>
+    c === undefined ? whole[0]! : (escapes[c] ?? c),
+  )
+}
+
+/** How a column may stand in a table map. */
+interface Layout {
+  readonly type: number
+  readonly meta: number
+}
+
+const plain: Readonly<Record<string, readonly Layout[]>> = {
+  tinyint: [{ type: t.TINY, meta: 0 }],
+  smallint: [{ type: t.SHORT, meta: 0 }],
+  mediumint: [{ type: t.INT24, meta: 0 }],
+  int: [{ type: t.LONG, meta: 0 }],
+  bigint: [{ type: t.LONGLONG, meta: 0 }],
+  float: [{ type: t.FLOAT, meta: 4 }],
+  double: [{ type: t.DOUBLE, meta: 8 }],
+  year: [{ type: t.YEAR, meta: 0 }],
+  date: [
+    { type: t.DATE, meta: 0 },
+    { type: t.NEWDATE, meta: 0 },
+  ],
+  tinyblob: [{ type: t.BLOB, meta: 1 }],
+  blob: [{ type: t.BLOB, meta: 2 }],
+  mediumblob: [{ type: t.BLOB, meta: 3 }],
+  longblob: [{ type: t.BLOB, meta: 4 }],
+  tinytext: [{ type: t.BLOB, meta: 1 }],
+  text: [{ type: t.BLOB, meta: 2 }],
+  mediumtext: [{ type: t.BLOB, meta: 3 }],
+  longtext: [{ type: t.BLOB, meta: 4 }],
+  json: [{ type: t.JSON, meta: 4 }],
+  vector: [{ type: t.VECTOR, meta: 4 }],
+}
+/** By the type number of the optional metadata. */
+const geometries: readonly string[] = [
+  'geometry',
+  'point',
+  'linestring',
+  'polygon',
+  'multipoint',
+  'multilinestring',
+  'multipolygon',
+  'geomcollection',
+]
+
+/** The types with a fraction of seconds: since 5.6 with it, before as the old type without. */
+function temporal(modern: number, old: number, digits: number): Layout[] {
+  const layouts = [{ type: modern, meta: digits }]
+  if (digits === 0) layouts.push({ type: old, meta: 0 })
+  return layouts
+}
+
+/** CHAR and BINARY: bits 8 and 9 of the length stand inverted in bits 4 and 5 of the real type. */
+function stringMeta(octets: number): number {
+  return ((t.STRING ^ ((octets & 0x300) >> 4)) << 8) | (octets & 0xff)
+}
+
+function layouts(column: CapturedColumn): readonly Layout[] {
+  const { base, octets } = column
+  const [size = 0, scale = 0] = column.sizes
+  const members = column.members?.length ?? 0
+  switch (base) {
+    case 'decimal':
+      return [
+        { type: t.NEWDECIMAL, meta: (size << 8) | scale },
+        { type: t.DECIMAL, meta: 0 },
+      ]
+    case 'bit':
+      return [{ type: t.BIT, meta: ((size >> 3) << 8) | (size & 7) }]
+    case 'time':
+      return temporal(t.TIME2, t.TIME, size)
+    case 'datetime':
+      return temporal(t.DATETIME2, t.DATETIME, size)
+    case 'timestamp':
+      return temporal(t.TIMESTAMP2, t.TIMESTAMP, size)
+    case 'char':
+    case 'binary':
+      return [{ type: t.STRING, meta: stringMeta(octets) }]
+    case 'varchar':
+    case 'varbinary':
+      return [
+        { type: t.VARCHAR, meta: octets },
+        { type: t.VAR_STRING, meta: octets },
+      ]
+    case 'enum':
+      return [{ type: t.STRING, meta: (t.ENUM << 8) | (members > 255 ? 2 : 1) }]
+    case 'set': {
+      const bytes = (members + 7) >> 3
+      return [{ type: t.STRING, meta: (t.SET << 8) | (bytes > 4 ? 8 : bytes) }]
+    }
+    default:
+      return plain[base] ?? (isGeometry(base) ? [{ type: t.GEOMETRY, meta: 4 }] : [])
+  }
+}
+
+const isGeometry = (base: string): boolean =>
+  geometries.includes(base) || base === 'geometrycollection'
+
+/**
+ * Whether column `index` of the table map can be this one. `says` is its optional metadata: what it does not say is not
+ * compared; the name neither. Returns "" when it fits, else the property that does not: "type", "nullability"….
+ */
+export function misfit(
+  column: CapturedColumn,
+  map: TableMap,
+  index: number,
+  says: Readonly<ColumnMetadata>,
+): string {
+  const type = map.types[index]!
+  const meta = map.meta[index]!
+  if (!layouts(column).some((layout) => layout.type === type && layout.meta === meta)) return 'type'
+  if (((map.nullable[index >> 3]! >> (index & 7)) & 1) !== (column.nullable ? 1 : 0)) {
+    return 'nullability'
+  }
+  const { unsigned } = says
+  if (unsigned !== undefined && unsigned !== column.unsigned && type !== t.YEAR) return 'signedness'
+  // MySQL 9 logs vectors as binary strings.
+  if (says.collation !== 0 && says.collation !== column.collation && type !== t.VECTOR)
+    return 'character set or collation'
+  if (says.geometry >= 0 && geometries[says.geometry] !== geometryName(column.base)) return 'type'
+  if (says.dimension > 0 && says.dimension !== column.sizes[0]) return 'dimension'
+  return ''
+}
+
+const geometryName = (base: string): string =>
+  base === 'geometrycollection' ? 'geomcollection' : base

@@ -1,0 +1,282 @@
+/**
+ * The command line: one table of commands with their options, help and examples; parses, runs one, and turns what it
+ * throws into a message and an exit code. The commands themselves live in commands/ and are loaded when they are asked
+ * for. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 128+n ended by signal n.
+ */
+import { readFileSync } from 'node:fs'
+import { parseArgs } from 'node:util'
+import { DEFAULT_CONFIG } from './config/config.ts'
+import { nearest } from './config/keys.ts'
+import { SluiceError } from './errors.ts'
+
+/** What a command gets: its words without options, and its options by name. */
+export interface Arguments {
+  readonly words: readonly string[]
+  text(option: string): string | undefined
+  flag(option: string): boolean
+  /** A whole number of at least `min`; anything else throws USAGE. */
+  number(option: string, min?: number): number | undefined
+}
+interface Option {
+  readonly type: 'string' | 'boolean'
+  readonly short?: string
+  readonly value?: string // how help shows the value
+  readonly help: string
+}
+interface Command {
+  readonly usage: string // after the command's name
+  readonly summary: string
+  readonly words: readonly [min: number, max: number]
+  readonly options: Readonly<Record<string, Option>>
+  readonly examples: readonly string[]
+  readonly notes?: string
+  run(args: Arguments): Promise<number>
+}
+
+const help: Option = { type: 'boolean', short: 'h', help: 'this text' }
+const config: Option = {
+  type: 'string',
+  short: 'c',
+  value: 'FILE',
+  help: `the server's configuration (default ${DEFAULT_CONFIG})`,
+}
+const json = (what: string): Option => ({ type: 'boolean', help: `${what} as JSON` })
+
+const commands: Readonly<Record<string, Command>> = {
+  serve: {
+    usage: '[options]',
+    summary: 'run the server: read every instance, serve Canal clients',
+    words: [0, 0],
+    options: { config },
+    examples: ['sluice serve', 'sluice serve --config /etc/sluice/server.yaml'],
+    notes:
+      'Files in the instances folder that are added, edited or removed start, restart or stop that instance.\n' +
+      'SIGTERM or SIGINT stops gracefully and exits 0; a second one exits at once.',
+    run: async (args) => (await import('./commands/serve.ts')).serve(args),
+  },
+  check: {
+    usage: '[destination…] [options]',
+    summary: 'validate the configuration and test every source; says how to fix what is wrong',
+    words: [0, 1000],
+    options: {
+      config,
+      json: json('findings'),
+      'second-opinion': {
+        type: 'boolean',
+        help: 'also decode the end of the binlog twice, with Sluice and with zongji, and compare',
+      },
+      events: {
+        type: 'string',
+        value: 'N',
+        help: 'with --second-opinion: at most N row events (default: the last 16 MiB of binlog)',
+      },
+    },
+    examples: ['sluice check', 'sluice check orders --second-opinion --events 5000'],
+    notes: 'Exit code 1 when any finding is a failure; warnings alone exit 0.',
+    run: async (args) => (await import('./commands/check.ts')).check(args),
+  },
+  tail: {
+    usage: '<destination> [options]',
+    summary: 'print the changes of a source as they happen; touches no cursor',
+    words: [1, 1],
+    options: {
+      config,
+      from: {
+        type: 'string',
+        value: 'POSITION',
+        help: 'latest (default), earliest, or file:offset',
+      },
+      filter: {
+        type: 'string',
+        value: 'REGEX',
+        help: "tables to show, Canal's syntax; within the instance's filter",
+      },
+      limit: { type: 'string', value: 'N', help: 'stop after N rows and statements' },
+      json: json('one change per line'),
+    },
+    examples: [
+      'sluice tail orders',
+      "sluice tail orders --from earliest --limit 10 --json --filter 'shop\\..*'",
+    ],
+    run: async (args) => (await import('./commands/tail.ts')).tail(args),
+  },
+  position: {
+    usage: '<destination> show | set POSITION | reset [options]',
+    summary: 'show or change the saved positions of an instance',
+    words: [2, 3],
+    options: {
+      config,
+      client: { type: 'string', value: 'ID', help: 'only this client (default: all of them)' },
+      json: json('positions'),
+    },
+    examples: [
+      'sluice position orders show',
+      'sluice position orders set binlog.000123:4567 --client 1001',
+      'sluice position orders reset',
+    ],
+    notes:
+      'show works while the server runs. set and reset need it stopped (or the instance file removed).\n' +
+      'reset forgets: the next start begins where the `start` key of the instance file says.',
+    run: async (args) => (await import('./commands/position.ts')).position(args),
+  },
+  schema: {
+    usage: '[options]',
+    summary: 'write the JSON Schemas of the configuration files, for editors',
+    words: [0, 0],
+    options: { out: { type: 'string', value: 'FOLDER', help: 'where to (default conf)' } },
+    examples: ['sluice schema', 'sluice schema --out /etc/sluice'],
+    run: async (args) => (await import('./commands/schema.ts')).schema(args),
+  },
+  version: {
+    usage: '',
+    summary: 'print the version',
+    words: [0, 0],
+    options: { json: json('versions') },
+    examples: ['sluice version'],
+    run: async (args) => {
+      const sluice = version()
+      console.log(
+        args.flag('json') ? JSON.stringify({ sluice, node: process.versions.node }) : sluice,
+      )
+      return 0
+    },
+  },
+  help: {
+    usage: '[command]',
+    summary: 'explain a command',
+    words: [0, 1],
+    options: {},
+    examples: ['sluice help tail'],
+    run: async ({ words: [name] }) => {
+      console.log(name === undefined ? overview() : describe(name, lookUp(name)))
+      return 0
+    },
+  },
+}
+
+/** Runs one command line (without node and script) and returns the exit code. Never throws. */
+export async function run(argv: readonly string[]): Promise<number> {
+  try {
+    const [first, ...rest] = argv
+    if (first === undefined) {
+      console.error(overview())
+      return 2
+    }
+    if (first === '--help' || first === '-h') return await run(['help'])
+    if (first === '--version' || first === '-V') return await run(['version'])
+    const command = lookUp(first)
+    const args = parse(first, command, rest)
+    if (args.flag('help')) {
+      console.log(describe(first, command))
+      return 0
+    }
+    const [min, max] = command.words
+    const n = args.words.length
+    if (n < min || n > max) {
+      const found = n === 0 ? 'nothing' : args.words.join(' ')
+      throw new SluiceError('USAGE', `expected sluice ${first} ${command.usage}, found ${found}`)
+    }
+    return await command.run(args)
+  } catch (error) {
+    return explain(error)
+  }
+}
+
+function lookUp(name: string): Command {
+  const command = Object.hasOwn(commands, name) ? commands[name] : undefined
+  if (command) return command
+  const near = nearest(name, Object.keys(commands))
+  const hint = near
+    ? `did you mean "${near}"?`
+    : `expected one of ${Object.keys(commands).join(', ')}`
+  throw new SluiceError('USAGE', `unknown command "${name}"; ${hint}`)
+}
+
+function parse(name: string, command: Command, argv: string[]): Arguments {
+  const options = { ...command.options, help }
+  let parsed
+  try {
+    parsed = parseArgs({ args: argv, options, allowPositionals: true, strict: true })
+  } catch (cause) {
+    const message = (cause as Error).message
+    const word = /'(-[^' ]*)/.exec(message)?.[1]
+    const near = word && nearest(word.replace(/^-+/, ''), Object.keys(options))
+    const unknown = (cause as NodeJS.ErrnoException).code === 'ERR_PARSE_ARGS_UNKNOWN_OPTION'
+    const text = unknown
+      ? `unknown option ${word} of sluice ${name}; ${near ? `did you mean --${near}?` : `see sluice help ${name}`}`
+      : message
+    throw new SluiceError('USAGE', text, { cause })
+  }
+  const values: Readonly<Record<string, unknown>> = parsed.values
+  const text = (option: string): string | undefined => {
+    const value = values[option]
+    return typeof value === 'string' ? value : undefined
+  }
+  return {
+    words: parsed.positionals,
+    text,
+    flag: (option) => values[option] === true,
+    number: (option, min = 1) => {
+      const value = text(option)
+      if (value === undefined) return undefined
+      const n = /^\d+$/.test(value) ? Number(value) : NaN
+      if (Number.isSafeInteger(n) && n >= min) return n
+      throw new SluiceError(
+        'USAGE',
+        `--${option}: expected a whole number of at least ${min}, found "${value}"`,
+      )
+    },
+  }
+}
+
+function explain(error: unknown): number {
+  if (!(error instanceof SluiceError)) {
+    console.error(error instanceof Error ? (error.stack ?? error.message) : String(error))
+    return 1
+  }
+  console.error(`sluice: ${error.message}`)
+  if (error.code === 'USAGE') console.error('Try: sluice help')
+  return error.code === 'USAGE' ||
+    error.code === 'CONFIG_INVALID' ||
+    error.code === 'CONFIG_UNREADABLE'
+    ? 2
+    : 1
+}
+
+function overview(): string {
+  const width = Math.max(...Object.keys(commands).map((c) => c.length))
+  const lines = Object.entries(commands).map(([name, c]) => `  ${name.padEnd(width)}  ${c.summary}`)
+  return [
+    `Sluice ${version()}: MySQL change data capture for Canal clients`,
+    '',
+    'Usage: sluice <command> [options]',
+    '',
+    ...lines,
+    '',
+    'sluice help <command> explains one. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.',
+  ].join('\n')
+}
+
+function describe(name: string, command: Command): string {
+  const left = ([option, o]: [string, Option]): string =>
+    `  ${o.short ? `-${o.short}, ` : '    '}--${option}${o.value ? ` ${o.value}` : ''}`
+  const options = Object.entries({ ...command.options, help })
+  const width = Math.max(...options.map((o) => left(o).length))
+  return [
+    `sluice ${name}: ${command.summary}`,
+    '',
+    `Usage: sluice ${name} ${command.usage}`.trimEnd(),
+    '',
+    ...options.map((o) => `${left(o).padEnd(width)}  ${o[1].help}`),
+    '',
+    'Examples:',
+    ...command.examples.map((e) => `  ${e}`),
+    ...(command.notes ? ['', command.notes] : []),
+  ].join('\n')
+}
+
+/** The version in package.json. */
+export function version(): string {
+  const text = readFileSync(new URL('../package.json', import.meta.url), 'utf8')
+  return (JSON.parse(text) as { version: string }).version
+}

@@ -1,0 +1,155 @@
+/**
+ * `sluice position`: shows and changes what a state file has saved: the instance's origin and each client's acked
+ * position. Showing works while the server runs; changing takes the file's lock, which a running server holds.
+ */
+import { existsSync } from 'node:fs'
+import type { Arguments } from '../cli.ts'
+import { formatPosition } from '../change.ts'
+import type { Position } from '../change.ts'
+import { forgetOrigin, readKnown } from '../epoch.ts'
+import type { Known } from '../epoch.ts'
+import { SluiceError } from '../errors.ts'
+import { GtidSet } from '../gtid.ts'
+import { stateFile } from '../instance.ts'
+import { positionToJson, State } from '../store/state.ts'
+import type { StateSnapshot } from '../store/state.ts'
+import { serverConfig } from './common.ts'
+
+/** show, set or reset. */
+export async function position(args: Arguments): Promise<number> {
+  const [destination, verb, where] = args.words
+  const verbs = ['show', 'set', 'reset']
+  if (!verbs.includes(verb!) || (verb === 'set') !== (where !== undefined)) {
+    throw new SluiceError(
+      'USAGE',
+      `expected show, set POSITION or reset, found ${args.words.slice(1).join(' ')}`,
+    )
+  }
+  const file = stateFile(serverConfig(args).dataDir, destination!)
+  if (!existsSync(file)) {
+    throw new SluiceError(
+      'STATE_UNREADABLE',
+      `${destination} has no saved positions yet: expected the state file ${file}`,
+    )
+  }
+  const client = args.text('client')
+  if (verb === 'show') return show(args, destination!, State.read(file), client)
+  using state = open(file)
+  if (verb === 'set') set(state.state, parsePosition(where!, known(state.state)), client)
+  else reset(state.state, client)
+  return 0
+}
+
+function open(file: string): { readonly state: State; [Symbol.dispose](): void } {
+  try {
+    const state = State.open(file)
+    return { state, [Symbol.dispose]: () => state.close() }
+  } catch (error) {
+    if (!(error instanceof SluiceError) || error.code !== 'STATE_LOCKED') throw error
+    const text = `${error.message}. Stop the server, or move the instance file away, then try again`
+    throw new SluiceError('STATE_LOCKED', text, { cause: error })
+  }
+}
+function known(state: State): Known {
+  const found = readKnown(state)
+  if (found) return found
+  const text = `${state.path}: the instance never reached its source; let it start once, or use the start key of its file`
+  throw new SluiceError('STATE_UNREADABLE', text)
+}
+
+function show(
+  args: Arguments,
+  destination: string,
+  snapshot: StateSnapshot,
+  client: string | undefined,
+): number {
+  const value = (key: string): string | undefined => snapshot.values.get(key)
+  const origin = readKnown({ path: destination, value })?.origin
+  const cursors = snapshot.cursors.filter((c) => client === undefined || c.client === client)
+  if (client !== undefined && cursors.length === 0) throw noClient(client, snapshot)
+  if (args.flag('json')) {
+    const plain = (p: Position | undefined): unknown => p && JSON.parse(positionToJson(p))
+    const list = cursors.map((c) => ({
+      client: c.client,
+      acked: plain(c.acked),
+      filter: c.filterText ?? null,
+    }))
+    const [epoch, server] = [Number(value('epoch') ?? 0), value('server') ?? null]
+    console.log(
+      JSON.stringify({ destination, epoch, server, origin: plain(origin) ?? null, clients: list }),
+    )
+    return 0
+  }
+  console.log(`destination  ${destination}`)
+  console.log(`server       ${value('server') ?? 'never reached'} (epoch ${value('epoch') ?? 0})`)
+  console.log(
+    `origin       ${origin ? describe(origin) : 'none: the next start begins where the start key says'}`,
+  )
+  for (const c of cursors) {
+    const filter =
+      c.filterText === undefined ? 'not subscribed' : c.filterText && `filter ${c.filterText}`
+    console.log(`client ${c.client.padEnd(5)} ${describe(c.acked)}${filter ? `, ${filter}` : ''}`)
+  }
+  if (cursors.length === 0) console.log('clients      none')
+  return 0
+}
+function describe(p: Position): string {
+  const time = p.timestamp > 0 ? ` at ${new Date(p.timestamp).toISOString()}` : ''
+  return `${formatPosition(p)}${time}${p.gtids ? `, GTIDs ${p.gtids.toString()}` : ''}`
+}
+function noClient(client: string, { cursors }: Pick<StateSnapshot, 'cursors'>): SluiceError {
+  const names = cursors.map((c) => c.client).join(', ') || 'none'
+  return new SluiceError('USAGE', `no client "${client}" in the state file; found ${names}`)
+}
+
+/** file:offset, or a GTID set: everything already seen. */
+function parsePosition(text: string, { epoch, server }: Known): Position {
+  const place = /^([^:]+\.\d+):(\d+)$/.exec(text)
+  if (place) {
+    const [, file, offset] = place
+    return {
+      epoch,
+      server,
+      file: file!,
+      offset: Number(offset),
+      skip: 0,
+      gtids: undefined,
+      timestamp: 0,
+    }
+  }
+  try {
+    return { epoch, server, file: '', offset: 4, skip: 0, gtids: GtidSet.parse(text), timestamp: 0 }
+  } catch (cause) {
+    const message = `expected file:offset like binlog.000123:4567 or a GTID set like uuid:1-99, found "${text}"`
+    throw new SluiceError('USAGE', message, { cause })
+  }
+}
+function set(state: State, to: Position, client: string | undefined): void {
+  const before = state.cursors()
+  const chosen = before.filter((c) => client === undefined || c.client === client)
+  if (client !== undefined && chosen.length === 0) throw noClient(client, { cursors: before })
+  for (const c of chosen) void state.ack(c.client, to).catch(() => {})
+  state.flush()
+  for (const c of chosen)
+    console.log(`client ${c.client}: ${formatPosition(c.acked)} → ${describe(to)}`)
+  if (client !== undefined) return
+  const was = known(state).origin
+  state.setValue('origin', positionToJson(to))
+  console.log(`origin (where new clients begin): ${formatPosition(was)} → ${describe(to)}`)
+}
+function reset(state: State, client: string | undefined): void {
+  const cursors = state.cursors()
+  if (client !== undefined) {
+    if (!cursors.some((c) => c.client === client)) throw noClient(client, { cursors })
+    state.remove(client)
+    console.log(
+      `client ${client}: forgotten; it begins at the origin ${describe(known(state).origin)}`,
+    )
+    return
+  }
+  for (const c of cursors) state.remove(c.client)
+  forgetOrigin(state)
+  console.log(
+    `forgotten: the origin and ${cursors.length} clients; the next start begins where the start key says`,
+  )
+}

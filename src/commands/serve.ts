@@ -1,0 +1,168 @@
+/**
+ * `sluice serve`: configuration → instances → Canal port → wait for a signal → stop in reverse order. Everything that
+ * outlives a function is closed here.
+ */
+import { createHash } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import type { TlsOptions } from 'node:tls'
+import { PerformanceObserver } from 'node:perf_hooks'
+import { getHeapSpaceStatistics, setFlagsFromString } from 'node:v8'
+import type { Arguments } from '../cli.ts'
+import { DEFAULT_CONFIG, loadServer, orThrow } from '../config/config.ts'
+import type { ServerConfig } from '../config/config.ts'
+import { SluiceError } from '../errors.ts'
+import { Fleet } from '../fleet.ts'
+import { createLogger } from '../logger.ts'
+import type { Logger } from '../logger.ts'
+import { CanalServer } from '../server/server.ts'
+
+const CONNECT_MS = 5000 // how long the port waits for the first connections to the sources
+const SAME_SIGNAL_MS = 500 // a terminal, npm and the launcher each pass on the same Ctrl-C
+
+/** Runs until SIGTERM or SIGINT. Returns 0 after a graceful stop, 1 when that took longer than `shutdownMs`. */
+export async function serve(args: Arguments): Promise<number> {
+  keepHeapSmall()
+  const config = orThrow(loadServer(args.text('config') ?? DEFAULT_CONFIG))
+  const log = createLogger(config.log.level, 1)
+  const stopped = firstSignal(log)
+  process.on('unhandledRejection', (error) => die(log, error))
+  process.on('uncaughtException', (error) => die(log, error))
+  const fleet = new Fleet({ folder: config.instancesDir, dataDir: config.dataDir, log })
+  await fleet.open()
+  // A client that comes as soon as the port answers should find its destination.
+  await Promise.race([fleet.settled(CONNECT_MS), stopped])
+  let server: CanalServer
+  try {
+    server = await listen(config, fleet, log)
+  } catch (error) {
+    await fleet.close()
+    throw error
+  }
+  log.info(
+    { host: config.canal.host, port: server.port },
+    `serving Canal clients on ${config.canal.host}:${server.port}`,
+  )
+  warnIfOpen(config, log)
+  const signal = await stopped
+  log.info({ signal }, `${signal}: stopping`)
+  const ended = await within(config.shutdownMs, async () => {
+    await server.close()
+    await fleet.close()
+  })
+  if (!ended) log.warn({ shutdownMs: config.shutdownMs }, 'stopping took too long: cut off')
+  else log.info('stopped')
+  return ended ? 0 : 1
+}
+
+/** What the youngest generation may take: a batch in the making should fit, so that its objects die where they were born. */
+const NEW_SPACE_BYTES = 16 * 1024 * 1024
+
+/**
+ * V8 lets its heap grow to several times what lives in it before it collects. What lives here is small and turns over
+ * fast (the bytes are in slabs, outside), so it may collect early: measured, half the resident memory at the same speed.
+ */
+function keepHeapSmall(): void {
+  setFlagsFromString('--heap-growing-percent=30')
+  const collected = new PerformanceObserver(() => {
+    const young = getHeapSpaceStatistics().find((space) => space.space_name === 'new_space')
+    if (!young || young.space_size < NEW_SPACE_BYTES) return
+    setFlagsFromString('--semi-space-growth-factor=1')
+    collected.disconnect()
+  })
+  collected.observe({ entryTypes: ['gc'] })
+}
+
+async function listen(config: ServerConfig, fleet: Fleet, log: Logger): Promise<CanalServer> {
+  const { host, port, user, password, passwordHash, tls, ...limits } = config.canal
+  const hash =
+    password === undefined ? passwordHash?.replace('*', '').toLowerCase() : doubleSha1(password)
+  try {
+    return await CanalServer.listen({
+      host,
+      port,
+      ...limits,
+      ...(user !== undefined && { user }),
+      ...(hash !== undefined && { passwordHash: hash }),
+      ...(tls && { tls: readTls(tls) }),
+      log,
+      resolve: (destination) => {
+        const instance = fleet.find(destination)
+        if (typeof instance === 'string') return instance
+        const { store } = instance
+        if (store) return { name: destination, store, gtid: instance.config.gtid }
+        const { status } = instance
+        const why =
+          'error' in status ? status.error.message : 'it connects to its source for the first time'
+        return `destination ${destination} is not ready: ${why}`
+      },
+    })
+  } catch (error) {
+    if (error instanceof SluiceError) throw error
+    const { message } = error as Error
+    throw new SluiceError('LISTEN_FAILED', `cannot listen on ${host}:${port}: ${message}`, {
+      cause: error,
+    })
+  }
+}
+
+/** As Canal stores it: hex SHA1(SHA1(password)). */
+export function doubleSha1(password: string): string {
+  const once = createHash('sha1').update(password, 'utf8').digest()
+  return createHash('sha1').update(once).digest('hex')
+}
+function readTls({ cert, key, ca }: NonNullable<ServerConfig['canal']['tls']>): TlsOptions {
+  const read = (file: string): string => readFileSync(file, 'utf8')
+  const pair = { cert: read(cert), key: read(key) }
+  return ca === undefined
+    ? pair
+    : { ...pair, ca: read(ca), requestCert: true, rejectUnauthorized: true }
+}
+function warnIfOpen({ canal }: ServerConfig, log: Logger): void {
+  if (/^(localhost|127\.\d+\.\d+\.\d+|::1)$/.test(canal.host)) return
+  const missing = [
+    canal.user === undefined && 'canal.user',
+    canal.tls === undefined && 'canal.tls',
+  ].filter(Boolean)
+  if (missing.length === 0) return
+  const text = `the Canal port is open beyond this machine (${canal.host}) without ${missing.join(' and ')}`
+  log.warn({ host: canal.host, missing }, text)
+}
+
+/** The first SIGTERM or SIGINT; a later one ends the process at once. */
+function firstSignal(log: Logger): Promise<string> {
+  return new Promise((resolve) => {
+    let first = 0
+    const on = (signal: string, number: number): void => {
+      process.on(signal, () => {
+        if (first === 0) {
+          first = Date.now()
+          resolve(signal)
+        } else if (Date.now() - first > SAME_SIGNAL_MS) {
+          log.warn({ signal }, `${signal} again: ending at once`)
+          process.exit(128 + number)
+        }
+      })
+    }
+    on('SIGINT', 2)
+    on('SIGTERM', 15)
+  })
+}
+/** Whether `work` was done in time. */
+async function within(ms: number, work: () => Promise<void>): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<boolean>((resolve) => {
+    timer = setTimeout(() => resolve(false), ms)
+  })
+  try {
+    return await Promise.race([work().then(() => true), late])
+  } finally {
+    clearTimeout(timer)
+  }
+}
+function die(log: Logger, error: unknown): void {
+  log.fatal(
+    { stack: error instanceof Error ? error.stack : undefined },
+    `a bug in Sluice: ${String(error)}`,
+  )
+  process.exit(1)
+}

@@ -1,0 +1,409 @@
+/**
+ * Configuration, main file: zod schemas of conf/server.yaml and of instances/<destination>.yaml, and the functions that load
+ * them. Whatever comes out of here is complete (every default filled in, sizes in bytes, times in milliseconds, paths
+ * absolute) and was checked as a whole: all problems are found at once, each with file, line, key, what was expected
+ * and what was found. Values of secret keys never appear in a problem.
+ *
+ * Knows nothing of how anything runs. To add a key: one line in a schema with `.describe()`; conf/, docs/config.md and
+ * the JSON Schemas follow (`sluice schema`; tests compare).
+ */
+import { existsSync, readdirSync } from 'node:fs'
+import { basename, dirname, extname, join, resolve } from 'node:path'
+import * as z from 'zod'
+import { parseTimeZone } from '../binlog/time.ts'
+import { SluiceError } from '../errors.ts'
+import { compileColumns, compileFilter } from '../filter.ts'
+import { GtidSet } from '../gtid.ts'
+import { load, readText } from './load.ts'
+import type { Loaded } from './load.ts'
+import { formatProblem } from './yaml.ts'
+import type { Environment, Path, YamlFile } from './yaml.ts'
+
+// ── leaves: each says what it expects in words, for the message ──────────────
+
+const integer = (error: string, min: number, max: number) =>
+  z.int({ error }).min(min, { error }).max(max, { error })
+const text = (error: string) => z.string({ error }).min(1, { error })
+const flag = () => z.boolean({ error: 'true or false' })
+const oneOf = <const T extends readonly string[]>(values: T) =>
+  z.enum(values, { error: `one of ${values.join(', ')}` })
+
+const sizeUnits: Record<string, number> = { B: 1, KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3 }
+const timeUnits: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }
+
+/** A number, or a text with a unit; comes out as a whole number of the smallest unit. */
+function quantity(
+  pattern: RegExp,
+  units: Record<string, number>,
+  error: string,
+  [min, max]: [number, number],
+) {
+  return z
+    .union([z.number({ error }), z.string({ error }).regex(pattern, { error })], { error })
+    .transform((v) => {
+      if (typeof v === 'number') return v
+      const match = pattern.exec(v)
+      return Math.round(Number(match?.[1]) * (units[match?.[2] ?? ''] ?? 1))
+    })
+    .refine((v) => Number.isInteger(v) && v >= min && v <= max, { error })
+}
+const bytes = (min: string, max: string) =>
+  quantity(
+    /^(\d+(?:\.\d+)?) ?(B|KiB|MiB|GiB)?$/,
+    sizeUnits,
+    `a size from ${min} to ${max}, as a number of bytes or like 32MiB`,
+    [parse(min, sizeUnits), parse(max, sizeUnits)],
+  )
+const duration = (min: string, max: string) =>
+  quantity(
+    /^(\d+(?:\.\d+)?) ?(ms|s|m|h)?$/,
+    timeUnits,
+    `a time from ${min} to ${max}, as a number of milliseconds or like 5s`,
+    [parse(min, timeUnits), parse(max, timeUnits)],
+  )
+function parse(quantityText: string, units: Record<string, number>): number {
+  const unit = quantityText.replace(/^[\d.]+/, '')
+  return parseFloat(quantityText) * (units[unit] ?? 1)
+}
+
+const port = () => integer('a TCP port, 1 to 65535', 1, 65_535)
+const path = (what: string) => text(`a path to ${what}`)
+const section = <T extends z.core.$ZodLooseShape>(shape: T) =>
+  z.strictObject(shape, { error: 'a mapping of keys' })
+
+// ── conf/server.yaml ─────────────────────────────────────────────────────────
+
+const canalTls = section({
+  cert: path('the certificate chain in PEM form').describe('Certificate chain, PEM file'),
+  key: path('the private key in PEM form').describe('Private key, PEM file'),
+  ca: path('the certificates of client authorities in PEM form')
+    .optional()
+    .describe('Demand client certificates signed by one of these authorities, PEM file'),
+})
+
+export const serverSchema = section({
+  canal: section({
+    host: text('an address or host name')
+      .default('127.0.0.1')
+      .describe('Address the Canal port listens on; 0.0.0.0 for all'),
+    port: integer('a TCP port, 0 to 65535', 0, 65_535)
+      .default(11_111)
+      .describe('The Canal port; 0 picks a free one'),
+    user: text('a user name')
+      .optional()
+      .describe('User that Canal clients must give; none: no authentication'),
+    password: z
+      .string({ error: 'a password as text (put digits in quotes)' })
+      .optional()
+      .describe("That user's password, in plain text; or use passwordHash"),
+    passwordHash: z
+      .string({ error: '40 hexadecimal digits, SHA1(SHA1(password)) (put it in quotes)' })
+      .regex(/^\*?[0-9a-fA-F]{40}$/, { error: '40 hexadecimal digits, SHA1(SHA1(password))' })
+      .optional()
+      .describe('Hex SHA1(SHA1(password)), as canal.passwd of the Java server'),
+    tls: canalTls.optional().describe('TLS on the Canal port; none: plain TCP'),
+    packetBytesMax: bytes('4KiB', '1GiB')
+      .prefault('8MiB')
+      .describe('Longest packet a client may send; longer closes its connection'),
+    connectionsMax: integer('a number of connections, 1 to 100000', 1, 100_000)
+      .default(1000)
+      .describe('Connections at once; more are refused'),
+    idleMs: duration('1s', '1000h')
+      .prefault('1h')
+      .describe('A connection that sends nothing for this long is closed'),
+  })
+    .prefault({})
+    .describe('The port for Canal clients and the SDK'),
+  dataDir: path('a folder')
+    .default('../data')
+    .describe('Folder of the state files, one per instance (positions, cursors)'),
+  instancesDir: path('a folder')
+    .default('../instances')
+    .describe('Folder of the instance files; watched while the server runs'),
+  shutdownMs: duration('0s', '1h')
+    .prefault('10s')
+    .describe('How long a graceful stop may take before connections are cut'),
+  log: section({
+    level: oneOf(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'])
+      .default('info')
+      .describe('Least severity that is logged'),
+  })
+    .prefault({})
+    .describe('The log: JSON lines on standard output'),
+})
+export type ServerConfig = Readonly<z.output<typeof serverSchema>>
+
+// ── instances/<destination>.yaml ─────────────────────────────────────────────
+
+const patterns = (what: string) => {
+  const error = `${what} as text or a list of texts`
+  return z.union([z.string({ error }), z.array(text(error), { error })], { error })
+}
+const startError = 'latest, earliest, {file: binlog.000123, offset: 4} or {gtids: "uuid:1-99"}'
+
+export const instanceSchema = section({
+  enabled: flag().default(true).describe('false: the instance does not run'),
+  source: section({
+    host: text('an address or host name').default('127.0.0.1').describe('The MySQL server'),
+    port: port().default(3306).describe('Its port'),
+    user: text('a user name')
+      .default('canal')
+      .describe('User with REPLICATION SLAVE, REPLICATION CLIENT and SELECT'),
+    password: z
+      .string({ error: 'a password as text (put digits in quotes)' })
+      .default('')
+      .describe('Its password'),
+    tls: section({
+      mode: oneOf(['disabled', 'preferred', 'required', 'verify-ca', 'verify-identity'])
+        .default('preferred')
+        .describe(
+          'disabled | preferred | required | verify-ca | verify-identity, as in the mysql client',
+        ),
+      ca: path('certificates in PEM form')
+        .optional()
+        .describe('Authorities to trust, PEM file; none: those Node brings'),
+      cert: path('the client certificate in PEM form')
+        .optional()
+        .describe('Client certificate, PEM file'),
+      key: path("the client certificate's key in PEM form")
+        .optional()
+        .describe('Its private key, PEM file'),
+    })
+      .prefault({})
+      .describe('TLS to MySQL'),
+    serverId: integer('a server id, 1 to 4294967295', 1, 4_294_967_295)
+      .optional()
+      .describe('Replica server id; none: a random one, changed when it clashes'),
+    heartbeatMs: duration('100ms', '1h')
+      .prefault('1s')
+      .describe('How often an idle source sends a sign of life'),
+    connectTimeoutMs: duration('100ms', '10m')
+      .prefault('10s')
+      .describe('How long a connection attempt may take'),
+  })
+    .prefault({})
+    .describe('The MySQL server to read from'),
+  start: z
+    .union(
+      [
+        z.enum(['latest', 'earliest']),
+        section({
+          file: text('a binlog file name'),
+          offset: integer('an offset in bytes, 4 or more', 4, Number.MAX_SAFE_INTEGER).default(4),
+        }),
+        section({ gtids: text('a GTID set: everything already seen') }),
+      ],
+      { error: startError },
+    )
+    .default('latest')
+    .describe(
+      'Where to begin the very first time: latest | earliest | {file, offset} | {gtids}; later the saved position counts',
+    ),
+  filter: section({
+    include: patterns('regular expressions over database.table')
+      .default('.*\\..*')
+      .describe("Tables to deliver: regular expressions over database.table, Canal's syntax"),
+    exclude: patterns('regular expressions over database.table')
+      .default('')
+      .describe('Tables to leave out; applied after include'),
+    columns: section({
+      include: patterns('database.table:column/column items')
+        .default('')
+        .describe(
+          "Tables of which only some columns are delivered, Canal's syntax: shop.users:id/name",
+        ),
+      exclude: patterns('database.table:column/column items')
+        .default('')
+        .describe('Tables of which some columns are left out, the same'),
+    })
+      .prefault({})
+      .describe('Column lists per table'),
+  })
+    .prefault({})
+    .describe('What is delivered'),
+  timezone: text('a time zone like UTC, +08:00 or Europe/Berlin')
+    .optional()
+    .describe("Zone in which TIMESTAMP is written; none: the source's"),
+  gtid: flag().default(false).describe("Fill in GTIDs for Canal clients, as Canal's gtidon does"),
+  windowBytes: bytes('1MiB', '64GiB')
+    .prefault('16MiB')
+    .describe('Memory for changes that clients have not taken yet'),
+  partBytes: bytes('64KiB', '64MiB')
+    .prefault('1MiB')
+    .describe('A transaction larger than this travels in parts of this size'),
+  catchUpReaders: integer('a number of readers, 1 to 64', 1, 64)
+    .default(4)
+    .describe('Extra connections to MySQL at once for clients that fell out of the window'),
+  retry: section({
+    minMs: duration('10ms', '10m')
+      .prefault('500ms')
+      .describe('Pause before the first retry; doubles from there'),
+    maxMs: duration('10ms', '1h').prefault('30s').describe('Longest pause between retries'),
+  })
+    .prefault({})
+    .describe('Reconnecting after an error that may pass'),
+})
+export type InstanceConfig = Readonly<z.output<typeof instanceSchema>>
+
+// ── loading ──────────────────────────────────────────────────────────────────
+
+export const DEFAULT_CONFIG = join('conf', 'server.yaml')
+
+/**
+ * Loads conf/server.yaml. Relative paths in it count from the file's own folder. A file at the default place may be
+ * missing: then every default holds, as if it were there and empty. Never throws: what is wrong comes as problems.
+ */
+export function loadServer(file: string, env: Environment = process.env): Loaded<ServerConfig> {
+  const source = file === DEFAULT_CONFIG && !existsSync(file) ? '' : readText(file)
+  return load(file, source, env, serverSchema, (yaml, config) => {
+    const { canal } = config
+    if (
+      canal.user === undefined &&
+      (canal.password !== undefined || canal.passwordHash !== undefined)
+    ) {
+      yaml.problem(['canal'], 'a password without a user: expected canal.user as well')
+    }
+    if (
+      canal.user !== undefined &&
+      canal.password === undefined &&
+      canal.passwordHash === undefined
+    ) {
+      yaml.problem(
+        ['canal', 'user'],
+        'a user without a password: expected canal.password or canal.passwordHash as well',
+      )
+    }
+    if (canal.password !== undefined && canal.passwordHash !== undefined) {
+      yaml.keyProblem(
+        ['canal', 'passwordHash'],
+        'expected either canal.password or canal.passwordHash, found both',
+      )
+    }
+    const from = (p: string): string => resolve(dirname(file), p)
+    const tls = canal.tls && filesOf(yaml, ['canal', 'tls'], canal.tls, from)
+    return {
+      ...config,
+      canal: { ...canal, ...(tls && { tls }) },
+      dataDir: from(config.dataDir),
+      instancesDir: from(config.instancesDir),
+    }
+  })
+}
+
+/** Loads one instance file. Its name without extension is the destination. Never throws. */
+export function loadInstance(file: string, env: Environment = process.env): Loaded<InstanceConfig> {
+  return load(file, readText(file), env, instanceSchema, (yaml, config) => {
+    if (!destinationPattern.test(destinationOf(file))) {
+      yaml.problem(
+        [],
+        `expected a file name of letters, digits, "-", "_" and ".", found "${basename(file)}"`,
+      )
+    }
+    const { tls } = config.source
+    const { include, exclude, columns } = config.filter
+    attempt(yaml, ['filter', 'include'], () => compileFilter({ include }))
+    attempt(yaml, ['filter', 'exclude'], () => compileFilter({ exclude }))
+    attempt(yaml, ['filter', 'columns', 'include'], () =>
+      compileColumns({ include: columns.include }),
+    )
+    attempt(yaml, ['filter', 'columns', 'exclude'], () =>
+      compileColumns({ exclude: columns.exclude }),
+    )
+    attempt(
+      yaml,
+      ['timezone'],
+      () => config.timezone !== undefined && parseTimeZone(config.timezone),
+    )
+    attempt(
+      yaml,
+      ['start', 'gtids'],
+      () =>
+        typeof config.start === 'object' &&
+        'gtids' in config.start &&
+        GtidSet.parse(config.start.gtids),
+    )
+    if ((tls.cert === undefined) !== (tls.key === undefined)) {
+      yaml.problem(['source', 'tls'], 'expected cert and key together, found only one of them')
+    }
+    if (config.retry.maxMs < config.retry.minMs) {
+      yaml.problem(
+        ['retry', 'maxMs'],
+        `expected at least retry.minMs (${config.retry.minMs}), found ${config.retry.maxMs}`,
+      )
+    }
+    if (config.partBytes * 2 > config.windowBytes) {
+      yaml.problem(
+        ['partBytes'],
+        `expected at most half of windowBytes (${config.windowBytes}), found ${config.partBytes}`,
+      )
+    }
+    const resolved = filesOf(yaml, ['source', 'tls'], tls, (p) => resolve(dirname(file), p))
+    return { ...config, source: { ...config.source, tls: { ...tls, ...resolved } } }
+  })
+}
+
+const destinationPattern = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$/
+/** "instances/orders.yaml" → "orders" */
+export function destinationOf(file: string): string {
+  return basename(file, extname(file))
+}
+/** The instance files of a folder, by destination; an unreadable folder throws CONFIG_UNREADABLE. */
+export function instanceFiles(folder: string): Map<string, string> {
+  const files = new Map<string, string>()
+  let names: string[]
+  try {
+    names = readdirSync(folder)
+  } catch (cause) {
+    throw new SluiceError(
+      'CONFIG_UNREADABLE',
+      `cannot list the instances folder ${folder}: ${(cause as Error).message}`,
+      { cause },
+    )
+  }
+  for (const name of names.sort()) {
+    if (!name.startsWith('.') && /\.ya?ml$/.test(name))
+      files.set(destinationOf(name), join(folder, name))
+  }
+  return files
+}
+
+/** Throws CONFIG_INVALID with every problem on a line of its own; else returns the configuration. */
+export function orThrow<T>(loaded: Loaded<T>): T {
+  if (loaded.config !== undefined) return loaded.config
+  const n = loaded.problems.length
+  const list = loaded.problems.map((p) => `  ${formatProblem(p)}`).join('\n')
+  throw new SluiceError(
+    'CONFIG_INVALID',
+    `the configuration has ${n} problem${n > 1 ? 's' : ''}:\n${list}`,
+  )
+}
+
+/** What a compiler of a later stage has to say of a value. */
+function attempt(yaml: YamlFile, at: Path, compile: () => unknown): void {
+  try {
+    compile()
+  } catch (error) {
+    yaml.problem(at, (error as Error).message)
+  }
+}
+
+function filesOf<
+  T extends { ca?: string | undefined; cert?: string | undefined; key?: string | undefined },
+>(yaml: YamlFile, at: Path, tls: T, from: (path: string) => string): T {
+  const resolved: T = { ...tls }
+  for (const key of ['ca', 'cert', 'key'] as const) {
+    const value = tls[key]
+    if (value === undefined) continue
+    resolved[key] = from(value)
+    const content = readText(from(value))
+    if (content instanceof Error)
+      yaml.problem([...at, key], `expected a readable file: ${content.message}`)
+    else if (!content.includes('-----BEGIN')) {
+      yaml.problem(
+        [...at, key],
+        `expected a PEM file ("-----BEGIN …"), found something else in ${from(value)}`,
+      )
+    }
+  }
+  return resolved
+}

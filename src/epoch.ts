@@ -1,0 +1,182 @@
+/**
+ * Decides, at every connect, what the source is to us: new (where do we begin?), the one we knew, or another one. Keeps
+ * the answer in the state file before anything is read: `epoch` (rises when the history we read is replaced by
+ * another), `server` (its server_uuid) and `origin` (where the instance began, and every new client begins).
+ * Never goes on where it cannot prove that nothing is lost: it throws and says what to do.
+ */
+import { comparePositions, fileNumber, formatPosition } from './change.ts'
+import type { Position } from './change.ts'
+import type { InstanceConfig } from './config/config.ts'
+import { SluiceError } from './errors.ts'
+import { GtidSet } from './gtid.ts'
+import { positionFromJson, positionToJson } from './store/state.ts'
+import type { State } from './store/state.ts'
+
+/** What has to be known of a source. `latest` and `earliest` carry any epoch. */
+export interface Facts {
+  readonly serverUuid: string
+  readonly latest: Position // the end of its binlog now; gtids: everything executed, undefined where GTIDs are off
+  readonly earliest: Position // its oldest binlog file; gtids: everything purged
+}
+export interface Known {
+  readonly epoch: number
+  readonly server: string
+  readonly origin: Position
+}
+interface Log {
+  info(fields: object, message: string): void
+  warn(fields: object, message: string): void
+}
+
+/** The `start` key; a place may come with the GTIDs before it, as `gtidsAt` finds them. */
+export type Start =
+  | InstanceConfig['start']
+  | { file: string; offset: number; gtids: GtidSet | undefined }
+
+/** What the state file knows; undefined before the first start and after a reset. */
+export function readKnown(state: Pick<State, 'value' | 'path'>): Known | undefined {
+  const origin = state.value('origin')
+  if (!origin) return undefined
+  return {
+    epoch: Number(state.value('epoch')),
+    server: state.value('server') ?? '',
+    origin: positionFromJson(origin, `${state.path}, origin`),
+  }
+}
+/** Makes the next start begin anew, in a new epoch. The caller removes the cursors. */
+export function forgetOrigin(state: State): void {
+  state.setValue('origin', '')
+}
+
+/**
+ * The first start of an instance, or the first after a reset: finds the position that `start` means, and records it.
+ * Throws POSITION_LOST or SOURCE_UNSUITABLE when the source cannot give it.
+ */
+export function begin(state: State, start: InstanceConfig['start'], facts: Facts, log: Log): Known {
+  const epoch = Number(state.value('epoch') ?? 0) + 1
+  const server = facts.serverUuid
+  const origin = { ...startPosition(start, facts, log), epoch, server }
+  state.setValue('epoch', String(epoch))
+  state.setValue('server', server)
+  state.setValue('origin', positionToJson(origin)) // last: it makes the others count
+  log.info(
+    { position: formatPosition(origin), gtids: origin.gtids?.toString(), epoch },
+    'first start: origin recorded',
+  )
+  return { epoch, server, origin }
+}
+
+function startPosition(start: Start, facts: Facts, log: Log): Position {
+  const { latest, earliest } = facts
+  if (start === 'latest') return latest
+  if (start === 'earliest') return earliest
+  if ('file' in start) {
+    const { file, offset } = start
+    const gtids = 'gtids' in start ? start.gtids : undefined
+    const wanted: Position = { ...latest, file, offset, skip: 0, gtids, timestamp: 0 }
+    const before = fileNumber(file) < fileNumber(earliest.file)
+    if (!before && comparePositions(wanted, latest) <= 0) return wanted
+    throw new SluiceError(
+      'POSITION_LOST',
+      `start: expected a position from ${formatPosition(earliest)} to ${formatPosition(latest)}, which the source has; ` +
+        `found ${formatPosition(wanted)}`,
+    )
+  }
+  const seen = GtidSet.parse(start.gtids)
+  if (!latest.gtids || !earliest.gtids) {
+    throw new SluiceError(
+      'SOURCE_UNSUITABLE',
+      'start: found a GTID set, but the source has gtid_mode OFF; expected {file, offset}',
+    )
+  }
+  const lost = earliest.gtids.subtract(seen)
+  if (!lost.empty) {
+    log.warn(
+      { purged: lost.toString() },
+      'start: the source has already removed transactions that the given GTID set lacks; they are skipped',
+    )
+    seen.merge(lost)
+  }
+  return { ...earliest, gtids: seen, timestamp: 0 }
+}
+
+/**
+ * Every later connect. `resume` is where the main reader wants to go on. Raises the epoch, durably, when the source is
+ * another server that has all we have read. Throws SOURCE_CHANGED when reading cannot go on without loss.
+ */
+export function recognise(
+  state: State,
+  known: Known,
+  facts: Facts,
+  resume: Position,
+  log: Log,
+): Known {
+  const reset = `Point the instance back to it, or begin anew with "sluice position <destination> reset" (the server stopped)`
+  const executed = facts.latest.gtids
+  const mine = resume.gtids
+  if (facts.serverUuid !== known.server) {
+    if (!executed || !mine) {
+      throw new SluiceError(
+        'SOURCE_CHANGED',
+        `expected the server ${known.server}, found ${facts.serverUuid}; without GTIDs on both, position ` +
+          `${formatPosition(resume)} means nothing there. ${reset}`,
+      )
+    }
+    const missing = mine.subtract(executed)
+    if (!missing.empty) {
+      log.warn(
+        { missing: missing.toString() },
+        'the new source lacks transactions that were already read from the old one',
+      )
+    }
+    const epoch = known.epoch + 1
+    state.setValue('epoch', String(epoch))
+    state.setValue('server', facts.serverUuid)
+    log.warn(
+      { epoch, server: facts.serverUuid, was: known.server },
+      'another source: going on by GTID in a new epoch',
+    )
+    return { ...known, epoch, server: facts.serverUuid }
+  }
+  const missing = executed && mine ? mine.subtract(executed) : undefined
+  const ahead = resume.epoch === known.epoch && comparePositions(resume, facts.latest) > 0
+  if (missing ? !missing.empty : ahead) {
+    throw new SluiceError(
+      'SOURCE_CHANGED',
+      `the source is behind what was already read from it (its end is ${formatPosition(facts.latest)}, we are at ` +
+        `${formatPosition(resume)}${missing ? `, it lacks ${missing.toString()}` : ''}): its logs were reset or it was ` +
+        `restored from a backup. Begin anew with "sluice position <destination> reset" (the server stopped)`,
+    )
+  }
+  return known
+}
+
+const PAGE = 10_000
+/**
+ * Every GTID before a place in the log, from the file's own record of what came before it and its events up to there.
+ * undefined when the file has no such record: it was written without GTIDs. Needs REPLICATION SLAVE.
+ */
+export async function gtidsAt(
+  query: <T>(sql: string, params?: (string | number)[]) => Promise<T[]>,
+  file: string,
+  offset: number,
+): Promise<GtidSet | undefined> {
+  let gtids: GtidSet | undefined
+  for (let from = 4; ;) {
+    const rows = await query<{
+      Pos: number | string
+      Event_type: string
+      End_log_pos: number | string
+      Info: string
+    }>(`SHOW BINLOG EVENTS IN ? FROM ${from} LIMIT ${PAGE}`, [file])
+    for (const { Pos, Event_type: type, Info } of rows) {
+      if (Number(Pos) >= offset) return gtids
+      const gtid = /GTID_NEXT\s*=\s*'([^']+:[^']+)'/i.exec(Info)
+      if (/^previous_gtids$/i.test(type)) gtids = GtidSet.parse(Info)
+      else if (gtid && gtids) gtids.merge(GtidSet.parse(gtid[1]!))
+    }
+    const next = Number(rows.at(-1)?.End_log_pos ?? 0)
+    if (rows.length < PAGE || next <= from) return gtids
+    from = next
+  }
+}

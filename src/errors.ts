@@ -1,0 +1,72 @@
+/**
+ * Every error Sluice raises on purpose: one class, one table. The code is stable and documented in docs/errors.md
+ * (a test compares the two). `retryable` tells the instance whether trying again by itself can help.
+ */
+const table = {
+  // configuration
+  CONFIG_INVALID: false,
+  CONFIG_UNREADABLE: false,
+  USAGE: false,
+  // mysql
+  CONNECT_FAILED: true,
+  ACCESS_DENIED: false,
+  TLS_FAILED: false,
+  QUERY_FAILED: true,
+  STREAM_ENDED: true,
+  STREAM_STALLED: true,
+  PACKET_MALFORMED: true,
+  SERVER_ERROR: true,
+  SERVER_ID_CLASH: true,
+  POSITION_LOST: false,
+  SOURCE_CHANGED: false,
+  SOURCE_UNSUITABLE: false,
+  // binlog
+  EVENT_MALFORMED: false,
+  EVENT_UNKNOWN: false,
+  CHECKSUM_MISMATCH: true,
+  BINLOG_ENCRYPTED: false,
+  INCIDENT: false,
+  ROWS_MALFORMED: false,
+  GTID_MALFORMED: false,
+  // catalog
+  SCHEMA_MISMATCH: false,
+  // store and state
+  STATE_LOCKED: false,
+  STATE_UNREADABLE: false,
+  STATE_FENCED: false,
+  STATE_UNWRITABLE: true,
+  BATCH_UNKNOWN: false,
+  BATCH_NOT_FIRST: false,
+  CURSOR_TAKEN: false,
+  CURSOR_CLOSED: false,
+  TOO_MANY_BATCHES: false,
+  // canal wire and client
+  WIRE_MALFORMED: false,
+  SERVER_REFUSED: false,
+  CLIENT_CLOSED: false,
+  DISCONNECTED: true,
+  NOT_SUBSCRIBED: false,
+  DESTINATION_UNKNOWN: false,
+  LISTEN_FAILED: false,
+  REPLY_TOO_LARGE: false,
+} as const
+
+export type ErrorCode = keyof typeof table
+export const errorCodes = Object.keys(table) as readonly ErrorCode[]
+
+export class SluiceError extends Error {
+  readonly code: ErrorCode
+  override readonly name = 'SluiceError'
+  constructor(code: ErrorCode, message: string, options?: { readonly cause?: unknown }) {
+    super(message, options)
+    this.code = code
+  }
+  get retryable(): boolean {
+    return table[this.code]
+  }
+}
+
+/** For our own bugs only: a failed assertion is never the fault of input. */
+export function assert(condition: unknown, message: string): asserts condition {
+  if (!condition) throw new Error(`bug in Sluice: ${message}`)
+}

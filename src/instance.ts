@@ -1,0 +1,317 @@
+/**
+ * READ THIS FIRST. One destination: wires state, connection, catalog, source and store together and keeps them going.
+ *
+ *   MySQL ─▶ mysqlSource ─transactions▶ pump ─▶ store.append ─▶ Store ─▶ cursors of Canal clients
+ *                 ▲ filter, catalog                 (waits when no client can take more: so does the socket)
+ *
+ * Guarantees: the origin and the epoch are durable before the first row is read; errors that may pass are retried with
+ * growing pauses, others leave the instance visible as 'failed' with its clients served from what it holds; no error
+ * leaves the instance. Must not know of the command line, of other instances, or of how clients are served.
+ */
+import { randomUUID } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { parseTimeZone } from './binlog/time.ts'
+import { Catalog } from './catalog/catalog.ts'
+import { formatPosition } from './change.ts'
+import type { Position, Source } from './change.ts'
+import type { InstanceConfig } from './config/config.ts'
+import { begin, gtidsAt, readKnown, recognise } from './epoch.ts'
+import type { Known, Start } from './epoch.ts'
+import { SluiceError } from './errors.ts'
+import { compileColumns, compileFilter } from './filter.ts'
+import type { Logger } from './logger.ts'
+import { Lookup } from './lookup.ts'
+import { Connection } from './mysql/connection.ts'
+import type { ConnectOptions } from './mysql/connection.ts'
+import { SlabPool } from './slab.ts'
+import { mysqlSource, sourceFacts } from './sources/mysql.ts'
+import type { SourceFacts } from './sources/mysql.ts'
+import { State } from './store/state.ts'
+import { Store } from './store/store.ts'
+import type { StoreStatus } from './store/store.ts'
+
+export type InstanceState =
+  | { readonly state: 'connecting' | 'running' | 'stopped' }
+  | { readonly state: 'retrying'; readonly error: Error; readonly retryAt: number }
+  | { readonly state: 'failed'; readonly error: Error }
+export type InstanceStatus = InstanceState & {
+  readonly name: string
+  readonly since: number // ms, of the last change of state
+  readonly server: string // host:port
+  readonly position: Position | undefined // where reading goes on
+  readonly transactions: number // appended since the start of this instance, parts counted
+  readonly store: StoreStatus | undefined
+}
+export interface InstanceOptions {
+  readonly name: string
+  readonly config: InstanceConfig
+  readonly dataDir: string
+  readonly log: Logger
+}
+
+const DOUBT_MS = 15_000
+
+export class Instance {
+  readonly name: string
+  readonly config: InstanceConfig
+  readonly #log: Logger
+  readonly #state: State
+  readonly #stop = new AbortController()
+  readonly #slabs = new SlabPool()
+  readonly #lookup: Lookup
+  #known: Known | undefined
+  #store: Store | undefined
+  #catchUp: Source['read'] | undefined
+  #status: InstanceState = { state: 'stopped' }
+  #since = Date.now()
+  #transactions = 0
+  #failures = 0 // in a row
+  #changedSince: number | undefined // ms; the source looks like another one since then
+  #done: Promise<void> | undefined
+
+  private constructor(options: InstanceOptions, state: State) {
+    this.name = options.name
+    this.config = options.config
+    this.#log = options.log
+    this.#state = state
+    this.#lookup = new Lookup(connectOptions(options.config.source))
+    this.#known = readKnown(state)
+    // A source that was known before need not be there for its clients to be served.
+    if (this.#known) this.#store = this.#openStore(this.#known.origin)
+  }
+
+  /** Takes the state file; throws STATE_LOCKED, STATE_UNREADABLE. */
+  static open(options: InstanceOptions): Instance {
+    const state = State.open(stateFile(options.dataDir, options.name))
+    try {
+      return new Instance(options, state)
+    } catch (error) {
+      state.close()
+      throw error
+    }
+  }
+
+  /** undefined until the first connection to a source that was never known. */
+  get store(): Store | undefined {
+    return this.#store
+  }
+  get status(): InstanceStatus {
+    const { host, port } = this.config.source
+    return {
+      ...this.#status,
+      name: this.name,
+      since: this.#since,
+      server: `${host}:${port}`,
+      position: this.#store?.resume,
+      transactions: this.#transactions,
+      store: this.#store?.status(),
+    }
+  }
+
+  /** Begins to read. What goes wrong shows in `status` and the log. */
+  start(): void {
+    this.#done ??= this.#run(this.#stop.signal).catch((error: unknown) => {
+      this.#enter({ state: 'failed', error: asError(error) })
+    })
+  }
+  /** Ends reading, closes every cursor, makes acks durable and gives the state file back. Idempotent. */
+  async stop(): Promise<void> {
+    this.#stop.abort()
+    await this.#done
+    await this.#store?.close()
+    this.#lookup.close()
+    this.#state.close()
+    if (this.#status.state !== 'stopped') this.#enter({ state: 'stopped' })
+  }
+
+  async #run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      try {
+        await unlessAborted(this.#read(signal), signal)
+      } catch (error) {
+        if (signal.aborted) return
+        const lasted = this.#status.state === 'running' ? Date.now() - this.#since : 0
+        if (lasted > this.config.retry.maxMs) this.#failures = 0
+        const retryable = error instanceof SluiceError && (error.retryable || this.#doubtful(error))
+        if (!retryable) return this.#enter({ state: 'failed', error: asError(error) })
+        const pause = this.#pause()
+        this.#enter({ state: 'retrying', error, retryAt: Date.now() + pause })
+        await delay(pause, undefined, { signal }).catch(() => {})
+      }
+    }
+  }
+
+  /** One connection's life. Returns only when `signal` aborts. */
+  async #read(signal: AbortSignal): Promise<void> {
+    const { config } = this
+    this.#enter({ state: 'connecting' })
+    const facts = await factsOf(connectOptions(config.source))
+    if (signal.aborted) return
+    const store = await this.#settle(facts)
+    if (signal.aborted) return
+    const zone = config.timezone ?? facts.timeZone
+    const catalog = new Catalog({
+      query: (sql, params) => this.#lookup.query(sql, params),
+      timeZone: parseTimeZone(zone),
+      columns: compileColumns(config.filter.columns),
+      log: this.#log,
+    })
+    const options = {
+      connect: connectOptions(config.source),
+      epoch: this.#known!.epoch,
+      server: facts.serverUuid,
+      catalog,
+      filter: compileFilter(config.filter),
+      slabs: this.#slabs,
+      partBytes: config.partBytes,
+      heartbeatMs: config.source.heartbeatMs,
+    }
+    // Only one dump can run under one server id or one uuid: each catch-up reader draws its own.
+    this.#catchUp = (from, stop) => mysqlSource(options).read(from, stop)
+    const { serverId } = config.source
+    const about = { version: facts.version, timezone: zone, server: facts.serverUuid }
+    const source = mysqlSource({
+      ...options,
+      serverId,
+      replicaUuid: this.#replicaUuid(),
+      // The first thing a granted dump sends: before that, "running" would be a guess.
+      onFormat: () => {
+        if (this.#status.state === 'connecting') this.#enter({ state: 'running' }, about)
+      },
+    })
+    await this.#pump(source, store, signal)
+  }
+
+  async #pump(source: Source, store: Store, signal: AbortSignal): Promise<void> {
+    for await (const tx of source.read(store.resume, signal)) {
+      const wait = store.append(tx, signal)
+      if (wait) await wait
+      this.#transactions++
+      this.#failures = 0
+      this.#changedSince = undefined
+    }
+  }
+
+  /** Which history this is; on the very first connect also where it begins, and the store. */
+  async #settle(facts: SourceFacts): Promise<Store> {
+    if (this.#known && this.#store) {
+      this.#known = recognise(this.#state, this.#known, facts, this.#store.resume, this.#log)
+      return this.#store
+    }
+    const start = await this.#startPoint(facts)
+    this.#stop.signal.throwIfAborted() // the state file may be closed by now
+    this.#known = begin(this.#state, start, facts, this.#log)
+    return (this.#store = this.#openStore(this.#known.origin))
+  }
+  /** The `start` key; with GTIDs on, a place in the log gets the GTIDs before it, so that a fail-over can be followed. */
+  async #startPoint({ executed }: SourceFacts): Promise<Start> {
+    const { start } = this.config
+    if (typeof start !== 'object' || !('file' in start) || !executed) return start
+    const { file, offset } = start
+    return {
+      ...start,
+      gtids: await gtidsAt((sql, params) => this.#lookup.query(sql, params), file, offset),
+    }
+  }
+  #openStore(origin: Position): Store {
+    return new Store({
+      windowBytes: this.config.windowBytes,
+      catchUpReaders: this.config.catchUpReaders,
+      catchUp: (from, signal) => {
+        if (this.#catchUp) return this.#catchUp(from, signal)
+        throw new SluiceError('CONNECT_FAILED', `${this.name}: the source was not reached yet`)
+      },
+      state: this.#state,
+      origin,
+      log: this.#log,
+    })
+  }
+  /** The same after a restart: MySQL then ends the dump that a dead connection of ours still holds. */
+  #replicaUuid(): string {
+    let uuid = this.#state.value('replicaUuid')
+    if (uuid === undefined) this.#state.setValue('replicaUuid', (uuid = randomUUID()))
+    return uuid
+  }
+  /**
+   * A transaction reaches us before the source counts it as executed (with semi-synchronous replication long before),
+   * and an address may lead to another server for a moment: a changed source is believed when it stays changed.
+   */
+  #doubtful(error: SluiceError): boolean {
+    if (error.code !== 'SOURCE_CHANGED') return false
+    this.#changedSince ??= Date.now()
+    return Date.now() - this.#changedSince < DOUBT_MS
+  }
+  /** ms before the next attempt: doubles from retry.minMs to retry.maxMs, less up to a half by chance. */
+  #pause(): number {
+    const { minMs, maxMs } = this.config.retry
+    const most = Math.min(maxMs, minMs * 2 ** Math.min(this.#failures++, 20))
+    return Math.round(most * (0.5 + Math.random() / 2))
+  }
+  /** One log line per change of state, with the position where reading goes on. */
+  #enter(next: InstanceState, more: object = {}): void {
+    this.#status = next
+    this.#since = Date.now()
+    const resume = this.#store?.resume
+    const fields = {
+      state: next.state,
+      ...(resume && { position: formatPosition(resume) }),
+      ...more,
+    }
+    if (next.state === 'failed') {
+      this.#log.error(
+        { ...fields, ...errorFields(next.error) },
+        `instance ${this.name} failed: ${next.error.message}`,
+      )
+    } else if (next.state === 'retrying') {
+      const retryMs = next.retryAt - this.#since
+      const text = `instance ${this.name} tries again in ${retryMs} ms: ${next.error.message}`
+      this.#log.warn({ ...fields, ...errorFields(next.error), retryMs }, text)
+    } else this.#log.info(fields, `instance ${this.name} ${next.state}`)
+  }
+}
+
+/** Does not wait for `work` any longer once `signal` aborts: a connection attempt cannot be called off. */
+async function unlessAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>()
+  const aborted = (): void => resolve()
+  signal.addEventListener('abort', aborted)
+  try {
+    await Promise.race([work, promise])
+  } finally {
+    signal.removeEventListener('abort', aborted)
+  }
+}
+const asError = (error: unknown): Error =>
+  error instanceof Error ? error : new Error(String(error))
+/** A SluiceError says all in its message; the stack is for our own bugs. */
+function errorFields(error: Error): object {
+  return error instanceof SluiceError ? { code: error.code } : { stack: error.stack }
+}
+
+/** Connects, asks what there is to know of the source, and closes. Throws what Connection.open and sourceFacts throw. */
+export async function factsOf(options: ConnectOptions): Promise<SourceFacts> {
+  using connection = await Connection.open(options)
+  return await sourceFacts(connection)
+}
+
+/** The state file of a destination. */
+export function stateFile(dataDir: string, name: string): string {
+  return join(dataDir, `${name}.sqlite`)
+}
+
+/** What a connection needs; reads the certificate files. */
+export function connectOptions(source: InstanceConfig['source']): ConnectOptions {
+  const { host, port, user, password, connectTimeoutMs, tls } = source
+  const read = (file: string | undefined): Buffer | undefined =>
+    file === undefined ? undefined : readFileSync(file)
+  return {
+    host,
+    port,
+    user,
+    password,
+    connectTimeoutMs,
+    tls: { mode: tls.mode, ca: read(tls.ca), cert: read(tls.cert), key: read(tls.key) },
+  }
+}

@@ -1,0 +1,45 @@
+/**
+ * A connection for questions (table definitions, server facts) that is there when it is needed: opened by the first
+ * query, closed after a quiet while, so that no server time-out and no forgetful firewall finds it half dead.
+ */
+import { Connection } from './mysql/connection.ts'
+import type { ConnectOptions } from './mysql/connection.ts'
+
+const QUIET_MS = 15_000
+
+export class Lookup {
+  readonly #options: ConnectOptions
+  #connection: Promise<Connection> | undefined
+  #running = 0
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(options: ConnectOptions) {
+    this.#options = options
+  }
+
+  /** As Connection.query. After a failure the next query connects anew. */
+  async query<T>(sql: string, params?: Parameters<Connection['query']>[1]): Promise<T[]> {
+    clearTimeout(this.#timer)
+    this.#running++
+    const connection = (this.#connection ??= Connection.open(this.#options))
+    try {
+      return await (await connection).query<T>(sql, params)
+    } catch (error) {
+      if (this.#connection === connection) this.close()
+      throw error
+    } finally {
+      if (--this.#running === 0) this.#timer = setTimeout(() => this.close(), QUIET_MS).unref()
+    }
+  }
+
+  /** Closes what is open; a later query opens it again. */
+  close(): void {
+    clearTimeout(this.#timer)
+    const connection = this.#connection
+    this.#connection = undefined
+    connection?.then(
+      (c) => c.close(),
+      () => {},
+    )
+  }
+}

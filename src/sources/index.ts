@@ -1,0 +1,5 @@
+/**
+ * The sources there are, and nothing else: one line for each.
+ */
+export { filesSource, type FilesSourceOptions } from './files.ts'
+export { mysqlSource, sourceFacts, type MysqlSourceOptions, type SourceFacts } from './mysql.ts'

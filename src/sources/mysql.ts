@@ -1,0 +1,305 @@
+/**
+ * Transactions from a running MySQL server, to which we pose as a replica; and what there is to know about a server
+ * before that. Each `read` has a connection, a server id and a replica uuid of its own. Never retries: a failed read is
+ * over, and the next one may begin where the last transaction ended. Knows nothing of the store or of clients.
+ */
+import { randomInt, randomUUID } from 'node:crypto'
+import type { Format } from '../binlog/reader.ts'
+import { formatPosition, type Filter, type Position, type Source } from '../change.ts'
+import { SluiceError } from '../errors.ts'
+import { GtidSet } from '../gtid.ts'
+import {
+  Connection,
+  PLAIN_OFFSET_MAX,
+  type ConnectOptions,
+  type DumpRequest,
+} from '../mysql/connection.ts'
+import type { SlabPool } from '../slab.ts'
+import type { TableResolver } from './log/tables.ts'
+import { readTransactions, type LogOptions, type OpenLog } from './transactions.ts'
+
+export interface MysqlSourceOptions {
+  readonly connect: ConnectOptions
+  /** Ours as a replica. Left out, every read draws one; a second read at the same time always does. */
+  readonly serverId?: number | undefined
+  /** Ours as a replica, the same way. */
+  readonly replicaUuid?: string | undefined
+  /** server_uuid the epoch belongs to: another server is SOURCE_CHANGED. */
+  readonly server?: string | undefined
+  readonly epoch: number
+  readonly catalog: TableResolver
+  readonly filter: Filter
+  readonly slabs: SlabPool
+  readonly partBytes?: number | undefined
+  readonly heartbeatMs?: number | undefined
+  readonly onFormat?: ((format: Format) => void) | undefined
+}
+
+export const PART_BYTES = 256 * 1024
+const HEARTBEAT_MS = 10_000
+
+/** Reads from the server at `options.connect`. `read` throws what Connection and readTransactions throw. */
+export function mysqlSource(options: MysqlSourceOptions): Source {
+  let named = false // the configured names are in use
+  return {
+    read(from, signal) {
+      const mine = !named
+      if (mine) named = true
+      const identity = {
+        serverId: (mine ? options.serverId : undefined) ?? drawServerId(),
+        replicaUuid: (mine ? options.replicaUuid : undefined) ?? randomUUID(),
+      }
+      const closed = (): void => {
+        if (mine) named = false
+      }
+      return readTransactions(
+        () => openDump(options, { ...identity, from, signal, closed }),
+        signal,
+      )
+    },
+  }
+}
+
+/** High, for people number their servers from 1. */
+const drawServerId = (): number => randomInt(0x4000_0000, 0xffff_ffff)
+
+interface Reading {
+  readonly serverId: number
+  readonly replicaUuid: string
+  readonly from: Position
+  readonly signal: AbortSignal
+  readonly closed: () => void
+}
+
+async function openDump(options: MysqlSourceOptions, reading: Reading): Promise<OpenLog> {
+  const { from, signal } = reading
+  let connection: Connection | undefined
+  const abort = (): void => connection?.close()
+  try {
+    connection = await Connection.open(options.connect, signal)
+    signal.addEventListener('abort', abort)
+    const [row] = await connection.query<{ uuid: string; gtidMode: string }>(
+      'SELECT @@global.server_uuid AS uuid, @@global.gtid_mode AS gtidMode',
+    )
+    const gtidsOn = row?.gtidMode === 'ON'
+    const server = checkServer(options, from, row?.uuid ?? '', gtidsOn)
+    const plan = planDump(from, gtidsOn)
+    const stream = await connection.dump(
+      {
+        serverId: reading.serverId,
+        replicaUuid: reading.replicaUuid,
+        heartbeatMs: options.heartbeatMs ?? HEARTBEAT_MS,
+        place: plan.jumps ? `${formatPosition(from)} by GTID` : formatPosition(from),
+        ...plan.request,
+      },
+      signal,
+    )
+    const log: LogOptions = {
+      epoch: options.epoch,
+      server,
+      catalog: options.catalog,
+      filter: options.filter,
+      slabs: options.slabs,
+      partBytes: options.partBytes ?? PART_BYTES,
+      onFormat: options.onFormat,
+      from: server === from.server || from.server === '' ? from : { ...from, file: '', skip: 0 },
+      jumps: plan.jumps,
+      early: plan.early,
+      checksum: stream.checksum.toUpperCase() === 'CRC32',
+    }
+    const close = (): void => {
+      stream.close()
+      reading.closed()
+    }
+    const more = (): Promise<boolean> => stream.more()
+    return { options: log, input: { pieces: stream.packets, framed: true, more, close } }
+  } catch (error) {
+    connection?.close()
+    reading.closed()
+    throw error
+  } finally {
+    signal.removeEventListener('abort', abort)
+  }
+}
+
+/** Whether the server may go on where `from` says; returns its uuid. */
+function checkServer(
+  options: MysqlSourceOptions,
+  from: Position,
+  uuid: string,
+  gtidsOn: boolean,
+): string {
+  const expected = options.server ?? (from.gtids && gtidsOn ? uuid : from.server || uuid)
+  if (uuid === expected) return uuid
+  const { host, port } = options.connect
+  throw new SluiceError(
+    'SOURCE_CHANGED',
+    `${host}:${port}: expected the server ${expected}, on which ${from.file}:${from.offset} was read, got ${uuid}`,
+  )
+}
+
+interface DumpPlan {
+  readonly request: Pick<DumpRequest, 'file' | 'offset' | 'gtids'>
+  readonly jumps: boolean
+  readonly early: boolean
+}
+/** By GTIDs where both sides have them, else by file and offset, which the plain form knows up to 4 GiB. */
+function planDump(from: Position, gtidsOn: boolean): DumpPlan {
+  const { file, offset } = from
+  if (gtidsOn && from.gtids) {
+    return {
+      request: { file: '', offset: 4, gtids: from.gtids.encode() },
+      jumps: true,
+      early: false,
+    }
+  }
+  if (offset <= PLAIN_OFFSET_MAX) {
+    return { request: { file, offset, gtids: undefined }, jumps: false, early: false }
+  }
+  // The form with GTIDs has a 64-bit offset; with an empty set it leaves nothing out.
+  if (gtidsOn) {
+    return { request: { file, offset, gtids: new GtidSet().encode() }, jumps: false, early: false }
+  }
+  return { request: { file, offset: 4, gtids: undefined }, jumps: false, early: true }
+}
+
+// ── facts ────────────────────────────────────────────────────────────────────
+
+/** What a server says of itself. Variables it does not know are "". */
+export interface SourceFacts {
+  readonly version: string
+  readonly serverUuid: string
+  readonly serverId: number
+  readonly binlogOn: boolean
+  readonly binlogFormat: string // ROW, MIXED, STATEMENT
+  readonly rowImage: string // FULL, MINIMAL, NOBLOB
+  readonly rowMetadata: string // FULL, MINIMAL; "" before 8.0.1
+  readonly checksum: string // CRC32, NONE
+  readonly gtidMode: string // ON, OFF, ON_PERMISSIVE, OFF_PERMISSIVE
+  readonly retentionSeconds: number // 0: never purged by age
+  readonly timeZone: string // of the server: "UTC", "Europe/Berlin", "+08:00"; never SYSTEM
+  readonly executed: GtidSet | undefined // undefined where GTIDs are off
+  readonly purged: GtidSet | undefined
+  readonly latest: Position // past everything in the binlog
+  readonly earliest: Position // the beginning of the oldest file
+}
+
+const variables = [
+  'version',
+  'server_uuid',
+  'server_id',
+  'log_bin',
+  'binlog_format',
+  'binlog_row_image',
+  'binlog_row_metadata',
+  'binlog_checksum',
+  'gtid_mode',
+  'binlog_expire_logs_seconds',
+  'expire_logs_days',
+]
+
+/**
+ * Asks a server about itself. Positions get `epoch`.
+ * Throws ACCESS_DENIED without REPLICATION CLIENT, SOURCE_UNSUITABLE without a binlog.
+ */
+export async function sourceFacts(connection: Connection, epoch = 1): Promise<SourceFacts> {
+  const list = variables.map((name) => `'${name}'`).join(', ')
+  const rows = await connection.query<{ Variable_name: string; Value: string }>(
+    `SHOW GLOBAL VARIABLES WHERE Variable_name IN (${list})`,
+  )
+  const values = new Map(rows.map((row) => [row.Variable_name.toLowerCase(), row.Value]))
+  const value = (name: string): string => values.get(name) ?? ''
+  const serverUuid = value('server_uuid')
+  const gtidMode = value('gtid_mode')
+  const sets = gtidMode === 'ON' ? await gtidSets(connection) : undefined
+  const status = await logStatus(connection)
+  const files = await connection.query<{ Log_name: string }>('SHOW BINARY LOGS')
+  const first = files[0]
+  if (!first) {
+    throw new SluiceError(
+      'SOURCE_UNSUITABLE',
+      'expected at least one binlog file on the source, got none',
+    )
+  }
+  const common = { epoch, server: serverUuid, skip: 0, timestamp: Date.now() }
+  return {
+    version: value('version'),
+    serverUuid,
+    serverId: Number(value('server_id')),
+    binlogOn: value('log_bin') === 'ON',
+    binlogFormat: value('binlog_format'),
+    rowImage: value('binlog_row_image'),
+    rowMetadata: value('binlog_row_metadata'),
+    checksum: value('binlog_checksum'),
+    gtidMode,
+    retentionSeconds:
+      Number(value('binlog_expire_logs_seconds')) || Number(value('expire_logs_days')) * 86_400,
+    timeZone: await timeZoneOf(connection),
+    executed: sets?.executed,
+    purged: sets?.purged,
+    latest: {
+      ...common,
+      file: status.file,
+      offset: status.offset,
+      gtids: sets && GtidSet.parse(status.gtids),
+    },
+    earliest: { ...common, file: first.Log_name, offset: 4, gtids: sets?.purged },
+  }
+}
+
+async function gtidSets(connection: Connection): Promise<{ executed: GtidSet; purged: GtidSet }> {
+  const [row] = await connection.query<{ executed: string; purged: string }>(
+    'SELECT @@global.gtid_executed AS executed, @@global.gtid_purged AS purged',
+  )
+  return { executed: GtidSet.parse(row?.executed ?? ''), purged: GtidSet.parse(row?.purged ?? '') }
+}
+
+interface StatusRow {
+  readonly File: string
+  readonly Position: number | string
+  readonly Executed_Gtid_Set?: string
+}
+/** Where the binlog ends, and what was executed just then. MySQL 8.2 renamed the statement, 8.4 dropped the old name. */
+async function logStatus(
+  connection: Connection,
+): Promise<{ file: string; offset: number; gtids: string }> {
+  let rows: StatusRow[]
+  try {
+    rows = await connection.query<StatusRow>('SHOW BINARY LOG STATUS')
+  } catch (error) {
+    if (!(error instanceof SluiceError) || error.code !== 'QUERY_FAILED') throw error
+    rows = await connection.query<StatusRow>('SHOW MASTER STATUS')
+  }
+  const row = rows[0]
+  if (!row) {
+    throw new SluiceError(
+      'SOURCE_UNSUITABLE',
+      'expected a binlog on the source, it has log_bin=OFF',
+    )
+  }
+  return { file: row.File, offset: Number(row.Position), gtids: row.Executed_Gtid_Set ?? '' }
+}
+
+/** The server's time zone by name, or where it goes by an abbreviation of its system as the offset it has now. */
+async function timeZoneOf(connection: Connection): Promise<string> {
+  const [row] = await connection.query<{ zone: string; system: string; seconds: number }>(
+    'SELECT @@global.time_zone AS zone, @@global.system_time_zone AS `system`,' +
+      ' TIMESTAMPDIFF(SECOND, UTC_TIMESTAMP(), NOW()) AS seconds',
+  )
+  if (!row) return 'UTC'
+  if (row.zone !== 'SYSTEM') return row.zone
+  const minutes = Math.round(Number(row.seconds) / 60)
+  const two = (n: number): string => String(n).padStart(2, '0')
+  const size = Math.abs(minutes)
+  const offset = `${minutes < 0 ? '-' : '+'}${two(Math.floor(size / 60))}:${two(size % 60)}`
+  return namesOffset(row.system, minutes) ? row.system : offset
+}
+function namesOffset(zone: string, minutes: number): boolean {
+  try {
+    const now = new Date(Math.floor(Date.now() / 1000) * 1000)
+    const there = new Date(`${now.toLocaleString('sv-SE', { timeZone: zone })}Z`)
+    return Math.round((there.getTime() - now.getTime()) / 60_000) === minutes
+  } catch {
+    return false
+  }
+}

@@ -1,0 +1,485 @@
+/**
+ * A cursor: one client's place in the log. get reads from the window, or from a reader of its own while its place is
+ * outside; what the client's filter does not want is passed over. Acks in order move `acked`, rollback goes back to it.
+ *
+ * The base is the end of the newest outstanding batch, or `acked` where none is outstanding; the track is where the
+ * next change is taken from, at or past the base. Outstanding batches cost only metadata: each keeps the GTIDs it
+ * gained, not a set of its own. Must not know sources, the wire, or other cursors.
+ */
+import type { Position, Transaction } from '../change.ts'
+import { assert, type ErrorCode, SluiceError } from '../errors.ts'
+import type { GtidSet } from '../gtid.ts'
+import { type Batch, Draft, type Limit, type Wanted } from './batch.ts'
+import type { CatchUp, Readers } from './catchup.ts'
+import { Fifo } from './fifo.ts'
+import type { State } from './state.ts'
+import {
+  compareEnd,
+  comparePlaces,
+  joinGtids,
+  type Place,
+  placeAfter,
+  Track,
+  type Window,
+} from './window.ts'
+
+export type { Batch, Limit, Part } from './batch.ts'
+
+const OUTSTANDING_MAX = 65_536
+const ID_BLOCK = 1000n // batch ids reserved durably at a time
+const LINGER_MS = 2
+const TURN_TRANSACTIONS = 10_000 // after so many without an end, other work gets its turn
+const TIMER_MAX_MS = 2 ** 31 - 1
+
+/**
+ * A client's place in the log. One owner: one get at a time. After a take-over every call throws CURSOR_TAKEN, after
+ * close() (or the store's) CURSOR_CLOSED; a waiting get rejects with the same.
+ */
+export interface Cursor {
+  readonly client: string
+  /** In memory; durable once the ack's promise has resolved. */
+  readonly acked: Position
+  /**
+   * undefined: nothing came within waitMs, or `signal` was aborted. Throws TOO_MANY_BATCHES when 65,536 are
+   * outstanding, and what a catch-up reader failed with when trying again cannot help.
+   */
+  get(limit: Limit, signal: AbortSignal): Promise<Batch | undefined>
+  /** Oldest first, else BATCH_NOT_FIRST; BATCH_UNKNOWN when it is not outstanding. Resolves when durable. */
+  ack(id: bigint): Promise<void>
+  /** Drops every outstanding batch and reads on from `acked`; with an id, only when that is the oldest outstanding. */
+  rollback(id?: bigint): void
+  /** The client's acked position stays; outstanding batches are dropped. Idempotent. */
+  close(): void
+}
+
+/** What is known about a client, whether its cursor is open or not. */
+export interface Client {
+  readonly name: string
+  acked: Position // kept up to date by the open cursor when it closes
+  nextId: bigint
+  reserved: bigint // ids below this may be given out
+  furthest: Place | undefined // end of the last change ever delivered in this process
+  delivered: number // batches, in this process
+  filterText: string | undefined
+  cursor: ClientCursor | undefined
+}
+/** Where a client stands, whether its cursor is open or not. */
+export const ackedOf = (client: Client): Position => client.cursor?.acked ?? client.acked
+
+/** What a cursor needs of its store. */
+export interface Host {
+  readonly window: Window
+  readonly readers: Readers
+  readonly state: State
+  /** The cursor has read on: the window may have room now. */
+  moved(): void
+  /** The cursor's acked place has moved. */
+  acked(): void
+  closed(cursor: ClientCursor): void
+}
+/** An outstanding batch: its id follows from its place in the list. */
+interface Outstanding {
+  readonly end: Omit<Position, 'gtids'>
+  readonly gained: GtidSet | undefined
+}
+
+export class ClientCursor implements Cursor {
+  readonly client: string
+  readonly #client: Client
+  readonly #host: Host
+  readonly #wanted: Wanted
+  #ended: { readonly code: ErrorCode; readonly text: string } | undefined
+  // acknowledged and outstanding
+  #acked: Position
+  #base: Position
+  #slid = false // nothing is outstanding and the track has passed over changes: `acked` is the track's place
+  readonly #outstanding = new Fifo<Outstanding>()
+  #firstId = 0n // of the first in #outstanding
+  // reading
+  readonly #track: Track
+  #reader: CatchUp | undefined
+  #seq = -1 // the entry to read in the window; behind it: the window no longer reaches back
+  #index = 0 // the change to read in the current entry
+  #aligned = false // whether the current entry was compared with the track's place
+  #draft: Draft | undefined
+  #lastPart: Place | undefined // where the draft's last change ends
+  // a get that waits
+  #limit: Limit | undefined
+  #wake: (() => void) | undefined
+  #askedAt = 0
+
+  constructor(host: Host, client: Client, wanted: Wanted) {
+    this.client = client.name
+    this.#client = client
+    this.#host = host
+    this.#wanted = wanted
+    this.#acked = client.acked
+    this.#base = client.acked
+    this.#track = new Track(client.acked)
+    this.#goTo(client.acked)
+  }
+
+  get acked(): Position {
+    if (this.#slid) this.#settle()
+    return this.#acked
+  }
+  get ackedPlace(): Place {
+    return this.#slid ? this.#track : this.#acked
+  }
+  get read(): Position {
+    return this.#track.position()
+  }
+  get readPlace(): Place {
+    return this.#track
+  }
+  get outstanding(): number {
+    return this.#outstanding.length
+  }
+  /** Whether it reads, or will read, from the window. */
+  get live(): boolean {
+    if (this.#reader !== undefined) return false
+    return this.#seq >= this.#host.window.head || this.#host.window.reaches(this.#track)
+  }
+  /** Whether it has read the window's oldest entry. */
+  get pastOldest(): boolean {
+    const { window } = this.#host
+    if (!this.live) return false
+    if (this.#seq > window.head) return true
+    const oldest = window.at(window.head)
+    return oldest !== undefined && compareEnd(oldest, this.#track) <= 0
+  }
+
+  async get(limit: Limit, signal: AbortSignal): Promise<Batch | undefined> {
+    this.#check()
+    assert(this.#limit === undefined, 'a cursor was asked for a batch while another get waits')
+    if (this.#outstanding.length >= OUTSTANDING_MAX) {
+      throw new SluiceError(
+        'TOO_MANY_BATCHES',
+        `client ${this.client} has ${OUTSTANDING_MAX} batches outstanding; it must ack or roll back before it gets more`,
+      )
+    }
+    this.#limit = limit
+    this.#askedAt = performance.now()
+    try {
+      return await this.#gather(limit, signal)
+    } catch (error) {
+      this.#dropDraft()
+      throw error
+    } finally {
+      this.#limit = undefined
+      this.#askedAt = performance.now()
+    }
+  }
+
+  ack(id: bigint): Promise<void> {
+    try {
+      this.#check()
+      this.#checkOldest(id)
+    } catch (error) {
+      return Promise.reject(error)
+    }
+    const { end, gained } = this.#outstanding.shift()!
+    this.#firstId++
+    if (this.#outstanding.length > 0) {
+      this.#acked = { ...end, gtids: joinGtids(this.#acked.gtids, gained) }
+    } else {
+      this.#acked = this.#base
+      this.#slid = this.#draft === undefined && comparePlaces(this.#track, this.#base) > 0
+    }
+    const durable = this.#host.state.ack(this.client, this.acked)
+    this.#host.acked()
+    return durable
+  }
+
+  rollback(id?: bigint): void {
+    this.#check()
+    if (id !== undefined) this.#checkOldest(id)
+    // Canal's clients roll back whenever they connect: where nothing is outstanding there is nothing to read again.
+    if (this.#outstanding.length === 0 && this.#draft === undefined) return
+    this.#outstanding.clear()
+    this.#dropDraft()
+    this.#goTo(this.acked)
+    this.#wake?.()
+  }
+
+  close(): void {
+    this.end('CURSOR_CLOSED', `the cursor of client ${this.client} was closed`)
+  }
+  /** Closes it; every later call throws this error. Idempotent. */
+  end(code: ErrorCode, text: string): void {
+    if (this.#ended) return
+    this.#ended = { code, text }
+    this.#outstanding.clear()
+    this.#dropDraft()
+    this.#client.acked = this.acked
+    this.#client.cursor = undefined
+    this.#stopReader()
+    this.#host.closed(this)
+    this.#wake?.()
+  }
+  /** The window has a new entry. Passes over what is not wanted without waking the get that waits. */
+  arrived(): void {
+    if (this.#wake === undefined || this.#reader !== undefined || this.#limit === undefined) return
+    const result = this.#collect(this.#limit)
+    if (this.#draft || result === 'turn') this.#wake()
+  }
+
+  // ── get ────────────────────────────────────────────────────────────────────
+
+  async #gather(limit: Limit, signal: AbortSignal): Promise<Batch | undefined> {
+    const started = this.#askedAt
+    let lingerEnd = 0
+    let before = 0
+    for (;;) {
+      if (signal.aborted) {
+        this.#dropDraft()
+        return undefined
+      }
+      this.#check()
+      const result = this.#collect(limit)
+      if (result === 'turn') {
+        await turn()
+        continue
+      }
+      const now = performance.now()
+      if (this.#draft) {
+        // Lingers while each turn of the event loop brings more, not for a clock: an idle source is not waited for.
+        if (result === 'full' || limit.waitMs === 0) return this.#finish(this.#draft)
+        if (lingerEnd === 0) lingerEnd = now + LINGER_MS
+        else if (now >= lingerEnd || this.#draft.changes === before)
+          return this.#finish(this.#draft)
+        before = this.#draft.changes
+        await turn()
+        continue
+      }
+      lingerEnd = 0
+      const leftMs = started + limit.waitMs - now
+      if (leftMs <= 0 || limit.waitMs === 0) return undefined
+      await this.#sleep(leftMs, signal)
+    }
+  }
+
+  #finish(draft: Draft): Batch {
+    const client = this.#client
+    if (client.nextId >= client.reserved) {
+      const reserved = client.nextId + ID_BLOCK
+      this.#host.state.reserve(client.name, reserved)
+      client.reserved = reserved
+    }
+    const id = client.nextId++
+    const { gained } = this.#track
+    const end = this.#track.position()
+    const redelivered =
+      client.furthest !== undefined && comparePlaces(draft.start, client.furthest) < 0
+    const last = this.#lastPart!
+    if (client.furthest === undefined || comparePlaces(last, client.furthest) > 0)
+      client.furthest = last
+    if (this.#outstanding.length === 0) this.#firstId = id
+    const { epoch, server, file, offset, skip, timestamp } = end
+    this.#outstanding.push({ end: { epoch, server, file, offset, skip, timestamp }, gained })
+    this.#base = end
+    this.#track.start(end)
+    this.#draft = undefined
+    client.delivered++
+    return draft.finish(id, end, redelivered, this.#wanted)
+  }
+
+  /** Until something is there, the time is up, or the cursor's fate has changed: the caller looks which. */
+  #sleep(waitMs: number, signal: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      const done = (): void => {
+        this.#wake = undefined
+        clearTimeout(timer)
+        signal.removeEventListener('abort', done)
+        resolve()
+      }
+      const timer =
+        waitMs === Infinity ? undefined : setTimeout(done, Math.min(waitMs, TIMER_MAX_MS))
+      signal.addEventListener('abort', done, { once: true })
+      this.#wake = done
+    })
+  }
+
+  // ── reading ────────────────────────────────────────────────────────────────
+
+  /** Takes what is there into the draft. 'turn': there is more, but others must have their turn. */
+  #collect(limit: Limit): 'full' | 'dry' | 'turn' {
+    let result: 'full' | 'dry' | 'turn' | undefined
+    let passed = 0
+    while (result === undefined) {
+      const tx = this.#current()
+      if (tx === undefined) result = 'dry'
+      else if (!this.#take(tx, limit)) result = 'full'
+      else {
+        this.#track.pass(tx)
+        this.#step()
+        if (++passed === TURN_TRANSACTIONS) result = 'turn'
+      }
+    }
+    const draft = this.#draft
+    if (draft && (draft.changes >= limit.changes || draft.bytes >= limit.bytes)) result = 'full'
+    if (passed > 0 && !draft && this.#outstanding.length === 0) this.#slide()
+    const { window } = this.#host
+    const { tail } = window
+    this.#host.moved()
+    // An append that waited for us may have come in just now, when nobody had to be woken.
+    return result === 'dry' && window.tail > tail ? 'turn' : result
+  }
+
+  /** The transaction or part to read next, `#index` set; undefined when it is not there yet. */
+  #current(): Transaction | undefined {
+    for (;;) {
+      const tx = this.#reader ? this.#fromReader(this.#reader) : this.#fromWindow()
+      if (tx === undefined) return undefined
+      if (tx === 'moved') continue
+      if (this.#aligned) return tx
+      const track = this.#track
+      if (compareEnd(tx, track) <= 0) {
+        this.#step()
+        continue
+      }
+      this.#aligned = true
+      // Parts of two readers need not begin at the same change: ordinals say what of this one is done.
+      if (track.skip > 0 && tx.offset === track.offset && tx.file === track.file) {
+        const at = tx.changes.findIndex((change) => change.ordinal >= track.skip)
+        this.#index = at < 0 ? tx.changes.length : at
+      }
+      return tx
+    }
+  }
+  #fromWindow(): Transaction | 'moved' | undefined {
+    const { window, readers } = this.#host
+    if (this.#seq >= window.head) return window.at(this.#seq)
+    this.#locate() // entries that end before our place may have gone without us
+    if (this.#seq >= window.head) return 'moved'
+    const asker = {
+      client: this.client,
+      wake: (): void => this.#wake?.(),
+      askedAt: (): number => (this.#limit ? performance.now() : this.#askedAt),
+    }
+    this.#reader = readers.open(this.#track.position(), asker)
+    return 'moved'
+  }
+  #fromReader(reader: CatchUp): Transaction | 'moved' | undefined {
+    const { window } = this.#host
+    const tx = reader.peek()
+    if (tx ? window.reachesWell(this.#track) : window.reaches(this.#track)) {
+      this.#stopReader()
+      this.#locate()
+      return 'moved'
+    }
+    if (tx || !reader.ended) return tx
+    if (reader.error !== undefined && this.#draft) return undefined // first what came before it
+    this.#stopReader()
+    this.#locate()
+    if (reader.error !== undefined) throw reader.error
+    return 'moved'
+  }
+  #step(): void {
+    if (this.#reader) this.#reader.shift()
+    else this.#seq++
+    this.#index = 0
+  }
+
+  /**
+   * Takes what is wanted of a transaction or part into the draft; false when the draft is full before its end.
+   * A whole transaction of which nothing is wanted is passed over with its begin and commit; of one that is begun, or
+   * comes in parts, begin and commit are always given: what else it holds is not known, or was given already.
+   */
+  #take(tx: Transaction, limit: Limit): boolean {
+    const { changes } = tx
+    const whole = tx.first === 0 && tx.state !== 'open' && this.#track.skip === 0
+    if (whole && !this.#wanted.wantsAny(changes)) return true
+    let from = -1
+    let to = -1
+    for (let i = this.#index; i < changes.length; i++) {
+      const change = changes[i]!
+      if (!this.#wanted.wants(change)) continue
+      const size = change.event.end - change.event.start
+      const draft = (this.#draft ??= this.#begin())
+      const some = draft.changes > 0
+      if (some && (draft.changes >= limit.changes || draft.bytes + size > limit.bytes)) {
+        if (from < 0) return false
+        this.#add(draft, tx, from, to)
+        this.#track.cut(tx, changes[to - 1]!.ordinal + 1)
+        this.#index = to
+        return false
+      }
+      draft.changes++
+      draft.bytes += size
+      if (from < 0) from = i
+      to = i + 1
+    }
+    if (from >= 0) this.#add(this.#draft!, tx, from, to)
+    return true
+  }
+  #begin(): Draft {
+    if (this.#slid) this.#settle()
+    return new Draft(this.#track.position())
+  }
+  #add(draft: Draft, tx: Transaction, from: number, to: number): void {
+    draft.add(tx, from, to)
+    this.#lastPart = placeAfter(tx, to)
+  }
+
+  // ── places ─────────────────────────────────────────────────────────────────
+
+  #goTo(position: Position): void {
+    this.#stopReader()
+    this.#base = position
+    this.#track.start(position)
+    this.#locate()
+  }
+  #locate(): void {
+    this.#seq = this.#host.window.locate(this.#track)
+    this.#index = 0
+    this.#aligned = false
+  }
+  #stopReader(): void {
+    this.#reader?.stop()
+    this.#reader = undefined
+  }
+  #dropDraft(): void {
+    if (!this.#draft) return
+    this.#draft.release()
+    this.#draft = undefined
+    this.#goTo(this.#base)
+  }
+  /** Everything since the last ack was passed over: the acked place moves along, durably before long. */
+  #slide(): void {
+    if (!this.#slid) this.#host.state.ackLater(this.client, () => ackedOf(this.#client))
+    this.#slid = true
+    this.#host.acked()
+  }
+  #settle(): void {
+    this.#acked = this.#track.position()
+    this.#base = this.#acked
+    this.#track.start(this.#acked)
+    this.#slid = false
+  }
+
+  #check(): void {
+    if (this.#ended) throw new SluiceError(this.#ended.code, this.#ended.text)
+  }
+  #checkOldest(id: bigint): void {
+    const count = BigInt(this.#outstanding.length)
+    if (id < this.#firstId || id >= this.#firstId + count) {
+      const has = count === 0n ? 'none is' : `${this.#firstId} to ${this.#firstId + count - 1n} are`
+      throw new SluiceError(
+        'BATCH_UNKNOWN',
+        `batch ${id} of client ${this.client} is not outstanding (${has})`,
+      )
+    }
+    if (id !== this.#firstId) {
+      throw new SluiceError(
+        'BATCH_NOT_FIRST',
+        `batch ${id} of client ${this.client} is not the oldest outstanding one, which is ${this.#firstId}`,
+      )
+    }
+  }
+}
+
+/** One turn of the event loop: sockets are read, timers run. */
+function turn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve))
+}

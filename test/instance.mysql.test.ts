@@ -1,0 +1,181 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { pino } from 'pino'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { stringify } from 'yaml'
+import { loadInstance, orThrow } from '../src/config/config.ts'
+import { Instance } from '../src/instance.ts'
+import { State } from '../src/store/state.ts'
+import type { Cursor } from '../src/store/cursor.ts'
+import { privateMysql, versions } from './support/mysql.ts'
+import type { MysqlServer } from './support/mysql.ts'
+
+let dir: string
+let lines: Record<string, unknown>[]
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), 'sluice-instance-'))
+  lines = []
+})
+afterEach(() => rmSync(dir, { recursive: true }))
+
+function open(source: object, more: object = {}): Instance {
+  const file = join(dir, 'orders.yaml')
+  writeFileSync(
+    file,
+    stringify({
+      source,
+      retry: { minMs: 20, maxMs: 200 },
+      filter: { include: 'p8\\..*' },
+      ...more,
+    }),
+  )
+  const log = pino(
+    { level: 'debug' },
+    { write: (line: string) => void lines.push(JSON.parse(line) as Record<string, unknown>) },
+  )
+  return Instance.open({
+    name: 'orders',
+    config: orThrow(loadInstance(file, {})),
+    dataDir: dir,
+    log,
+  })
+}
+const sourceOf = ({ host, port, user, password }: MysqlServer) => ({ host, port, user, password })
+async function until(what: () => boolean): Promise<void> {
+  while (!what()) await sleep(10)
+}
+const state = (i: Instance, wanted: string) => until(() => i.status.state === wanted)
+const never = new AbortController().signal
+
+/** The ids that a cursor delivers until `last`, each batch acked. */
+async function read(cursor: Cursor, last: number): Promise<unknown[]> {
+  const ids: unknown[] = []
+  while (ids.at(-1) !== last) {
+    const batch = await cursor.get({ changes: 100, bytes: 1 << 20, waitMs: 1000 }, never)
+    if (!batch) continue
+    for (const { tx, from, to } of batch.parts) {
+      for (const change of tx.changes.slice(from, to)) {
+        if (change.kind === 'insert') for (const row of change.rows()) ids.push(row.after?.[0])
+      }
+    }
+    batch.release()
+    await cursor.ack(batch.id)
+  }
+  return ids
+}
+const numbers = (from: number, to: number): number[] =>
+  Array.from({ length: to - from + 1 }, (_, i) => from + i)
+async function insert(mysql: MysqlServer, from: number, to: number): Promise<void> {
+  for (const id of numbers(from, to)) await mysql.query(`INSERT INTO p8.t VALUES (${id})`)
+}
+
+describe.each(versions)('an instance on MySQL %s', (version) => {
+  test('goes on after its own restart and after the death of MySQL, and loses nothing', async () => {
+    await using mysql = await privateMysql(version)
+    await mysql.query('CREATE DATABASE p8')
+    await mysql.query('CREATE TABLE p8.t (id INT PRIMARY KEY)')
+    let instance = open(sourceOf(mysql))
+    expect(instance.store).toBeUndefined()
+    instance.start()
+    await state(instance, 'running')
+    await insert(mysql, 1, 5)
+    expect(await read(instance.store!.subscribe('1001'), 5)).toEqual(numbers(1, 5))
+    await instance.stop()
+    expect(instance.status.state).toBe('stopped')
+
+    await insert(mysql, 6, 10)
+    instance = open(sourceOf(mysql))
+    // The source was known: clients are served before it answers.
+    const cursor = instance.store!.subscribe('1001')
+    instance.start()
+    expect(await read(cursor, 10)).toEqual(numbers(6, 10))
+    await mysql.kill()
+    await state(instance, 'retrying')
+    await mysql.start()
+    await insert(mysql, 11, 15)
+    expect(await read(cursor, 15)).toEqual(numbers(11, 15))
+    await state(instance, 'running')
+    expect(instance.status).toMatchObject({ name: 'orders', server: `127.0.0.1:${mysql.port}` })
+    // A client that comes late begins where the instance began.
+    expect(await read(instance.store!.subscribe('1002'), 15)).toEqual(numbers(1, 15))
+    await instance.stop()
+    await instance.stop()
+    const changes = lines.flatMap((l) => (l['state'] ? [l['state']] : []))
+    expect(changes.slice(0, 6)).toEqual([
+      'connecting',
+      'running',
+      'stopped',
+      'connecting',
+      'running',
+      'retrying',
+    ])
+    expect(changes.at(-1)).toBe('stopped')
+    for (const line of lines)
+      if (line['state'] === 'running') expect(line['position']).toMatch(/\.\d+:\d+$/)
+  })
+
+  test('starts at a place in the log, with the GTIDs before it', async () => {
+    await using mysql = await privateMysql(version)
+    await mysql.query('CREATE DATABASE p8')
+    await mysql.query('CREATE TABLE p8.t (id INT PRIMARY KEY)')
+    await insert(mysql, 1, 3)
+    const sql = version === '8.0' ? 'SHOW MASTER STATUS' : 'SHOW BINARY LOG STATUS'
+    const [here] = await mysql.query<{ File: string; Position: number; Executed_Gtid_Set: string }>(
+      sql,
+    )
+    await insert(mysql, 4, 6)
+    const instance = open(sourceOf(mysql), {
+      start: { file: here!.File, offset: Number(here!.Position) },
+    })
+    instance.start()
+    await state(instance, 'running')
+    const origin = State.read(join(dir, 'orders.sqlite')).values.get('origin')!
+    expect(JSON.parse(origin)).toMatchObject({ gtids: here!.Executed_Gtid_Set })
+    expect(await read(instance.store!.subscribe('1001'), 6)).toEqual([4, 5, 6])
+    await instance.stop()
+  })
+})
+
+test('fails, visibly and with what to do, when the logs of the source were reset', async () => {
+  await using mysql = await privateMysql(versions[0]!)
+  await mysql.query('CREATE DATABASE p8')
+  await mysql.query('CREATE TABLE p8.t (id INT PRIMARY KEY)')
+  const first = open(sourceOf(mysql))
+  first.start()
+  await state(first, 'running')
+  await insert(mysql, 1, 2)
+  await read(first.store!.subscribe('1001'), 2)
+  await first.stop()
+  await mysql.query(versions[0] === '8.0' ? 'RESET MASTER' : 'RESET BINARY LOGS AND GTIDS')
+  const second = open(sourceOf(mysql))
+  second.start()
+  await state(second, 'failed')
+  const { status } = second
+  expect('error' in status && status.error.message).toMatch(
+    /its logs were reset.*sluice position <destination> reset/,
+  )
+  expect(second.store).toBeDefined()
+  await second.stop()
+  expect(State.read(join(dir, 'orders.sqlite')).values.get('epoch')).toBe('1')
+})
+
+test('stops at once while a server does not answer', async () => {
+  const silent = createServer(() => {})
+  await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve))
+  const instance = open({ port: (silent.address() as AddressInfo).port, connectTimeoutMs: '10m' })
+  instance.start()
+  expect(instance.status.state).toBe('connecting')
+  await instance.stop()
+  expect(instance.status.state).toBe('stopped')
+  silent.close()
+})
+test('only one instance has a state file', async () => {
+  const first = open({ port: 1 })
+  expect(() => open({ port: 1 })).toThrow(/is in use by another Sluice/)
+  await first.stop()
+  await open({ port: 1 }).stop()
+})
