@@ -40,6 +40,12 @@ const table = {
   CURSOR_TAKEN: false,
   CURSOR_CLOSED: false,
   TOO_MANY_BATCHES: false,
+  // sinks
+  SINK_UNAVAILABLE: true,
+  SINK_UNSUITABLE: false,
+  SINK_DATA: false,
+  TARGET_AHEAD: false,
+  UNLOGGED_CHANGE: false,
   // canal wire and client
   WIRE_MALFORMED: false,
   SERVER_REFUSED: false,

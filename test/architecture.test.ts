@@ -14,7 +14,7 @@ interface Rule {
 /** Anybody may import these; they know only each other. */
 const vocabulary = ['change', 'gtid', 'out', 'slab', 'errors', 'number']
 const inProcess =
-  'instance fleet epoch lookup logger config store sources mysql catalog binlog filter'
+  'instance fleet epoch lookup logger config store sinks sources mysql catalog binlog filter'
 
 const rules: Record<string, Rule> = {
   ...Object.fromEntries(vocabulary.map((name) => [name, { modules: '' }])),
@@ -34,8 +34,12 @@ const rules: Record<string, Rule> = {
     modules: 'store filter protobuf',
     outside: 'node:crypto node:net node:tls node:timers/promises',
   },
+  sinks: {
+    modules: 'store filter logger server protobuf',
+    outside: 'node:* zod kafkajs @platformatic/kafka ioredis @elastic/elasticsearch mysql2 pg',
+  },
   client: { modules: 'server protobuf', outside: 'node:*' },
-  config: { modules: 'binlog filter', outside: 'zod yaml node:fs node:path' },
+  config: { modules: 'binlog filter sinks', outside: 'zod yaml node:fs node:path' },
   lookup: { modules: 'mysql' },
   epoch: { modules: 'config store' },
   metrics: { modules: inProcess, outside: 'node:http' },
@@ -53,6 +57,9 @@ const narrower: Record<string, readonly string[]> = {
   'client → server': ['server/wire.ts', 'server/entries.ts'],
   'config → binlog': ['binlog/time.ts'],
   'server → store': ['store/store.ts', 'store/cursor.ts'],
+  'sinks → store': ['store/store.ts', 'store/cursor.ts', 'store/state.ts'],
+  'sinks → server': ['server/entry.ts', 'server/wire.ts', 'server/columns.ts'],
+  'config → sinks': ['sinks/index.ts', 'sinks/sink.ts', 'sinks/options.ts'],
 }
 
 const root = new URL('../src/', import.meta.url).pathname

@@ -1,0 +1,131 @@
+/**
+ * What one write gets: rows of the log in order, as slices of the cursor's batches. Walking it twice gives the same rows,
+ * and a slice or a lane of it is a batch as well: so a poison row is found by halving, and parallel writers share one
+ * walk's worth of memory. Holds no memory of its own beyond two numbers a row; the cursor's batches stay the runner's.
+ */
+import {
+  ABSENT,
+  AFTER,
+  BEFORE,
+  type Change,
+  type Position,
+  type RowsChange,
+  type Table,
+  type Transaction,
+} from '../../change.ts'
+import { SinkRow, type TargetTable } from './row.ts'
+
+/** changes[from, to) of one transaction or part. */
+export interface Slice {
+  readonly tx: Transaction
+  readonly changes: readonly RowsChange[]
+}
+/** Which rows belong to whom: `of[index]` is the row's lane. */
+export interface Lane {
+  readonly of: Uint8Array
+  readonly lane: number
+}
+export interface BatchFacts {
+  readonly slices: readonly Slice[]
+  readonly start: Position
+  readonly end: Position
+  /** Versions of everything this cursor has ever given out are at most this. */
+  readonly highest: string
+  readonly redelivered: boolean
+  readonly target: (table: Table) => TargetTable
+}
+
+export class SinkBatch {
+  readonly facts: BatchFacts
+  readonly #from: number
+  readonly #to: number
+  readonly #lane: Lane | undefined
+  constructor(facts: BatchFacts, from = 0, to = Infinity, lane?: Lane) {
+    this.facts = facts
+    this.#from = from
+    this.#to = to
+    this.#lane = lane
+  }
+
+  /** The position once everything of the whole batch is in the target. */
+  get end(): Position {
+    return this.facts.end
+  }
+  get start(): Position {
+    return this.facts.start
+  }
+  get highest(): string {
+    return this.facts.highest
+  }
+  get redelivered(): boolean {
+    return this.facts.redelivered
+  }
+  /** Whether it ends where a transaction of the source ends. */
+  get closed(): boolean {
+    return this.facts.end.skip === 0
+  }
+
+  /** Rows of the log with index in [from, to). */
+  slice(from: number, to: number): SinkBatch {
+    return new SinkBatch(this.facts, from, to, this.#lane)
+  }
+  lane(lane: Lane): SinkBatch {
+    return new SinkBatch(this.facts, this.#from, this.#to, lane)
+  }
+
+  /**
+   * The rows, one object moved along: take what you need before you ask for the next. With `split`, an update of the
+   * primary key comes as a delete of the old row and an insert of the new one, both with the update's version and index.
+   * Throws ROWS_MALFORMED.
+   */
+  *rows(split: boolean): Generator<SinkRow, void, undefined> {
+    const row = new SinkRow()
+    const lane = this.#lane
+    let index = -1
+    for (const { tx, changes } of this.facts.slices) {
+      row.tx = tx
+      for (const change of changes) {
+        if (index + 1 >= this.#to) return
+        const reader = change.reader()
+        row.change = change
+        row.table = this.facts.target(change.table)
+        row.reader = reader
+        row.row = -1
+        while (reader.next()) {
+          index++
+          row.row++
+          if (index < this.#from || index >= this.#to) continue
+          if (lane !== undefined && lane.of[index] !== lane.lane) continue
+          row.index = index
+          row.op = change.kind
+          row.keyChanged = change.kind === 'update' && keyChanged(row)
+          if (!split || !row.keyChanged) yield row
+          else {
+            row.op = 'delete'
+            yield row
+            row.op = 'insert'
+            yield row
+          }
+        }
+      }
+    }
+  }
+}
+
+function keyChanged(row: SinkRow): boolean {
+  for (const key of row.table.keys) {
+    if (row.state(BEFORE, key) !== ABSENT && row.state(AFTER, key) !== ABSENT && row.changed(key))
+      return true
+  }
+  return false
+}
+
+/** The row changes of a slice of changes. */
+export function rowChanges(changes: readonly Change[]): RowsChange[] {
+  const rows: RowsChange[] = []
+  for (const change of changes) {
+    if (change.kind === 'insert' || change.kind === 'update' || change.kind === 'delete')
+      rows.push(change)
+  }
+  return rows
+}

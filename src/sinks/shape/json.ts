@@ -1,0 +1,203 @@
+/**
+ * Values as JSON, written as bytes. One writer per column, chosen once from its type; the text of numbers, decimals and
+ * dates goes from the row image to the output as it is.
+ *
+ *   integers, YEAR, BIT, FLOAT, DOUBLE → number (every digit of a BIGINT is written) · DECIMAL → string (or number, by
+ *   option) · JSON → the document · ENUM → its label · SET → a list of labels · dates and times → string as MySQL prints
+ *   it · characters → string · BINARY, VARBINARY, BLOB, GEOMETRY, VECTOR → base64 · NULL → null
+ */
+import { NULL, PRESENT, ABSENT, type Column, type ImageSide, type Value } from '../../change.ts'
+import type { Out } from '../../out.ts'
+import type { SinkRow, TargetColumn, TargetTable } from './row.ts'
+
+export interface JsonOptions {
+  /** DECIMAL as a number with all its digits, which many readers round; default string. */
+  readonly decimal?: 'string' | 'number' | undefined
+  /** BINARY and its kin; default base64. */
+  readonly binary?: 'base64' | 'hex' | undefined
+}
+
+type JsonWriter = (row: SinkRow, side: ImageSide, out: Out) => void
+
+const BINARY_COLLATION = 63
+const QUOTE = 0x22
+const HEX = '0123456789abcdef'
+
+/** Escapes for JSON what stands in out.buf[from, out.at): UTF-8 text without quotes around it. */
+export function escapeJson(out: Out, from: number): void {
+  const { buf } = out
+  const end = out.at
+  let more = 0
+  for (let i = from; i < end; i++) {
+    const b = buf[i]!
+    if (b < 0x20) more += shortEscape(b) === 0 ? 5 : 1
+    else if (b === QUOTE || b === 0x5c) more++
+  }
+  if (more > 0) spread(out, from, more)
+}
+/** The letter after the backslash; 0 where only \u00xx says it. */
+function shortEscape(b: number): number {
+  switch (b) {
+    case 0x08:
+      return 0x62
+    case 0x09:
+      return 0x74
+    case 0x0a:
+      return 0x6e
+    case 0x0c:
+      return 0x66
+    case 0x0d:
+      return 0x72
+    default:
+      return 0
+  }
+}
+/** From the back to the front, in place. */
+function spread(out: Out, from: number, more: number): void {
+  let read = out.at
+  out.ensure(more)
+  const { buf } = out
+  out.at += more
+  let write = out.at
+  while (read > from) {
+    const b = buf[--read]!
+    if (b >= 0x20 && b !== QUOTE && b !== 0x5c) {
+      buf[--write] = b
+      continue
+    }
+    const letter = b >= 0x20 ? b : shortEscape(b)
+    if (letter !== 0) {
+      buf[--write] = letter
+      buf[--write] = 0x5c
+      continue
+    }
+    buf[--write] = HEX.charCodeAt(b & 15)
+    buf[--write] = HEX.charCodeAt(b >> 4)
+    buf[--write] = 0x30
+    buf[--write] = 0x30
+    buf[--write] = 0x75
+    buf[--write] = 0x5c
+  }
+}
+
+/** A string as a JSON string. */
+export function writeJsonString(text: string, out: Out): void {
+  out.ensure(1)
+  out.u8(QUOTE)
+  const from = out.at
+  out.utf8(text)
+  escapeJson(out, from)
+  out.ensure(1)
+  out.u8(QUOTE)
+}
+
+/** MySQL type codes, include/field_types.h. */
+const NUMBERS = new Set([1, 2, 3, 4, 5, 8, 9, 13, 16])
+const DECIMALS = new Set([0, 246])
+const JSON_TYPE = 245
+const ENUM = 247
+const SET = 248
+const BLOBS = new Set([249, 250, 251, 252])
+const STRINGS = new Set([15, 253, 254])
+const GEOMETRY = 255
+const VECTOR = 242
+
+/** Whether values are bytes, not text. */
+export function isBinary({ type, collation }: Column): boolean {
+  if (type === GEOMETRY || type === VECTOR) return true
+  return (STRINGS.has(type) || BLOBS.has(type)) && collation === BINARY_COLLATION
+}
+
+/** The writer of a column's value, NULL as null. An absent column must not be asked for. */
+export function jsonWriter(target: TargetColumn, options: JsonOptions = {}): JsonWriter {
+  const write = valueWriter(target, options)
+  return (row, side, out) => {
+    if (row.state(side, target) === PRESENT) write(row, side, out)
+    else out.ascii('null')
+  }
+}
+function valueWriter(target: TargetColumn, options: JsonOptions): JsonWriter {
+  const { column, derived } = target
+  if (column === undefined || derived !== undefined) return quoted(target)
+  const { type } = column
+  if (NUMBERS.has(type) || type === JSON_TYPE) return raw(target)
+  if (DECIMALS.has(type)) return options.decimal === 'number' ? raw(target) : quoted(target)
+  if (type === ENUM || type === SET || isBinary(column)) return byValue(target, options)
+  return quoted(target)
+}
+const raw =
+  (target: TargetColumn): JsonWriter =>
+  (row, side, out) =>
+    row.text(side, target, out)
+const quoted =
+  (target: TargetColumn): JsonWriter =>
+  (row, side, out) => {
+    out.ensure(1)
+    out.u8(QUOTE)
+    const from = out.at
+    row.text(side, target, out)
+    escapeJson(out, from)
+    out.ensure(1)
+    out.u8(QUOTE)
+  }
+function byValue(target: TargetColumn, options: JsonOptions): JsonWriter {
+  const isSet = target.column!.type === SET
+  return (row, side, out) => writeValue(row.value(side, target), isSet, options, out)
+}
+function writeValue(
+  value: Value | undefined,
+  isSet: boolean,
+  options: JsonOptions,
+  out: Out,
+): void {
+  if (value instanceof Uint8Array) {
+    const text = Buffer.from(value.buffer, value.byteOffset, value.length).toString(
+      options.binary ?? 'base64',
+    )
+    out.ascii(`"${text}"`)
+  } else if (typeof value === 'string' && isSet) {
+    out.utf8(JSON.stringify(value === '' ? [] : value.split(',')))
+  } else if (typeof value === 'string') writeJsonString(value, out)
+  else if (typeof value === 'number') out.ascii(String(value)) // the labels are not known
+  else out.ascii('null')
+}
+
+/** `"name":` of every column, ready to be copied. */
+interface Member {
+  readonly name: Buffer
+  readonly target: TargetColumn
+  readonly write: JsonWriter
+}
+/** Writes one image of a row as a JSON object, absent columns left out. Compile once per table. */
+export class JsonObjectWriter {
+  readonly #members: readonly Member[]
+  constructor(table: TargetTable, options: JsonOptions = {}, columns = table.columns) {
+    this.#members = columns.map((target) => ({
+      name: Buffer.from(`${JSON.stringify(target.name)}:`),
+      target,
+      write: valueWriter(target, options),
+    }))
+  }
+  write(row: SinkRow, side: ImageSide, out: Out): void {
+    out.ensure(1)
+    out.u8(0x7b)
+    this.members(row, side, out)
+    out.ensure(1)
+    out.u8(0x7d)
+  }
+  /** Without the braces; says whether there was any. With `changedOnly`, columns that differ from the other image. */
+  members(row: SinkRow, side: ImageSide, out: Out, changedOnly = false): boolean {
+    let any = false
+    for (const { name, target, write } of this.#members) {
+      const state = row.state(side, target)
+      if (state === ABSENT || (changedOnly && !row.changed(target))) continue
+      out.ensure(1)
+      if (any) out.u8(0x2c)
+      any = true
+      out.bytes(name, 0, name.length)
+      if (state === NULL) out.ascii('null')
+      else write(row, side, out)
+    }
+    return any
+  }
+}

@@ -1,0 +1,67 @@
+/**
+ * Versions: which of two writes to one target is the newer. A version is the change's place in the log of its instance,
+ * counted before any filter, so that the main reader, a catch-up reader, a restart and a worker behind Kafka agree.
+ * Versions of different instances never compare.
+ *
+ *   text   eeee ffffffff oooooooooooo nnnnnnnn rrrrrrrr   (no spaces: 40 hexadecimal digits)
+ *          epoch, file number, offset of the transaction's first event, ordinal of the event in it, row in the event
+ *
+ * Fixed width, so that the order of texts is the order of versions in every target (Lua numbers are doubles, SQL and
+ * Redis compare texts by byte).
+ */
+import { fileNumber, type Position, type Transaction } from '../../change.ts'
+import { SluiceError } from '../../errors.ts'
+import { formatGtid } from '../../gtid.ts'
+
+export const VERSION_LENGTH = 40
+/** Below every version there is. */
+export const NO_VERSION = '0'.repeat(VERSION_LENGTH)
+
+export interface Version {
+  readonly epoch: number
+  readonly file: number
+  readonly offset: number
+  readonly ordinal: number
+  readonly row: number
+}
+
+const hex = (n: number, width: number): string => n.toString(16).padStart(width, '0')
+
+/** The part of a version's text that all changes of one transaction share: 24 digits. */
+export function versionHead(epoch: number, file: number, offset: number): string {
+  return hex(epoch, 4) + hex(file, 8) + hex(offset, 12)
+}
+/** The part that says where in its transaction a row stands: 16 digits. */
+export const versionTail = (ordinal: number, row: number): string => hex(ordinal, 8) + hex(row, 8)
+
+export function versionText(v: Version): string {
+  return versionHead(v.epoch, v.file, v.offset) + versionTail(v.ordinal, v.row)
+}
+
+/** Above every version that lies before `end`, and not above any that lies after it. */
+export function versionBefore(end: Position): string {
+  return versionHead(end.epoch, fileNumber(end.file), end.offset) + versionTail(end.skip, 0)
+}
+
+/** Throws SINK_DATA for anything but 40 hexadecimal digits. */
+export function parseVersion(text: string): Version {
+  if (!/^[0-9a-f]{40}$/.test(text)) {
+    throw new SluiceError(
+      'SINK_DATA',
+      `expected a version of ${VERSION_LENGTH} hexadecimal digits, got ${JSON.stringify(text.slice(0, 80))}`,
+    )
+  }
+  const at = (from: number, to: number): number => Number.parseInt(text.slice(from, to), 16)
+  return {
+    epoch: at(0, 4),
+    file: at(4, 12),
+    offset: at(12, 24),
+    ordinal: at(24, 32),
+    row: at(32, 40),
+  }
+}
+
+/** A transaction's GTID, else the place of its first event: "uuid:17", "binlog.000003:4567". */
+export function transactionId(tx: Transaction): string {
+  return tx.gtid === undefined ? `${tx.file}:${tx.offset}` : formatGtid(tx.gtid)
+}
