@@ -125,10 +125,15 @@ export class Feed {
       return { kind: 'statement', batch, tx, change: first }
     if (first.kind === 'xaRollback')
       return { kind: 'xaRollback', batch, xid: xidOfStatement(first) }
+    if (first.kind === 'xaCommit')
+      return { kind: 'xaCommit', batch, tx, xid: xidOfStatement(first) }
     const { xa } = this.#options
-    const xid = xa.committed(tx, first)
-    if (xid !== undefined) return { kind: 'xaCommit', batch, tx, xid }
-    if (typeof xa.apart(tx) === 'string') return { kind: 'held', batch }
+    if (xa.apart(tx) !== undefined) {
+      xa.hold(batch)
+      const xid = xa.committed(batch)
+      if (xid === undefined) return { kind: 'held', batch }
+      return { kind: 'xaCommit', batch, tx: batch.parts.at(-1)!.tx, xid }
+    }
     return readRows(batch)
   }
 }
