@@ -97,12 +97,16 @@ export class Feed {
       const bytes = this.#limit.bytes - work.bytes
       const left = until - performance.now()
       if (changes <= 0 || bytes <= 0 || left <= 0 || signal.aborted) return work
-      const batch = await this.#options.cursor.get(
-        { ...this.#limit, changes, bytes, waitMs: left },
-        signal,
-      )
-      if (batch === undefined) continue
-      const next = this.#read(batch)
+      let next: Work | undefined
+      try {
+        const limit = { ...this.#limit, changes, bytes, waitMs: left }
+        const batch = await this.#options.cursor.get(limit, signal)
+        next = batch && this.#read(batch)
+      } catch (error) {
+        for (const batch of work.batches) batch.release()
+        throw error
+      }
+      if (next === undefined) continue
       if (next.kind !== 'rows') {
         this.#kept = next
         return work
@@ -119,6 +123,14 @@ export class Feed {
   }
 
   #read(batch: Batch): Work {
+    try {
+      return this.#look(batch)
+    } catch (error) {
+      batch.release()
+      throw error
+    }
+  }
+  #look(batch: Batch): Work {
     const { tx, from } = batch.parts[0]!
     const first = firstWanted(batch) ?? tx.changes[from]!
     if (first.kind === 'ddl' || first.kind === 'statement')
