@@ -13,7 +13,7 @@ import type { CloudEvent } from './http/event.ts'
 import { Poster } from './http/post.ts'
 import { secretBytes, signatureOf } from './http/signature.ts'
 import type { BatchFacts, SinkBatch } from './shape/batch.ts'
-import { bytes, duration, flag, integer, oneOf, section, text } from './shape/leaves.ts'
+import { bytes, duration, flag, integer, oneOf, section, text } from '../config/leaves.ts'
 import type { SinkRow } from './shape/row.ts'
 import { defineSink, type RowFailure, type Sink, type SinkStatement } from './sink.ts'
 
