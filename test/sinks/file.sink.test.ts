@@ -19,7 +19,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { file } from '../../src/sinks/file.ts'
 import type { Sink } from '../../src/sinks/sink.ts'
 import { sharedMysql, uniqueDatabase, versions, type MysqlServer } from '../support/mysql.ts'
-import { context, feed, type Fed } from './feed.ts'
+import { context, feed, type Fed } from './logged.ts'
 
 let mysql: MysqlServer
 let database: string
@@ -276,7 +276,7 @@ test('a full disk is tried again, and leaves whole lines', async () => {
 describe('standard output', () => {
   const script = `
     import { file } from ${JSON.stringify(join(import.meta.dirname, '../../src/sinks/file.ts'))}
-    import { context, feed } from ${JSON.stringify(join(import.meta.dirname, 'feed.ts'))}
+    import { context, feed } from ${JSON.stringify(join(import.meta.dirname, 'logged.ts'))}
     import { sharedMysql } from ${JSON.stringify(join(import.meta.dirname, '../support/mysql.ts'))}
     const [version, database, sql, times] = process.argv.slice(1)
     await using mysql = await sharedMysql(version)

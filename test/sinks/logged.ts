@@ -25,6 +25,7 @@ export async function feed(mysql: MysqlServer, database: string, sql: string): P
   await connection.query(sql)
   await connection.end()
   const { latest: to } = await factsOf(mysql)
+  if (from.file === to.file && from.offset === to.offset) throw new Error(`nothing logged: ${sql}`)
   const log = pino({ level: 'silent' })
   const catalog = new Catalog({
     query: (text, params) => mysql.query(text, params),
