@@ -1,38 +1,31 @@
 /** The file sink in the conformance suite: all of its files are read as one log of changes. */
 import { execFileSync, spawnSync } from 'node:child_process'
-import { closeSync, mkdirSync, openSync, readSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { putAside } from '../../../src/sinks/file/packer.ts'
 import { conformance, type Destination, type Place } from '../conformance.ts'
 import { seenOf, type Seen } from './seen.ts'
 
-/** Reads what was added to a file since the last time. */
-class Tail {
-  #at = 0
-  #rest = Buffer.alloc(0)
-  lines(file: string): string[] {
-    const fd = openSync(file, 'r')
-    const parts = [this.#rest]
-    for (;;) {
-      const chunk = Buffer.alloc(1 << 20)
-      const length = readSync(fd, chunk, 0, chunk.length, this.#at)
-      if (length === 0) break
-      this.#at += length
-      parts.push(chunk.subarray(0, length))
-    }
-    closeSync(fd)
-    const all = Buffer.concat(parts)
-    const end = all.lastIndexOf(0x0a) + 1
-    this.#rest = all.subarray(end)
-    return all.subarray(0, end).toString().split('\n').filter(Boolean)
+/** What is in one file; parsed again when it has changed (a failed write is taken back: it may also shrink). */
+class Content {
+  #stamp = ''
+  #seen: readonly Seen[] = []
+  read(file: string, tables: Place['tables']): readonly Seen[] {
+    const { size, mtimeMs, ino } = statSync(file)
+    const stamp = `${ino} ${size} ${mtimeMs}`
+    if (stamp === this.#stamp) return this.#seen
+    const text = readFileSync(file, 'utf8')
+    // a line without its end is not there
+    const lines = text.slice(0, text.lastIndexOf('\n') + 1).split('\n')
+    this.#stamp = stamp
+    return (this.#seen = lines.flatMap((line) => (line && seenOf(line, tables)) || []))
   }
 }
 
 class Files implements Destination {
   readonly promise = 'append'
   readonly refused = 'x'.repeat(1_500_000)
-  readonly #seen: Seen[] = []
-  readonly #tails = new Map<number, Tail>()
+  readonly #contents: Content[] = []
   #mounted = ''
 
   #path({ dir }: Place): string {
@@ -52,21 +45,14 @@ class Files implements Destination {
       rotate: { bytes: '5MiB' },
     }
   }
-  /** A file keeps its number when it is put aside: the one that is written to has the next. */
+  /** The one that is written to has the next number. */
   async changes(place: Place): Promise<readonly Seen[]> {
     const path = this.#path(place)
     const aside = await putAside(path)
-    const files = [...aside.map(({ file }) => file), path]
-    for (const [i, file] of files.entries()) {
-      const number = i + 1
-      let tail = this.#tails.get(number)
-      if (!tail) this.#tails.set(number, (tail = new Tail()))
-      for (const line of tail.lines(file)) {
-        const seen = seenOf(line, place.tables)
-        if (seen) this.#seen.push(seen)
-      }
-    }
-    return this.#seen
+    return [...aside.map(({ file }) => file), path].flatMap((file, i) => {
+      const content = (this.#contents[i] ??= new Content())
+      return content.read(file, place.tables)
+    })
   }
   async fill({ dir }: Place): Promise<AsyncDisposable> {
     const filler = join(dir, 'out', 'filler')
