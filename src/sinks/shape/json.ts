@@ -92,7 +92,8 @@ export function writeJsonString(text: string, out: Out): void {
 }
 
 /** MySQL type codes, include/field_types.h. */
-const NUMBERS = new Set([1, 2, 3, 4, 5, 8, 9, 13, 16])
+const NUMBERS = new Set([1, 2, 3, 4, 5, 8, 9, 16])
+const YEAR = 13 // its text is 0000 for the year 0, which is no number in JSON
 const DECIMALS = new Set([0, 246])
 const JSON_TYPE = 245
 const ENUM = 247
@@ -122,7 +123,8 @@ function valueWriter(target: TargetColumn, options: JsonOptions): JsonWriter {
   const { type } = column
   if (NUMBERS.has(type) || type === JSON_TYPE) return raw(target)
   if (DECIMALS.has(type)) return options.decimal === 'number' ? raw(target) : quoted(target)
-  if (type === ENUM || type === SET || isBinary(column)) return byValue(target, options)
+  if (type === ENUM || type === SET || type === YEAR || isBinary(column))
+    return byValue(target, options)
   return quoted(target)
 }
 const raw =
@@ -158,7 +160,7 @@ function writeValue(
   } else if (typeof value === 'string' && isSet) {
     out.utf8(JSON.stringify(value === '' ? [] : value.split(',')))
   } else if (typeof value === 'string') writeJsonString(value, out)
-  else if (typeof value === 'number') out.ascii(String(value)) // the labels are not known
+  else if (typeof value === 'number') out.int(value) // a YEAR; or labels that are not known
   else out.ascii('null')
 }
 
