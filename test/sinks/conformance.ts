@@ -34,15 +34,17 @@ export function conformance(name: string, open: () => Promise<Destination>): voi
     })
     afterAll(async () => {
       await scene?.[Symbol.asyncDispose]()
-      await destination?.[Symbol.asyncDispose]()
       await mysql?.[Symbol.asyncDispose]()
     })
     const state = (): boolean => destination.rows !== undefined
+    let broken = false
     const step = (title: string, body: () => Promise<void>): void => {
       test(title, async () => {
-        onTestFailed(() =>
-          console.error(`SLUICE_SEED=${seed}\n${scene?.log.slice(-20).join('\n')}`),
-        )
+        if (broken) throw new Error('not tried: a case before this one failed')
+        onTestFailed(() => {
+          if (!broken) console.error(`SLUICE_SEED=${seed}\n${scene?.log.slice(-12).join('\n')}`)
+          broken = true
+        })
         await body()
         await inStep()
       })

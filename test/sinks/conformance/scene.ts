@@ -62,7 +62,7 @@ export interface Destination extends AsyncDisposable {
 
 const INSTANCE = 'conf'
 export const SINK = 'out'
-const STEP_MS = 60_000 // without any progress
+const STEP_MS = 20_000 // without any progress
 const main = join(import.meta.dirname, '../../../src/main.ts')
 
 export class Scene implements AsyncDisposable {
@@ -105,6 +105,7 @@ export class Scene implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     for (const sluice of this.#processes) await sluice.kill()
     await this.proxy?.[Symbol.asyncDispose]()
+    await this.destination[Symbol.asyncDispose]()
     await this.#db?.end()
     await this.#mysql.query(`DROP DATABASE IF EXISTS ${this.place.database}`)
     rmSync(this.place.dir, { recursive: true, force: true })
