@@ -13,7 +13,7 @@ interface Event {
   readonly type: string
   readonly subject: string
   readonly partitionkey: string
-  readonly sequence: string
+  readonly sluiceversion: string
   readonly data: { readonly op: string; readonly key: { readonly id: number } }
 }
 let mysql: MysqlServer
@@ -86,11 +86,23 @@ describe('an event', () => {
     const all = events()
     const subject = (id: number) => `${database}.t/${id}`
     expect(all).toMatchObject([
-      { type: 'sluice.row.insert', subject: subject(1), data: { op: 'insert', key: { id: 1 } } },
-      { type: 'sluice.row.insert', subject: subject(2), data: { key: { id: 2 } } },
-      { type: 'sluice.row.delete', subject: subject(1), data: { key: { id: 1 }, after: null } },
-      { type: 'sluice.row.insert', subject: subject(3), data: { key: { id: 3 }, before: null } },
-      { type: 'sluice.row.delete', subject: subject(2), data: { key: { id: 2 } } },
+      {
+        type: `sluice.${database}.t.insert`,
+        subject: subject(1),
+        data: { op: 'insert', key: { id: 1 } },
+      },
+      { type: `sluice.${database}.t.insert`, subject: subject(2), data: { key: { id: 2 } } },
+      {
+        type: `sluice.${database}.t.delete`,
+        subject: subject(1),
+        data: { key: { id: 1 }, after: null },
+      },
+      {
+        type: `sluice.${database}.t.insert`,
+        subject: subject(3),
+        data: { key: { id: 3 }, before: null },
+      },
+      { type: `sluice.${database}.t.delete`, subject: subject(2), data: { key: { id: 2 } } },
     ])
     for (const event of all) {
       expect(event).toMatchObject({
@@ -99,11 +111,11 @@ describe('an event', () => {
         datacontenttype: 'application/json',
         partitionkey: event.subject,
         time: expect.stringMatching(/^\d{4}-\d\d-\d\dT[\d:.]+Z$/) as string,
-        sequence: expect.stringMatching(/^[0-9a-f]{40}$/) as string,
+        sluiceversion: expect.stringMatching(/^[0-9a-f]{40}$/) as string,
       })
     }
     expect(new Set(all.map(({ id }) => id)).size).toBe(5)
-    expect(all.map(({ sequence }) => sequence)).toEqual(all.map(({ sequence }) => sequence).sort())
+    expect(all.map((e) => e.sluiceversion)).toEqual(all.map((e) => e.sluiceversion).sort())
     expect(receiver.connections).toBe(1)
   })
   test('binary: attributes in headers, percent-encoded where a header cannot hold them', async () => {
@@ -115,7 +127,7 @@ describe('an event', () => {
     expect(headers).toMatchObject({
       'content-type': 'application/json',
       'ce-specversion': '1.0',
-      'ce-type': 'sluice.row.insert',
+      'ce-type': `sluice.${database}.names.insert`,
       'ce-source': '/sluice/orders',
       'ce-subject': `${database}.names/%C3%BC%20%2250%25%22`,
     })
@@ -140,7 +152,7 @@ describe('an event', () => {
     const sink = await open({ statements: true })
     await sink.statement!(fed.statements.at(-1)!, signal)
     expect(JSON.parse(receiver.requests[0]!.body)).toMatchObject({
-      type: 'sluice.statement',
+      type: `sluice.${database}.other.ddl`,
       data: { kind: 'statement', type: 'CREATE', sql: 'CREATE TABLE other (n INT)' },
     })
   })

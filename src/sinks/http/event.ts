@@ -1,13 +1,14 @@
 /**
- * A change as a CloudEvent 1.0. The data is the plain form of the change (shape/plain.ts); the attributes say what a router needs:
+ * A change as a CloudEvent 1.0, with the attributes that formats/cloudevents.ts gives it and two more. The data is the plain form
+ * of the change (shape/plain.ts).
  *
- *   id            the change's id; "-delete" or "-insert" behind it for the two halves of an update of the key
- *   source        /sluice/INSTANCE
- *   type          sluice.row.insert | sluice.row.update | sluice.row.delete | sluice.statement
- *   subject       database.table/key
- *   time          of the transaction
- *   partitionkey  database.table/key: events with the same one come in order
- *   sequence      the version: the order of all events of a source, and of the two events with one key the newer
+ *   id             the change's id; "-old" behind it for the delete that an update of the key begins with
+ *   source         /sluice/INSTANCE
+ *   type           sluice.DATABASE.TABLE.insert | update | delete | ddl
+ *   subject        DATABASE.TABLE/KEY
+ *   partitionkey   the same: events with the same one come in order
+ *   time           of the transaction
+ *   sluiceversion  the version: of two events with one key, which is the newer
  */
 import { Out } from '../../out.ts'
 import { keyText, PlainWriter } from '../shape/plain.ts'
@@ -22,11 +23,19 @@ export interface Attributes {
   readonly subject: string
   readonly time: string
   readonly partitionkey: string
-  readonly sequence: string
+  readonly sluiceversion: string
 }
 export interface CloudEvent {
   readonly attributes: Attributes
   readonly data: Buffer
+}
+
+interface Facts {
+  readonly id: string
+  readonly type: string
+  readonly key: string
+  readonly ms: number
+  readonly version: string
 }
 
 const SPEC = '1.0'
@@ -46,25 +55,24 @@ export class EventWriter {
   }
   row(row: SinkRow): CloudEvent {
     const key = orderKey(row)
-    const half = row.keyChanged && row.op !== 'update'
-    const id = half ? `${row.id}-${row.op}` : row.id
-    const { op, version } = row
-    const attributes = this.#attributes(id, `sluice.row.${op}`, key, row.tx.timestamp, version)
+    const { op, version, tx, table } = row
+    const id = row.keyChanged && op === 'delete' ? `${row.id}-old` : row.id
+    const type = `sluice.${table.database}.${table.name}.${op}`
+    const attributes = this.#attributes({ id, type, key, ms: tx.timestamp, version })
     return { attributes, data: this.#data((out) => this.#plain.row(row, out)) }
   }
   statement(statement: SinkStatement): CloudEvent {
-    const { database, table } = statement.change
-    const subject = table === '' ? database : `${database}.${table}`
-    const { id, version } = statement
-    const { timestamp } = statement.tx
-    const attributes = this.#attributes(id, 'sluice.statement', subject, timestamp, version)
+    const { id, version, tx, change } = statement
+    const key = change.table === '' ? change.database : `${change.database}.${change.table}`
+    const type = `sluice.${key}.ddl`
+    const attributes = this.#attributes({ id, type, key, ms: tx.timestamp, version })
     return { attributes, data: this.#data((out) => this.#plain.statement(statement, out)) }
   }
 
-  // oxlint-disable-next-line max-params
-  #attributes(id: string, type: string, key: string, ms: number, sequence: string): Attributes {
+  #attributes({ id, type, key, ms, version }: Facts): Attributes {
     const time = new Date(ms).toISOString()
-    return { id, source: this.#source, type, subject: key, time, partitionkey: key, sequence }
+    const source = this.#source
+    return { id, source, type, subject: key, time, partitionkey: key, sluiceversion: version }
   }
   #data(write: (out: Out) => void): Buffer {
     if (this.#out.buf.length > 4 * 1024 * 1024) this.#out = new Out(16 * 1024)

@@ -11,7 +11,9 @@ class Content {
   #stamp = ''
   #seen: readonly Seen[] = []
   read(file: string, tables: Place['tables']): readonly Seen[] {
-    const { size, mtimeMs, ino } = statSync(file)
+    const found = statSync(file, { throwIfNoEntry: false })
+    if (!found) return [] // just put aside
+    const { size, mtimeMs, ino } = found
     const stamp = `${ino} ${size} ${mtimeMs}`
     if (stamp === this.#stamp) return this.#seen
     const text = readFileSync(file, 'utf8')
