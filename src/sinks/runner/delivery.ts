@@ -199,7 +199,8 @@ function refusal(row: SinkRow, error: Error): string {
 
 /** Whether `end` lies behind the batch's own rows. */
 function isBehind({ start, end }: BatchFacts): boolean {
-  return end.epoch !== start.epoch || comparePositions(end, start) > 0
+  if (end.epoch !== start.epoch) return true
+  return (comparePositions(end, start) || (end.row ?? 0) - (start.row ?? 0)) > 0
 }
 
 /** The position at which the rows of the batch with an index below are done, and no other. */

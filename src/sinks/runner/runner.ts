@@ -398,5 +398,5 @@ const asError = (error: unknown): Error =>
 function errorFields(error: Error): object {
   if (error instanceof SluiceError) return { code: error.code }
   if (error instanceof GivenUp) return errorFields(error.cause as Error)
-  return { stack: error.stack }
+  return { stack: withoutPasswords(error.stack ?? '') }
 }
