@@ -1,6 +1,8 @@
 /**
  * The sinks there are: one line each.
  */
+import { file } from './file.ts'
+import { http } from './http.ts'
 import type { SinkType } from './sink.ts'
 
-export const sinkTypes: readonly SinkType[] = []
+export const sinkTypes: readonly SinkType[] = [file, http]
