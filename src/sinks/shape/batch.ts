@@ -65,6 +65,11 @@ export class SinkBatch {
     return this.facts.end.skip === 0
   }
 
+  /** Whether it has all rows up to `end`: no slice, no lane. A target that keeps the position moves it with these only. */
+  get whole(): boolean {
+    return this.#from === 0 && this.#to === Infinity && this.#lane === undefined
+  }
+
   /** Rows of the log with index in [from, to). */
   slice(from: number, to: number): SinkBatch {
     return new SinkBatch(this.facts, from, to, this.#lane)
