@@ -3,7 +3,7 @@
  * dates goes from the row image to the output as it is.
  *
  *   integers, YEAR, BIT, FLOAT, DOUBLE → number (every digit of a BIGINT is written) · DECIMAL → string (or number, by
- *   option) · JSON → the document · ENUM → its label · SET → a list of labels · dates and times → string as MySQL prints
+ *   option) · JSON → the document, as MySQL prints it · ENUM → its label · SET → a list of labels · dates and times → string as MySQL prints
  *   it · characters → string · BINARY, VARBINARY, BLOB, GEOMETRY, VECTOR → base64 · NULL → null
  */
 import { NULL, PRESENT, ABSENT, type Column, type ImageSide, type Value } from '../../change.ts'
@@ -92,7 +92,8 @@ export function writeJsonString(text: string, out: Out): void {
 }
 
 /** MySQL type codes, include/field_types.h. */
-const NUMBERS = new Set([1, 2, 3, 4, 5, 8, 9, 13, 16])
+const NUMBERS = new Set([1, 2, 3, 4, 5, 8, 9, 16])
+const YEAR = 13
 const DECIMALS = new Set([0, 246])
 const JSON_TYPE = 245
 const ENUM = 247
@@ -120,7 +121,9 @@ function valueWriter(target: TargetColumn, options: JsonOptions): JsonWriter {
   const { column, derived } = target
   if (column === undefined || derived !== undefined) return quoted(target)
   const { type } = column
-  if (NUMBERS.has(type) || type === JSON_TYPE) return raw(target)
+  if (NUMBERS.has(type)) return raw(target)
+  if (type === YEAR) return (row, side, out) => out.ascii(String(row.value(side, target))) // not 0000
+  if (type === JSON_TYPE) return document(target)
   if (DECIMALS.has(type)) return options.decimal === 'number' ? raw(target) : quoted(target)
   if (type === ENUM || type === SET || isBinary(column)) return byValue(target, options)
   return quoted(target)
@@ -129,6 +132,14 @@ const raw =
   (target: TargetColumn): JsonWriter =>
   (row, side, out) =>
     row.text(side, target, out)
+/** Not Canal's text, which prints dates, doubles and bytes inside a document in Java's way. */
+const document =
+  (target: TargetColumn): JsonWriter =>
+  (row, side, out) => {
+    const value = row.value(side, target)
+    if (typeof value === 'string') out.utf8(value)
+    else row.text(side, target, out) // a difference to a value that the log does not have
+  }
 const quoted =
   (target: TargetColumn): JsonWriter =>
   (row, side, out) => {
