@@ -60,6 +60,8 @@ export interface Sink {
   statement?(statement: SinkStatement, signal: AbortSignal): Promise<void>
   /** Whether `statement` empties the target's part of a table at TRUNCATE. */
   readonly clears?: boolean
+  /** Everything before `position` is in the target. Called in order, not for every batch. */
+  reached?(position: Position): Promise<void>
   /** Writes what is still held back, and lets go of the connection. */
   close(): Promise<void>
 }

@@ -65,7 +65,7 @@ export class SinkBatch {
     return this.facts.end.skip === 0
   }
 
-  /** Whether it has all rows up to `end`: no slice, no lane. A target that keeps the position moves it with these only. */
+  /** Whether it is all of what was read from `start` to `end`, not a slice or a lane of it. */
   get whole(): boolean {
     return this.#from === 0 && this.#to === Infinity && this.#lane === undefined
   }
