@@ -15,6 +15,7 @@ import { redisOptions, redisProblems, type RedisOptions } from './redis/options.
 import { rulesOf, writersOf, type Rule, type RuleContext } from './redis/rules.ts'
 import { waitVisible } from './redis/visible.ts'
 import type { SinkBatch } from './shape/batch.ts'
+import { NO_VERSION } from './shape/version.ts'
 import { defineSink, perTable } from './sink.ts'
 import type { Delivery, RowFailure, Sink, SinkContext, SinkStatement } from './sink.ts'
 
@@ -251,6 +252,14 @@ class RedisSink implements Sink {
       if (exception.index < 0) throw this.#cursorError(exception)
       throw this.#rowError(exception, `TRUNCATE at ${statement.id}`, statement.version)
     }
+  }
+
+  /** What is done without rows for this sink moves the position too, so that nobody waits for it in vain. */
+  async reached(position: Position): Promise<void> {
+    if (!this.#options.cursor || appliedAt(position) <= this.#at) return
+    const calls = this.#calls(NO_VERSION)
+    await this.#finish(calls, position, () => Promise.resolve())
+    for (const exception of calls.exceptions) throw this.#cursorError(exception)
   }
 
   close(): Promise<void> {

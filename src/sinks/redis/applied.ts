@@ -18,7 +18,8 @@ export function appliedFields(position: Position, instance: string): string[] {
   const { server, epoch, file, offset, skip, gtids, timestamp } = position
   const fields = { instance, server, epoch, file, offset, skip, gtids: gtids ?? '', timestamp }
   return Object.entries(fields).flatMap(([name, value]) => [name, String(value)])
-}export const appliedAt = (position: Position): string => versionBefore(position)
+}
+export const appliedAt = (position: Position): string => versionBefore(position)
 
 export interface Applied {
   readonly position: Position

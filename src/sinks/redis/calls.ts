@@ -181,6 +181,7 @@ export class Calls {
   readonly #connection: Connection
   readonly #fixed: readonly string[]
   readonly #open = new Map<string, Call>()
+  readonly #streams = new Map<string, { call: Call; version: string; before: string }>()
   readonly #sent: Promise<void>[] = []
   readonly #inFlightMax: number
   #current: Call | undefined
@@ -194,6 +195,17 @@ export class Calls {
     this.#connection = connection
     this.#fixed = fixed
     this.#inFlightMax = connection.cluster ? CLUSTER_IN_FLIGHT_MAX : IN_FLIGHT_MAX
+  }
+  /** The version of the last entry for this stream in an earlier call of this write; "" where there is none. */
+  after(stream: string, call: Call, version: string): string {
+    const last = this.#streams.get(stream)
+    if (last === undefined) this.#streams.set(stream, { call, version, before: '' })
+    else {
+      if (last.call !== call) last.before = last.version
+      last.call = call
+      last.version = version
+    }
+    return last?.before ?? ''
   }
   /** Where a row that writes `key` goes. */
   of(key: string): Call {

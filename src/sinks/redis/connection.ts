@@ -12,10 +12,11 @@ import { sendScript } from './calls.ts'
 import type { RedisOptions } from './options.ts'
 
 /** First words of replies after which trying again can help. */
-const PASSING = new Set([
-  ...['OOM', 'READONLY', 'LOADING', 'CLUSTERDOWN', 'MASTERDOWN', 'TRYAGAIN', 'BUSY', 'MISCONF'],
-  ...['NOREPLICAS', 'MOVED', 'ASK', 'UNKILLABLE'],
-])
+const PASSING = new Set(
+  'OOM READONLY LOADING CLUSTERDOWN MASTERDOWN TRYAGAIN BUSY MISCONF NOREPLICAS MOVED ASK UNKILLABLE'.split(
+    ' ',
+  ),
+)
 /** First words of replies that an operator must see to. */
 const UNSUITABLE = new Set(['NOAUTH', 'WRONGPASS', 'NOPERM', 'NOPROTO', 'CROSSSLOT', 'DENIED'])
 
@@ -170,7 +171,10 @@ async function clientOptions(
     commandTimeout: timeoutMs,
     socketTimeout: timeoutMs,
     autoResendUnfulfilledCommands: false,
-    maxRetriesPerRequest: 1,
+    maxRetriesPerRequest: 0,
+    disconnectTimeout: 200,
+    // a server that still loads says so itself, and INFO may be forbidden
+    enableReadyCheck: false,
     // a primary that became a replica: connect again, to whoever is the primary now
     reconnectOnError: (error) => error.message.includes('READONLY'),
     ...(username === undefined ? {} : { username }),

@@ -243,7 +243,7 @@ function hashBody(rule: Rule, table: TargetTable, context: RuleContext, mark: Ma
 const ENUM = 247
 const SET = 248
 const JSON_TYPE = 245
-/** A value in a hash: text as MySQL prints it, labels of ENUM and SET, bytes as they are. */
+/** A value in a hash: text as MySQL prints it, labels of ENUM and SET, bytes as they are. JSON differences: refuseDiffs. */
 function hashValue(target: TargetColumn): (row: SinkRow, out: Out) => void {
   const { column, derived } = target
   if (column === undefined || derived !== undefined)
@@ -254,7 +254,7 @@ function hashValue(target: TargetColumn): (row: SinkRow, out: Out) => void {
       out.bytes(bytes, 0, bytes.length)
     }
   }
-  if (column.type === ENUM || column.type === SET)
+  if (column.type === ENUM || column.type === SET || column.type === JSON_TYPE)
     return (row, out) => out.utf8(`${row.value(AFTER, target) as string | number}`)
   return (row, out) => row.text(AFTER, target, out)
 }
@@ -402,6 +402,7 @@ export function eventOf(
     call.key(key)
     call.ready(ttl)
     call.ready(limit)
+    call.arg(calls.after(key, call, row.version))
     const words = 8 + (data.at > 0 ? 2 : 0) + (before.at > 0 ? 2 : 0)
     call.arg(`${words}`)
     call.ready(ready['op']!)

@@ -11,7 +11,10 @@
  *   ARGV  owner, tombstone ms, highest, count of cursor arguments, cursor arguments, then per row: operation, mark, …
  *         s j ttl, value            h ttl, mode, pairs, names to remove, pairs…, names…     d –
  *         a r ttl, member           z ttl, member, score        y ttl, member               p channel, message
- *         x ttl, length limit, count of names and values, names and values…
+ *         x ttl, length limit, version before or "", count of names and values, names and values…
+ *
+ * Entries of a stream are in order or not at all: the first one of a call names the last of an earlier call, and where that
+ * is missing (its call failed, this one came through) the call fails too.
  *
  * A mark is a version (40 digits) and its owner, "instance/database.table". The reply lists exceptions only, as
  * (row in this call, kind, text) one after another; row -1 is the cursor.
@@ -65,13 +68,19 @@ local function hash(key, ttl)
   return true
 end
 local function append(key, ttl)
-  local limit, count = ARGV[a + 2], tonumber(ARGV[a + 3])
-  local from, r = a + 4, nil
+  local limit, count = ARGV[a + 2], tonumber(ARGV[a + 4])
+  local from, r = a + 5, nil
   if limit == '' then r = try('XADD', key, '*', unpack(ARGV, from, from + count - 1))
   else r = try('XADD', key, 'MAXLEN', '~', limit, '*', unpack(ARGV, from, from + count - 1)) end
   if fails(r) then return false end
   if ttl ~= '' then call('PEXPIRE', key, ttl) end
   return true
+end
+local function gap(s, key, after)
+  if after == '' then return false end
+  if s then return type(s) == 'string' and sub(s, 41, 40 + #own) == own and sub(s, 1, 40) < after end
+  local kind = call('TYPE', key).ok
+  return kind == 'none' or kind == 'stream'
 end
 local function now()
   local t = call('TIME')
@@ -127,8 +136,10 @@ while a < #ARGV do
     k, a = k + 2, a + 2
   elseif op == 'x' then
     local vk, key = KEYS[k + 1], KEYS[k + 2]
-    if newer(try('GET', vk), mark) and append(key, ttl) then set(vk, mark, ttl) end
-    k, a = k + 2, a + 3 + ARGV[a + 3]
+    local s = try('GET', vk)
+    if gap(s, key, ARGV[a + 3]) then return redis.error_reply('TRYAGAIN an earlier part of this write is missing in ' .. key) end
+    if newer(s, mark) and append(key, ttl) then set(vk, mark, ttl) end
+    k, a = k + 2, a + 4 + ARGV[a + 4]
   elseif op == 'p' then
     fails(try('PUBLISH', ttl, ARGV[a + 2]))
     k, a = k + 1, a + 2
