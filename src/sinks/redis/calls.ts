@@ -4,9 +4,10 @@
  * rows build on what is in Redis already (partial hashes) waits for all before it, so that none is left out by an error.
  * In a cluster every hash tag has calls of its own, because a script sees one slot only.
  */
-import type { Command as CommandType } from 'ioredis'
+import type { Transaction } from '../../change.ts'
 import { Out } from '../../out.ts'
 import type { SinkRow } from '../shape/row.ts'
+import { VERSION_LENGTH } from '../shape/version.ts'
 import type { Connection } from './connection.ts'
 import { SCRIPT, SCRIPT_SHA } from './script.ts'
 
@@ -35,9 +36,15 @@ function tagOf(key: string): string {
 export class Names {
   readonly #version: string
   readonly #tombstones: string
+  readonly #plain: readonly [Buffer, Buffer]
   constructor(prefix: string) {
+    this.#plain = [Buffer.from(`${prefix}sluice:v:{`), Buffer.from('}')]
     this.#version = `${prefix}sluice:v:`
     this.#tombstones = `${prefix}sluice:d:`
+  }
+  /** Prefix and suffix of the version key, as bytes, for a key without a tag. */
+  get plain(): readonly [Buffer, Buffer] {
+    return this.#plain
   }
   version(key: string): string {
     return this.#version + (tagOf(key) === key ? `{${key}}` : `:${key}`)
@@ -82,18 +89,39 @@ export class Call {
   get full(): boolean {
     return this.#indexes.length >= ROWS_MAX || this.#keys.at + this.#args.at >= BYTES_MAX
   }
-  /** Begins the operation of a row: its mark is the row's version and `owner` (with its length, as RESP has it). */
-  begin(operation: string, row: Pick<SinkRow, 'index' | 'version'>, owner: Mark): void {
+  /** Begins the operation of a row, with the row's version and what else the mark has. */
+  begin(mark: Mark, row: Stamped): void {
+    const args = this.#args
     this.#indexes.push(row.index)
-    this.#args.ascii(operation)
-    this.#args.ascii(owner.head)
-    this.#args.ascii(row.version)
-    this.#args.bytes(owner.tail, 0, owner.tail.length)
-    this.#argCount += 2
+    args.bytes(mark.head, 0, mark.head.length)
+    writeVersion(row, args)
+    args.bytes(mark.tail, 0, mark.tail.length)
+    this.#argCount += mark.count
   }
   key(text: string): void {
     if (this.#keyCount++ === 0) this.#first = text
     bulk(this.#keys, text)
+  }
+  /** The key's version key and the key. */
+  pair(names: Names, text: string): void {
+    if (text.includes('{')) {
+      this.key(names.version(text))
+      return this.key(text)
+    }
+    if (this.#keyCount === 0) this.#first = text
+    this.#keyCount += 2
+    const keys = this.#keys
+    const [before, after] = names.plain
+    encoded.reset()
+    encoded.utf8(text)
+    head(keys, before.length + encoded.at + after.length)
+    keys.bytes(before, 0, before.length)
+    keys.append(encoded)
+    keys.bytes(after, 0, after.length)
+    end(keys)
+    head(keys, encoded.at)
+    keys.append(encoded)
+    end(keys)
   }
   arg(text: string): void {
     this.#argCount++
@@ -110,37 +138,59 @@ export class Call {
     this.#argCount++
     this.#args.bytes(value, 0, value.length)
   }
-  /** What goes out, and a new beginning. `cursor` are the arguments of the cursor, the first one its key. */
+  /** What goes out; the call takes no more. `cursor` are the arguments of the cursor, the first one its key. */
   take(fixed: readonly string[], cursor: readonly string[]): Ready {
-    const start = new Out(1024 + this.#keys.at + this.#args.at)
     const keys = this.#keyCount + (cursor.length > 0 ? 1 : 0)
     const own = [...fixed, `${Math.max(0, cursor.length - 1)}`, ...cursor.slice(1)]
-    bulk(start, `${keys}`)
-    if (cursor.length > 0) bulk(start, cursor[0]!)
-    start.append(this.#keys)
-    for (const text of own) bulk(start, text)
-    start.append(this.#args)
-    const ready = {
-      count: 3 + keys + own.length + this.#argCount,
-      body: start.buf.subarray(0, start.at),
+    const count = 3 + keys + own.length + this.#argCount
+    const out = new Out(2048 + this.#keys.at + this.#args.at)
+    out.ascii(`*${count}\r\n$7\r\nEVALSHA\r\n$${SCRIPT_SHA.length}\r\n${SCRIPT_SHA}\r\n`)
+    const rest = out.at
+    bulk(out, `${keys}`)
+    if (cursor.length > 0) bulk(out, cursor[0]!)
+    out.append(this.#keys)
+    for (const text of own) bulk(out, text)
+    out.append(this.#args)
+    return {
+      count,
+      bytes: out.buf.subarray(0, out.at),
+      rest,
       key: cursor[0] ?? this.#first,
       indexes: this.#indexes,
       ordered: this.ordered,
     }
-    this.#keys.reset()
-    this.#args.reset()
-    this.#keyCount = this.#argCount = 0
-    this.#indexes = []
-    this.ordered = false
-    return ready
   }
 }
 interface Ready {
   readonly count: number // of words of the command
-  readonly body: Buffer // from the number of keys on
+  readonly bytes: Buffer // the whole command, with the script's name
+  readonly rest: number // where in it the number of keys stands, behind the name
   readonly key: string
   readonly indexes: readonly number[]
   readonly ordered: boolean
+}
+const encoded = new Out(256)
+/** What is written for a row of the log, or for a statement. */
+export type Stamped = Pick<SinkRow, 'index' | 'version'> &
+  Partial<Pick<SinkRow, 'tx' | 'change' | 'row'>>
+
+const DIGITS = Buffer.from('0123456789abcdef')
+const versionBytes = Buffer.alloc(VERSION_LENGTH)
+let versionOf: Transaction | undefined
+/** The row's version, without a string where it is a row of the log. */
+function writeVersion(row: Stamped, out: Out): void {
+  const { tx, change } = row
+  if (tx === undefined || change === undefined) return out.ascii(row.version)
+  if (versionOf !== tx) {
+    versionBytes.write(row.version, 'latin1')
+    versionOf = tx
+  }
+  hex8(change.ordinal, VERSION_LENGTH - 16)
+  hex8(row.row!, VERSION_LENGTH - 8)
+  out.bytes(versionBytes, 0, VERSION_LENGTH)
+}
+function hex8(n: number, at: number): void {
+  for (let i = at + 7; i >= at; i--, n >>>= 4) versionBytes[i] = DIGITS[n & 15]!
 }
 function bulk(out: Out, text: string): void {
   const length = Buffer.byteLength(text)
@@ -161,20 +211,24 @@ function end(out: Out): void {
   out.u8(0x0a)
 }
 
-/** What stands behind a version in a mark, ready for the wire. */
+/** What stands around a version in an operation, ready for the wire. */
 export interface Mark {
-  readonly head: string
-  readonly tail: Buffer
+  readonly head: Buffer // the operation's letter, and the length of the mark
+  readonly tail: Buffer // the owner, and the first arguments
+  readonly count: number
 }
-export function markOf(owner: string): Mark {
-  const tail = Buffer.from(`${owner}\r\n`)
-  return { head: `$${40 + tail.length - 2}\r\n`, tail }
+/** Of an operation, by its letter, with the arguments that are the same for every row. */
+export function markOf(letter: string, owner: string, ...fixed: string[]): Mark {
+  const length = VERSION_LENGTH + Buffer.byteLength(owner)
+  return {
+    head: Buffer.from(`$1\r\n${letter}\r\n$${length}\r\n`),
+    tail: Buffer.concat([Buffer.from(`${owner}\r\n`), ...fixed.map(readyArg)]),
+    count: 2 + fixed.length,
+  }
 }
 /** A constant argument, ready for the wire. */
 export const readyArg = (text: string): Buffer =>
   Buffer.from(`$${Buffer.byteLength(text)}\r\n${text}\r\n`)
-/** An operation's letter, ready for the wire. */
-export const operation = (letter: string): string => `$1\r\n${letter}\r\n`
 
 /** The calls of one write. */
 export class Calls {
@@ -281,19 +335,15 @@ export class Calls {
 
 /** Sends a call by the script's name, and with its text to a server that does not know it yet. */
 export async function sendScript(
-  command: (name: string, words: string, body: Buffer, key: string) => CommandType,
-  send: (command: CommandType) => Promise<unknown>,
-  ready: Pick<Ready, 'count' | 'body' | 'key'>,
+  send: (name: string, bytes: Buffer, key: string) => Promise<unknown>,
+  { bytes, rest, count, key }: Pick<Ready, 'bytes' | 'rest' | 'count' | 'key'>,
 ): Promise<readonly unknown[]> {
-  const { body, key } = ready
-  const words = (name: string, script: string): string =>
-    `*${ready.count}\r\n$${name.length}\r\n${name}\r\n$${script.length}\r\n${script}\r\n`
   try {
-    return (await send(
-      command('evalsha', words('EVALSHA', SCRIPT_SHA), body, key),
-    )) as readonly unknown[]
+    return (await send('evalsha', bytes, key)) as readonly unknown[]
   } catch (error) {
     if (!(error as Error).message.startsWith('NOSCRIPT')) throw error
-    return (await send(command('eval', words('EVAL', SCRIPT), body, key))) as readonly unknown[]
+    const words = `*${count}\r\n$4\r\nEVAL\r\n$${SCRIPT.length}\r\n${SCRIPT}\r\n`
+    const whole = Buffer.concat([Buffer.from(words), bytes.subarray(rest)])
+    return (await send('eval', whole, key)) as readonly unknown[]
   }
 }

@@ -7,7 +7,7 @@ import type { Redis } from 'ioredis'
 import { SluiceError } from '../../errors.ts'
 import { Out } from '../../out.ts'
 import type { SinkStatement } from '../sink.ts'
-import { markOf, operation, type Calls, type Mark } from './calls.ts'
+import { markOf, type Calls } from './calls.ts'
 import { failureOf, type Connection } from './connection.ts'
 import { eventOf, ownerOf, type Rule, type RuleContext } from './rules.ts'
 
@@ -29,7 +29,6 @@ export async function clearTable(
   const job: Job = {
     row: { index: 0, version: statement.version, id: statement.id },
     owner,
-    mark: markOf(owner),
     names: context.names,
     calls,
   }
@@ -51,7 +50,6 @@ export async function clearTable(
 interface Job {
   readonly row: { readonly index: number; readonly version: string; readonly id: string }
   readonly owner: string
-  readonly mark: Mark
   readonly names: RuleContext['names']
   readonly calls: Calls
 }
@@ -78,13 +76,13 @@ async function clearServer(
 }
 async function clearKeys(server: Redis, versions: readonly string[], job: Job): Promise<void> {
   const marks = await asked(Promise.all(versions.map((key) => server.get(key))))
+  const remove = markOf('d', job.owner)
   for (const [i, mark] of marks.entries()) {
     if (mark?.slice(40) !== job.owner) continue
     const key = job.names.key(versions[i]!)
     const call = job.calls.of(key)
-    call.begin(operation('d'), job.row, job.mark)
-    call.key(versions[i]!)
-    call.key(key)
+    call.begin(remove, job.row)
+    call.pair(job.names, key)
   }
   if (job.calls.due) await job.calls.flush()
 }
@@ -96,7 +94,7 @@ async function clearMembers(
   signal: AbortSignal,
 ): Promise<void> {
   const key = job.names.key(version)
-  const letter = operation(rule.kind === 'set' ? 'r' : 'y')
+  const remove = markOf(rule.kind === 'set' ? 'r' : 'y', job.owner, '')
   let cursor = '0'
   do {
     if (signal.aborted) throw new SluiceError('SINK_UNAVAILABLE', 'Redis: TRUNCATE was interrupted')
@@ -105,11 +103,9 @@ async function clearMembers(
     for (let i = 0; i + 1 < found[1].length; i += 2) {
       if (found[1][i + 1]!.slice(40) !== job.owner) continue
       const call = job.calls.of(key)
-      call.begin(letter, job.row, job.mark)
-      call.key(version)
-      call.key(key)
+      call.begin(remove, job.row)
+      call.pair(job.names, key)
       call.key(job.names.tombstones(key))
-      call.arg('')
       call.arg(found[1][i]!)
     }
     if (job.calls.due) await job.calls.flush()

@@ -34,11 +34,7 @@ export function failureOf(error: unknown, what: string): SluiceError {
   return new SluiceError(code, `Redis, ${what}: ${message}`, { cause: error })
 }
 
-interface Script {
-  readonly count: number
-  readonly body: Buffer
-  readonly key: string
-}
+type Script = Parameters<typeof sendScript>[1]
 
 export class Connection {
   readonly cluster: boolean
@@ -99,20 +95,16 @@ export class Connection {
   /** Runs the script; errors as failureOf. */
   async script(ready: Script): Promise<readonly unknown[]> {
     try {
-      return await sendScript(
-        (name, words, body, key) => this.#raw(name, words, body, key),
-        (command) => this.#client.sendCommand(command) as Promise<unknown>,
-        ready,
-      )
+      return await sendScript((name, bytes, key) => this.#send(name, bytes, key), ready)
     } catch (error) {
       throw failureOf(error, 'writing')
     }
   }
-  /** A command whose words stand in its buffer: ioredis only learns the key, for the slot. */
-  #raw(name: string, words: string, body: Buffer, key: string): CommandType {
+  /** A command whose words are written already: ioredis only learns the key, for the slot. */
+  #send(name: string, bytes: Buffer, key: string): Promise<unknown> {
     const command = new this.#command(name, ['', 1, key], { replyEncoding: 'utf8' })
-    command.toWritable = () => Buffer.concat([Buffer.from(words), body])
-    return command
+    command.toWritable = () => bytes
+    return this.#client.sendCommand(command) as Promise<unknown>
   }
   /** Any other command, on the server of its key; errors as failureOf. */
   async call(name: string, ...args: (string | number)[]): Promise<unknown> {

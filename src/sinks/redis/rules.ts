@@ -11,8 +11,8 @@ import { Out } from '../../out.ts'
 import { isBinary, JsonObjectWriter, writeJsonString } from '../shape/json.ts'
 import type { SinkRow, TargetColumn, TargetTable } from '../shape/row.ts'
 import { Template, type BoundTemplate } from '../shape/template.ts'
-import { isSplit, markOf, operation, readyArg } from './calls.ts'
-import type { Calls, Mark, Names } from './calls.ts'
+import { isSplit, markOf, readyArg } from './calls.ts'
+import type { Calls, Mark, Names, Stamped } from './calls.ts'
 import type { RedisOptions, RuleOptions } from './options.ts'
 
 /** Writes one row. Throws SINK_DATA with nothing written. */
@@ -78,15 +78,13 @@ function writerOf(rule: Rule, table: TargetTable, context: RuleContext): RowWrit
 
 const scratch = new Out(4096)
 const old = new Out(1024)
-const EMPTY = readyArg('')
 
 const where = (row: SinkRow): string => `${row.table.database}.${row.table.name} at ${row.id}`
 const bad = (row: SinkRow, text: string): SluiceError =>
   new SluiceError('SINK_DATA', `${where(row)}: ${text}`)
 const partial = (row: SinkRow, what: string): SluiceError =>
   bad(row, `${what} needs the whole row, but its image is partial; expected binlog_row_image=FULL`)
-const ttlOf = (rule: Rule): Buffer =>
-  rule.options.ttlMs === undefined ? EMPTY : readyArg(`${rule.options.ttlMs}`)
+const ttlOf = ({ options }: Rule): string => `${options.ttlMs ?? ''}`
 
 /** Whether a template says the same before and after an update that leaves the key columns alone. */
 function isFixed(template: Template, table: TargetTable): boolean {
@@ -148,12 +146,12 @@ interface Body {
 function documentWriter(rule: Rule, table: TargetTable, context: RuleContext): RowWriter {
   const template = rule.keys[0]!
   const place = new Place(template, isFixed(template, table), table, context.cluster)
-  const mark = markOf(ownerOf(context.instance, table.database, table.name))
+  const owner = ownerOf(context.instance, table.database, table.name)
   const body =
     rule.kind === 'hash'
-      ? hashBody(rule, table, context, mark)
-      : jsonBody(rule, table, context, mark)
-  const remove = operation('d')
+      ? hashBody(rule, table, context, owner)
+      : jsonBody(rule, table, context, owner)
+  const remove = markOf('d', owner)
   return (row, calls) => {
     place.find(row)
     const { to } = place
@@ -161,18 +159,16 @@ function documentWriter(rule: Rule, table: TargetTable, context: RuleContext): R
     if (to !== undefined) body.prepare(row, from !== undefined)
     if (from !== undefined) {
       const call = calls.of(from)
-      call.begin(remove, row, mark)
-      call.key(context.names.version(from))
-      call.key(from)
+      call.begin(remove, row)
+      call.pair(context.names, from)
     }
     if (to !== undefined) body.write(row, to, calls)
   }
 }
-function jsonBody(rule: Rule, table: TargetTable, context: RuleContext, mark: Mark): Body {
+function jsonBody(rule: Rule, table: TargetTable, context: RuleContext, owner: string): Body {
   const columns = fieldsOf(rule, table)
   const json = new JsonObjectWriter(table, context.options, columns)
-  const ttl = ttlOf(rule)
-  const letter = operation(rule.kind === 'json' ? 'j' : 's')
+  const mark = markOf(rule.kind === 'json' ? 'j' : 's', owner, ttlOf(rule))
   return {
     prepare(row) {
       if (!isWhole(row, columns)) throw partial(row, `a document of kind ${rule.kind}`)
@@ -180,28 +176,24 @@ function jsonBody(rule: Rule, table: TargetTable, context: RuleContext, mark: Ma
     },
     write(row, key, calls) {
       const call = calls.of(key)
-      call.begin(letter, row, mark)
-      call.key(context.names.version(key))
-      call.key(key)
-      call.ready(ttl)
+      call.begin(mark, row)
+      call.pair(context.names, key)
       scratch.reset()
       json.write(row, AFTER, scratch)
       call.out(scratch)
     },
   }
 }
-function hashBody(rule: Rule, table: TargetTable, context: RuleContext, mark: Mark): Body {
+function hashBody(rule: Rule, table: TargetTable, context: RuleContext, owner: string): Body {
   const columns = fieldsOf(rule, table)
   const fields = columns.map((target) => ({
     target,
     name: readyArg(target.name),
     write: hashValue(target),
   }))
-  const ttl = ttlOf(rule)
-  const full = readyArg('f')
+  const full = markOf('h', owner, ttlOf(rule), 'f')
   // where keys expire, a missing hash is a cache miss that the application mends
-  const some = readyArg(rule.options.ttlMs === undefined ? 'p' : 'q')
-  const letter = operation('h')
+  const some = markOf('h', owner, ttlOf(rule), rule.options.ttlMs === undefined ? 'p' : 'q')
   let whole = true
   let pairs = 0
   let gone = 0
@@ -221,11 +213,8 @@ function hashBody(rule: Rule, table: TargetTable, context: RuleContext, mark: Ma
       if (pairs + gone === 0) return
       const call = calls.of(key)
       if (!whole) call.ordered = true
-      call.begin(letter, row, mark)
-      call.key(context.names.version(key))
-      call.key(key)
-      call.ready(ttl)
-      call.ready(whole ? full : some)
+      call.begin(whole ? full : some, row)
+      call.pair(context.names, key)
       call.arg(`${pairs}`)
       call.arg(`${gone}`)
       for (const { target, name, write } of fields) {
@@ -282,17 +271,14 @@ function memberWriter(rule: Rule, table: TargetTable, context: RuleContext): Row
   const member = new Place(rule.member, fixed, table, false)
   const score =
     rule.options.score === undefined ? undefined : columnOf(table, rule.options.score, 'score')
-  const mark = markOf(ownerOf(context.instance, table.database, table.name))
-  const ttl = ttlOf(rule)
-  const add = operation(score === undefined ? 'a' : 'z')
-  const remove = operation(score === undefined ? 'r' : 'y')
-  const begin = (row: SinkRow, calls: Calls, letter: string, at: string, who: string) => {
+  const owner = ownerOf(context.instance, table.database, table.name)
+  const add = markOf(score === undefined ? 'a' : 'z', owner, ttlOf(rule))
+  const remove = markOf(score === undefined ? 'r' : 'y', owner, ttlOf(rule))
+  const begin = (row: SinkRow, calls: Calls, mark: Mark, at: string, who: string) => {
     const call = calls.of(at)
-    call.begin(letter, row, mark)
-    call.key(context.names.version(at))
-    call.key(at)
+    call.begin(mark, row)
+    call.pair(context.names, at)
     call.key(context.names.tombstones(at))
-    call.ready(ttl)
     call.arg(who)
     return call
   }
@@ -355,7 +341,7 @@ function eventWriter(rule: Rule, table: TargetTable, context: RuleContext): RowW
 }
 type EventWriter = (
   calls: Calls,
-  row: Pick<SinkRow, 'index' | 'version' | 'id'>,
+  row: Stamped & Pick<SinkRow, 'id'>,
   key: string,
   op: string,
   data: Out,
@@ -372,14 +358,14 @@ export function eventOf(
   table: string,
   context: RuleContext,
 ): EventWriter {
-  const mark = markOf(ownerOf(context.instance, database, table))
+  const owner = ownerOf(context.instance, database, table)
   const name = readyArg(`${database}.${table}`)
-  const ttl = ttlOf(rule)
-  const limit = rule.options.lengthMax === undefined ? EMPTY : readyArg(`${rule.options.lengthMax}`)
+  const publish = markOf('p', owner)
+  const append = markOf('x', owner, ttlOf(rule), `${rule.options.lengthMax ?? ''}`)
   if (rule.kind === 'pubsub') {
     return (calls, row, channel, op, data, before) => {
       const call = calls.of(channel)
-      call.begin(operation('p'), row, mark)
+      call.begin(publish, row)
       call.key(context.names.version(channel))
       call.arg(channel)
       message.reset()
@@ -397,11 +383,8 @@ export function eventOf(
   }
   return (calls, row, key, op, data, before) => {
     const call = calls.of(key)
-    call.begin(operation('x'), row, mark)
-    call.key(context.names.version(key))
-    call.key(key)
-    call.ready(ttl)
-    call.ready(limit)
+    call.begin(append, row)
+    call.pair(context.names, key)
     call.arg(calls.after(key, call, row.version))
     const words = 8 + (data.at > 0 ? 2 : 0) + (before.at > 0 ? 2 : 0)
     call.arg(`${words}`)
