@@ -15,7 +15,7 @@ import { redisOptions, redisProblems, type RedisOptions } from './redis/options.
 import { rulesOf, writersOf, type Rule, type RuleContext } from './redis/rules.ts'
 import { waitVisible } from './redis/visible.ts'
 import type { SinkBatch } from './shape/batch.ts'
-import { NO_VERSION } from './shape/version.ts'
+import { NO_VERSION, VERSION_LENGTH } from './shape/version.ts'
 import { defineSink, perTable } from './sink.ts'
 import type { Delivery, RowFailure, Sink, SinkContext, SinkStatement } from './sink.ts'
 
@@ -36,6 +36,7 @@ export const redis = defineSink({
   },
 })
 
+const VERSION_MAX = 'f'.repeat(VERSION_LENGTH)
 const APPEND = new Set<Rule['kind']>(['stream', 'pubsub', 'invalidate'])
 const WHOLE = new Set<Rule['kind']>(['string', 'json'])
 
@@ -44,6 +45,7 @@ class RedisSink implements Sink {
   readonly resume: Position | undefined
   readonly splitsKeys = false
   readonly clears: boolean
+  readonly mirrors: boolean
   readonly #options: RedisOptions
   readonly #context: SinkContext
   readonly #connection: Connection
@@ -76,6 +78,7 @@ class RedisSink implements Sink {
     this.#at = begun.at
     this.resume = begun.resume
     this.promise = this.#rules.some(({ kind }) => APPEND.has(kind)) ? 'append' : 'fenced'
+    this.mirrors = this.#rules.some(({ kind }) => kind !== 'stream' && kind !== 'pubsub')
     this.clears = this.#rules.every(
       ({ kind, keys }) =>
         kind !== 'invalidate' && (!APPEND.has(kind) || keys[0]!.columns.length === 0),
@@ -243,7 +246,8 @@ class RedisSink implements Sink {
 
   async statement(statement: SinkStatement, signal: AbortSignal): Promise<void> {
     signal.throwIfAborted()
-    const calls = this.#calls(statement.version)
+    // keys written since are newer when it comes again: they stay, and that is right
+    const calls = this.#calls(VERSION_MAX)
     if (statement.change.type === 'TRUNCATE')
       await clearTable(statement, this.#rules, this.#ruleContext, calls, this.#connection, signal)
     const end = this.#options.cursor ? statement.end : undefined

@@ -54,7 +54,7 @@ const version = (key: string): Promise<string | null> =>
 describe('documents', () => {
   it('are in step with their rows: insert, update, delete', async () => {
     const t = table()
-    await using sink = await open([{ kind: 'string', tables: `${database}.${t}` }])
+    await using sink = await open([{ kind: 'string', match: `${database}.${t}` }])
     expect(sink.promise).toBe('fenced')
     await write(
       sink,
@@ -72,8 +72,8 @@ describe('documents', () => {
   it('move when what their key is made of changes', async () => {
     const t = table()
     await using sink = await open([
-      { kind: 'string', tables: `${database}.${t}`, key: 'm:{email}', fields: ['id'] },
-      { kind: 'hash', tables: `${database}.${t}`, key: 'n:{key}' },
+      { kind: 'string', match: `${database}.${t}`, key: 'm:{email}', fields: ['id'] },
+      { kind: 'hash', match: `${database}.${t}`, key: 'n:{key}' },
     ])
     await write(
       sink,
@@ -87,7 +87,7 @@ describe('documents', () => {
   it('expire where a time to live is set, their version later', async () => {
     const t = table()
     await using sink = await open([
-      { kind: 'hash', tables: `${database}.${t}`, key: 'e:{id}', ttlMs: '1h' },
+      { kind: 'hash', match: `${database}.${t}`, key: 'e:{id}', ttlMs: '1h' },
     ])
     await write(sink, `CREATE TABLE ${t} (id INT PRIMARY KEY); INSERT INTO ${t} VALUES (1)`)
     const ttl = await client.pttl(`${prefix}e:1`)
@@ -97,7 +97,7 @@ describe('documents', () => {
   })
   it('are written in many calls when there are many rows, and large ones', async () => {
     const t = table()
-    await using sink = await open([{ kind: 'string', tables: `${database}.${t}`, key: 'b:{id}' }])
+    await using sink = await open([{ kind: 'string', match: `${database}.${t}`, key: 'b:{id}' }])
     await write(
       sink,
       `CREATE TABLE ${t} (id INT PRIMARY KEY, x LONGTEXT); SET cte_max_recursion_depth = 10000; INSERT INTO ${t} WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000) SELECT i, REPEAT('x', i MOD 100) FROM n; INSERT INTO ${t} VALUES (0, REPEAT('€', 1000000))`,
@@ -112,7 +112,7 @@ describe('documents', () => {
   })
   it('of a hash follow changed columns alone, and say what they lack', async () => {
     const t = table()
-    await using sink = await open([{ kind: 'hash', tables: `${database}.${t}`, key: 'p:{key}' }])
+    await using sink = await open([{ kind: 'hash', match: `${database}.${t}`, key: 'p:{key}' }])
     await write(
       sink,
       `CREATE TABLE ${t} (id INT PRIMARY KEY, a INT, b INT); INSERT INTO ${t} VALUES (1, 1, 1), (2, 2, 2); SET SESSION binlog_row_image = MINIMAL; UPDATE ${t} SET a = 5; UPDATE ${t} SET b = NULL WHERE id = 1`,
@@ -127,7 +127,7 @@ describe('documents', () => {
       /no hash to add it to; expected binlog_row_image=FULL/,
     )
     expect(await client.hget(`${prefix}p:1`, 'a')).toBe('6')
-    await using text = await open([{ kind: 'string', tables: `${database}.${t}`, key: 'q:{key}' }])
+    await using text = await open([{ kind: 'string', match: `${database}.${t}`, key: 'q:{key}' }])
     const [failure] = await text.write((await log.run(partial.replace('6', '7'))).batch, never)
     expect(failure!.error).toMatchObject({
       code: 'SINK_DATA',
@@ -140,7 +140,7 @@ describe('fences', () => {
   const setUp = async () => {
     const t = table()
     const key = `f${t}:1`
-    const sink = await open([{ kind: 'string', tables: `${database}.${t}`, key: `f${t}:{id}` }])
+    const sink = await open([{ kind: 'string', match: `${database}.${t}`, key: `f${t}:{id}` }])
     const first = await log.run(
       `CREATE TABLE ${t} (id INT PRIMARY KEY, v INT); INSERT INTO ${t} VALUES (1, 1)`,
     )
@@ -178,7 +178,7 @@ describe('fences', () => {
   it('hold between two writers at once, one of them stale', async () => {
     const { t, sink, first, second, third } = await setUp()
     await sink.close()
-    const rules = [{ kind: 'string', tables: `${database}.${t}`, key: `two${t}:{id}` }]
+    const rules = [{ kind: 'string', match: `${database}.${t}`, key: `two${t}:{id}` }]
     const { highest } = third
     const options = { ...where(), keyPrefix: prefix, rules, cursor: false }
     await using a = await openSink(options, contextOf(mysql))
@@ -198,7 +198,7 @@ describe('fences', () => {
   })
   it('make a younger start of the same sink the only writer of its position', async () => {
     const t = table()
-    const rules = [{ kind: 'string', tables: `${database}.${t}`, key: `y${t}:{id}` }]
+    const rules = [{ kind: 'string', match: `${database}.${t}`, key: `y${t}:{id}` }]
     const options = { ...where(), keyPrefix: prefix, rules }
     const at = (fence: number) => contextOf(mysql, { sink: `y${t}`, fence })
     await using old = await openSink(options, at(3))
@@ -223,7 +223,7 @@ describe('fences', () => {
   it('keep instances apart: their versions do not compare', async () => {
     const { t, sink, first } = await setUp()
     await sink.write(first, never)
-    const rules = [{ kind: 'string', tables: `${database}.${t}`, key: `f${t}:{id}` }]
+    const rules = [{ kind: 'string', match: `${database}.${t}`, key: `f${t}:{id}` }]
     const context = contextOf(mysql, { instance: 'other' })
     await using other = await openSink({ ...where(), keyPrefix: prefix, rules }, context)
     const [failure] = await other.write(first, never)
@@ -232,7 +232,7 @@ describe('fences', () => {
   })
   it('report a key of another type as the failure of its row', async () => {
     const t = table()
-    await using sink = await open([{ kind: 'hash', tables: `${database}.${t}`, key: `w${t}:{id}` }])
+    await using sink = await open([{ kind: 'hash', match: `${database}.${t}`, key: `w${t}:{id}` }])
     await client.set(`${prefix}w${t}:2`, 'taken')
     const { batch } = await log.run(
       `CREATE TABLE ${t} (id INT PRIMARY KEY); INSERT INTO ${t} VALUES (1), (2), (3)`,
@@ -251,15 +251,15 @@ describe('sets and sorted sets', () => {
   it('have a member for each row, with fences of their own', async () => {
     const t = table()
     const rules = [
-      { kind: 'set', tables: `${database}.${t}`, key: `s${t}:{who}`, member: '{friend}' },
+      { kind: 'set', match: `${database}.${t}`, key: `s${t}:{who}`, member: '{friend}' },
       {
         kind: 'zset',
-        tables: `${database}.${t}`,
+        match: `${database}.${t}`,
         key: `z${t}`,
         member: '{who}-{friend}',
         score: 'points',
       },
-      { kind: 'zset', tables: `${database}.${t}`, key: `d${t}`, member: '{key}', score: 'since' },
+      { kind: 'zset', match: `${database}.${t}`, key: `d${t}`, member: '{key}', score: 'since' },
     ]
     await using sink = await open(rules)
     const first = await log.run(
@@ -298,7 +298,7 @@ describe('sets and sorted sets', () => {
   })
   it('forget tombstones of members when their time is over', async () => {
     const t = table()
-    const rules = [{ kind: 'set', tables: `${database}.${t}`, key: `g${t}`, member: '{id}' }]
+    const rules = [{ kind: 'set', match: `${database}.${t}`, key: `g${t}`, member: '{id}' }]
     await using sink = await open(rules, { tombstoneTtlMs: '1s' })
     await write(
       sink,
@@ -318,7 +318,7 @@ describe('sets and sorted sets', () => {
   it('refuse a score that is no number', async () => {
     const t = table()
     await using sink = await open([
-      { kind: 'zset', tables: `${database}.${t}`, key: `n${t}`, member: '{id}', score: 's' },
+      { kind: 'zset', match: `${database}.${t}`, key: `n${t}`, member: '{id}', score: 's' },
     ])
     const { batch } = await log.run(
       `CREATE TABLE ${t} (id INT PRIMARY KEY, s VARCHAR(9)); INSERT INTO ${t} VALUES (1, 'ten'), (2, '10')`,
@@ -335,7 +335,7 @@ describe('streams and channels', () => {
   it('have every change once, in order, however often it is written', async () => {
     const t = table()
     await using sink = await open([
-      { kind: 'stream', tables: `${database}.${t}`, key: 'st:{table}' },
+      { kind: 'stream', match: `${database}.${t}`, key: 'st:{table}' },
     ])
     expect(sink.promise).toBe('append')
     const { batch } = await log.run(
@@ -364,7 +364,7 @@ describe('streams and channels', () => {
   it('tell who listens', async () => {
     const t = table()
     await using sink = await open([
-      { kind: 'pubsub', tables: `${database}.${t}`, key: 'ch:{table}' },
+      { kind: 'pubsub', match: `${database}.${t}`, key: 'ch:{table}' },
     ])
     const listener = new Redis(where())
     await listener.subscribe(`${prefix}ch:${t}`)
@@ -390,7 +390,7 @@ describe('streams and channels', () => {
 describe('TRUNCATE', () => {
   it('clears the keys of its table and no other, and keeps older writes out', async () => {
     const [t, u] = [table(), table()]
-    const only = { tables: `${database}.(${t}|${u})` }
+    const only = { match: `${database}.(${t}|${u})` }
     const rules = [
       { kind: 'string', ...only, key: '{{tr}}:{table}:{key}' },
       { kind: 'hash', ...only, key: 'tr:{key}:{table}' },
@@ -418,6 +418,7 @@ describe('TRUNCATE', () => {
     expect(await keys()).toEqual(left)
     expect(end.offset).toBeGreaterThan(0)
     await sink.write((await log.run(`INSERT INTO ${t} VALUES (1)`)).batch, never)
+    await sink.statement!(statements[0]!, never) // again: what came after it stays
     expect(await client.get(`${prefix}{tr}:${t}:1`)).toBe('{"id":1}')
   })
   it('is beyond what deletes keys of an application', async () => {
@@ -433,7 +434,7 @@ describe('the position in Redis', () => {
     const options = {
       ...where(),
       keyPrefix: prefix,
-      rules: [{ kind: 'string', tables: `${database}.${t}` }],
+      rules: [{ kind: 'string', match: `${database}.${t}` }],
     }
     await using sink = await openSink(options, context)
     expect(sink.resume).toBeUndefined()
@@ -470,7 +471,7 @@ describe('the position in Redis', () => {
     const options = {
       ...where(),
       keyPrefix: prefix,
-      rules: [{ kind: 'string', tables: `${database}.${t}` }],
+      rules: [{ kind: 'string', match: `${database}.${t}` }],
     }
     await using sink = await openSink(options, contextOf(mysql, { sink: name }))
     await write(sink, `CREATE TABLE ${t} (id INT PRIMARY KEY)`)
@@ -519,7 +520,7 @@ describe('invalidate', () => {
   it('deletes keys before and after the change', async () => {
     const t = table()
     await using sink = await open([
-      { kind: 'invalidate', tables: `${database}.${t}`, key: ['i:{id}', 'i:mail:{email}'] },
+      { kind: 'invalidate', match: `${database}.${t}`, key: ['i:{id}', 'i:mail:{email}'] },
     ])
     const seed = ['i:1', 'i:mail:a', 'i:mail:b', 'i:2']
     await write(
@@ -542,7 +543,7 @@ describe('invalidate', () => {
         return late-- > 0 ? [{ late: 1 } as T] : mysql.query<T>(sql, params)
       },
     })
-    const rules = [{ kind: 'invalidate', tables: `${database}.${t}`, key: `v${t}:{id}` }]
+    const rules = [{ kind: 'invalidate', match: `${database}.${t}`, key: `v${t}:{id}` }]
     await using sink = await openSink({ ...where(), keyPrefix: prefix, rules }, context)
     const { batch } = await log.run(
       `CREATE TABLE ${t} (id INT PRIMARY KEY); INSERT INTO ${t} VALUES (1), (2), (3)`,
@@ -575,7 +576,7 @@ describe('what does not fit is said when it opens', () => {
   it('a table without a key, a column that is not there', async () => {
     const t = table()
     const { batch } = await log.run(`CREATE TABLE ${t} (a INT); INSERT INTO ${t} VALUES (1)`)
-    const only = { kind: 'string', tables: `${database}.${t}` }
+    const only = { kind: 'string', match: `${database}.${t}` }
     await using keyless = await open([only])
     await expect(keyless.write(batch, never)).rejects.toMatchObject({ code: 'SINK_UNSUITABLE' })
     await using wrong = await open([{ ...only, key: 'k:{a}', fields: ['b'] }])

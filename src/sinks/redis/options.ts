@@ -1,29 +1,22 @@
 /**
  * The options of the Redis sink: where Redis is, and by which rules rows become keys. Knows no connection and no row.
  */
-import { compileFilter } from '../../filter.ts'
 import * as z from 'zod'
+import {
+  duration,
+  flag,
+  integer,
+  oneOf,
+  path,
+  patterns,
+  port,
+  secret,
+  section,
+  text,
+} from '../../config/leaves.ts'
+import { compileFilter } from '../../filter.ts'
 import { Template } from '../shape/template.ts'
 
-const text = (error: string) => z.string({ error }).min(1, { error })
-const integer = (error: string, min: number, max: number) =>
-  z.int({ error }).min(min, { error }).max(max, { error })
-const units: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }
-const TIME = /^(\d+(?:\.\d+)?) ?(ms|s|m|h)?$/
-function duration(min: number, max: number, range: string) {
-  const error = `a time from ${range}, as a number of milliseconds or like 5s`
-  return z
-    .union([z.number({ error }), z.string({ error }).regex(TIME, { error })], { error })
-    .transform((v) => {
-      if (typeof v === 'number') return v
-      const match = TIME.exec(v)
-      return Math.round(Number(match?.[1]) * (units[match?.[2] ?? 'ms'] ?? 1))
-    })
-    .refine((v) => Number.isInteger(v) && v >= min && v <= max, { error })
-}
-const HOUR = 3_600_000
-const section = <T extends z.core.$ZodLooseShape>(shape: T) =>
-  z.strictObject(shape, { error: 'a mapping of keys' })
 const many = (error: string) => z.union([text(error), z.array(text(error)).min(1)], { error })
 const address = z.string({ error: 'an address like host:6379' }).regex(/^[^\s]+:\d{1,5}$/, {
   error: 'an address like host:6379',
@@ -41,13 +34,13 @@ export const kinds = [
 ] as const
 
 const rule = section({
-  tables: many('patterns of database.table')
+  match: patterns('regular expressions over database.table')
     .default('')
     .describe("Tables of this rule, Canal's syntax; none: all that the sink gets"),
-  except: many('patterns of database.table').default('').describe('Tables to leave out'),
-  kind: z
-    .enum(kinds, { error: `one of ${kinds.join(', ')}` })
-    .describe(`What a row becomes: ${kinds.join(' | ')}`),
+  except: patterns('regular expressions over database.table')
+    .default('')
+    .describe('Tables to leave out'),
+  kind: oneOf(kinds).describe(`What a row becomes: ${kinds.join(' | ')}`),
   key: many('a template like {database}:{table}:{key}')
     .default('{database}:{table}:{key}')
     .describe(
@@ -64,7 +57,7 @@ const rule = section({
     .min(1)
     .optional()
     .describe('Columns to write, in this order; none: all'),
-  ttlMs: duration(1, 8760 * HOUR, '1ms to 8760h')
+  ttlMs: duration('1ms', '8760h')
     .optional()
     .describe('Keys expire so long after they were written last'),
   lengthMax: integer('a number of entries from 1', 1, 1e12)
@@ -75,7 +68,7 @@ export type RuleOptions = Readonly<z.output<typeof rule>>
 
 export const redisOptions = section({
   host: text('a host name').default('127.0.0.1').describe('The Redis server'),
-  port: integer('a TCP port, 1 to 65535', 1, 65_535).default(6379).describe('Its port'),
+  port: port().default(6379).describe('Its port'),
   cluster: z
     .array(address)
     .min(1)
@@ -85,29 +78,23 @@ export const redisOptions = section({
     name: text('the name of the primary').describe('Name under which the sentinels know it'),
     nodes: z.array(address).min(1).describe('Addresses (host:port) of the sentinels'),
     username: text('a user').optional().describe('User for the sentinels'),
-    password: text('a password').optional().describe('Password for the sentinels'),
-    tls: z
-      .boolean({ error: 'true or false' })
-      .default(false)
-      .describe('Whether the sentinels speak TLS too'),
+    password: secret('a password').optional().describe('Password for the sentinels'),
+    tls: flag().default(false).describe('Whether the sentinels speak TLS too'),
   })
     .optional()
     .describe('Sentinels that know where the primary is; instead of host'),
   username: text('a user').optional().describe('User of an ACL; none: default'),
-  password: text('a password').optional().describe('Its password'),
+  password: secret('a password').optional().describe('Its password'),
   db: integer('a number of a database from 0', 0, 1_000_000)
     .default(0)
     .describe('Number of the database; a cluster has only 0'),
   tls: section({
-    mode: z
-      .enum(['disabled', 'required', 'verify-ca', 'verify-identity'], {
-        error: 'one of disabled, required, verify-ca, verify-identity',
-      })
+    mode: oneOf(['disabled', 'required', 'verify-ca', 'verify-identity'])
       .default('verify-identity')
       .describe('disabled | required | verify-ca | verify-identity'),
-    ca: text('a path to certificates').optional().describe('Authorities to trust, PEM file'),
-    cert: text('a path to a certificate').optional().describe('Client certificate, PEM file'),
-    key: text('a path to a private key').optional().describe('Its private key, PEM file'),
+    ca: path('certificates in PEM form').optional().describe('Authorities to trust, PEM file'),
+    cert: path('a certificate in PEM form').optional().describe('Client certificate, PEM file'),
+    key: path('a private key in PEM form').optional().describe('Its private key, PEM file'),
   })
     .optional()
     .describe('TLS to Redis; none: plain TCP'),
@@ -119,28 +106,25 @@ export const redisOptions = section({
     .array(rule, { error: 'a list of rules' })
     .min(1, { error: 'at least one rule' })
     .describe('What rows become; every rule that matches a table holds'),
-  decimal: z
-    .enum(['string', 'number'], { error: 'string or number' })
+  decimal: oneOf(['string', 'number'])
     .default('string')
     .describe('DECIMAL in JSON: string | number'),
-  binary: z
-    .enum(['base64', 'hex'], { error: 'base64 or hex' })
+  binary: oneOf(['base64', 'hex'])
     .default('base64')
     .describe('Bytes in JSON: base64 | hex (in a hash they stand as they are)'),
-  tombstoneTtlMs: duration(1000, 8760 * HOUR, '1s to 8760h')
+  tombstoneTtlMs: duration('1s', '8760h')
     .prefault('168h')
     .describe('How long the version of a deleted row is kept: longer than the longest replay'),
-  cursor: z
-    .boolean({ error: 'true or false' })
+  cursor: flag()
     .default(true)
     .describe('Keep the position in Redis, moved with the rows it stands for'),
   replicas: integer('a number of replicas, 0 to 100', 0, 100)
     .default(0)
     .describe('A write is done when so many replicas have it (WAIT)'),
-  timeoutMs: duration(10, HOUR, '10ms to 1h')
+  timeoutMs: duration('10ms', '1h')
     .prefault('10s')
     .describe('How long Redis may take to connect, or to answer'),
-  visibleMs: duration(0, HOUR, '0s to 1h')
+  visibleMs: duration('0s', '1h')
     .prefault('500ms')
     .describe('invalidate, on a source without GTIDs: pause between a change and the deletion'),
 })
@@ -173,7 +157,7 @@ function* ruleProblems(r: RuleOptions): Iterable<string> {
     const problem = attempt(() => new Template(template))
     if (problem !== undefined) yield problem
   }
-  const filter = attempt(() => compileFilter({ include: r.tables, exclude: r.except }))
+  const filter = attempt(() => compileFilter({ include: r.match, exclude: r.except }))
   if (filter !== undefined) yield filter
   if (r.kind === 'zset' && r.score === undefined)
     yield 'score: expected the column that gives the score of the sorted set'

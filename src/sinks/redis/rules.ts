@@ -38,7 +38,7 @@ export function rulesOf(options: RedisOptions): readonly Rule[] {
   return options.rules.map((rule) => ({
     kind: rule.kind,
     options: rule,
-    matches: compileFilter({ include: rule.tables, exclude: rule.except }),
+    matches: compileFilter({ include: rule.match, exclude: rule.except }),
     keys: (typeof rule.key === 'string' ? [rule.key] : rule.key).map(
       (key) => new Template(prefix + key),
     ),

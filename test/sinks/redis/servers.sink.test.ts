@@ -70,7 +70,7 @@ describe('a cluster', () => {
       { kind: 'set', key: 's:{v}', member: '{id}' },
       { kind: 'stream', key: 'log' },
       { kind: 'invalidate', key: 'i:{id}' },
-    ].map((rule) => ({ ...rule, tables: `${database}.${t}` }))
+    ].map((rule) => ({ ...rule, match: `${database}.${t}` }))
     const options = { cluster: nodes.map(({ host, port }) => `${host}:${port}`), rules }
     const context = contextOf(mysql)
     await using sink = await openSink(options, context)
@@ -104,7 +104,7 @@ describe('a cluster', () => {
     const t = table()
     const options = {
       cluster: cluster.nodes.map(({ host, port }) => `${host}:${port}`),
-      rules: [{ kind: 'string', key: 'k:{id}', tables: `${database}.${t}` }],
+      rules: [{ kind: 'string', key: 'k:{id}', match: `${database}.${t}` }],
       timeoutMs: '1s',
     }
     await using sink = await openSink(options, contextOf(mysql, { sink: 'lost' }))
@@ -129,7 +129,7 @@ describe('a sentinel', () => {
     const { host, port } = set.sentinel
     const options = {
       sentinel: { name: set.name, nodes: [`${host}:${port}`] },
-      rules: [{ kind: 'string', key: '{id}', tables: `${database}.${t}` }],
+      rules: [{ kind: 'string', key: '{id}', match: `${database}.${t}` }],
       replicas: 1,
       timeoutMs: '2s',
     }
@@ -163,7 +163,7 @@ describe('TLS and accounts', () => {
       host: server.host,
       port: server.port,
       keyPrefix: 'app:',
-      rules: [{ kind: 'string', key: '{id}', tables: `${database}.${t}` }],
+      rules: [{ kind: 'string', key: '{id}', match: `${database}.${t}` }],
       username: 'sluice',
       password: 'secret1',
       tls: { ca: server.ca },
@@ -188,8 +188,8 @@ describe('a server in trouble', () => {
     await using server = await privateService('redis')
     const t = table()
     const rules = [
-      { kind: 'string', key: '{id}', tables: `${database}.${t}` },
-      { kind: 'stream', key: 'log', tables: `${database}.${t}` },
+      { kind: 'string', key: '{id}', match: `${database}.${t}` },
+      { kind: 'stream', key: 'log', match: `${database}.${t}` },
     ]
     const options = { host: server.host, port: server.port, rules, timeoutMs: '1s' }
     const context = contextOf(mysql)
@@ -220,7 +220,7 @@ describe('a server in trouble', () => {
     })
     const client = new Redis({ host: server.host, port: server.port })
     const t = table()
-    const rules = [{ kind: 'string', key: '{id}', tables: `${database}.${t}` }]
+    const rules = [{ kind: 'string', key: '{id}', match: `${database}.${t}` }]
     await using sink = await openSink(
       { host: server.host, port: server.port, rules },
       contextOf(mysql),
@@ -246,7 +246,7 @@ describe('a server in trouble', () => {
     await using server = await privateService('redis')
     const client = new Redis({ host: server.host, port: server.port })
     const t = table()
-    const rules = [{ kind: 'string', key: '{id}', tables: `${database}.${t}` }]
+    const rules = [{ kind: 'string', key: '{id}', match: `${database}.${t}` }]
     const options = { host: server.host, port: server.port, rules, timeoutMs: '1m' }
     await using sink = await openSink(options, contextOf(mysql))
     const { batch } = await log.run(`${create(t)}; ${rows(t, 1, 5)}`)
