@@ -5,7 +5,7 @@
  *
  * A script (EVALSHA), not a FUNCTION: its name is the hash of its text, so two releases of Sluice can write to one Redis
  * without replacing each other's code, it needs no right to change the server's library, and it runs on Redis 5 to 8,
- * Valkey and cloud services alike. NOSCRIPT is answered with EVAL (calls.ts).
+ * Valkey and cloud services alike. NOSCRIPT is answered with EVAL (connection.ts).
  *
  *   KEYS  [applied]  then per row: s h j d x → version key, key · a r z y → version key, key, tombstones · p → version key
  *   ARGV  owner, tombstone ms, highest, count of cursor arguments, cursor arguments, then per row: operation, mark, …

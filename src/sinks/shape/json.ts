@@ -3,8 +3,8 @@
  * dates goes from the row image to the output as it is.
  *
  *   integers, YEAR, BIT, FLOAT, DOUBLE → number (every digit of a BIGINT is written) · DECIMAL → string (or number, by
- *   option) · JSON → the document, as MySQL prints it · ENUM → its label · SET → a list of labels · dates and times → string as MySQL prints
- *   it · characters → string · BINARY, VARBINARY, BLOB, GEOMETRY, VECTOR → base64 · NULL → null
+ *   option) · JSON → the document, as MySQL prints it · ENUM → its label · SET → a list of labels · dates and times →
+ *   string as MySQL prints it · characters → string · BINARY, VARBINARY, BLOB, GEOMETRY, VECTOR → base64 · NULL → null
  */
 import { NULL, PRESENT, ABSENT, type Column, type ImageSide, type Value } from '../../change.ts'
 import type { Out } from '../../out.ts'
@@ -122,7 +122,7 @@ function valueWriter(target: TargetColumn, options: JsonOptions): JsonWriter {
   if (column === undefined || derived !== undefined) return quoted(target)
   const { type } = column
   if (NUMBERS.has(type)) return raw(target)
-  if (type === YEAR) return (row, side, out) => out.ascii(String(row.value(side, target))) // not 0000
+  if (type === YEAR) return (row, side, out) => out.int(Number(row.value(side, target))) // not 0000
   if (type === JSON_TYPE) return document(target)
   if (DECIMALS.has(type)) return options.decimal === 'number' ? raw(target) : quoted(target)
   if (type === ENUM || type === SET || isBinary(column)) return byValue(target, options)
