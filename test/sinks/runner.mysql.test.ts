@@ -120,7 +120,12 @@ describe.each(versions)('on MySQL %s', (version) => {
     await mysql.query('CREATE DATABASE shop')
     await mysql.query('CREATE TABLE shop.t (id INT PRIMARY KEY, v LONGTEXT)')
     const memory = new Memory()
-    let instance = open(mysql, { mem: [memory, { batch: { bytes: '64KiB' } }] })
+    const wide = new Memory()
+    const both: Record<string, [Memory, object]> = {
+      mem: [memory, { batch: { bytes: '64KiB' } }],
+      wide: [wide, { batch: { bytes: '16MiB' } }],
+    }
+    let instance = open(mysql, both)
     instance.start()
     await running(instance)
     const session = await mysql.connect()
@@ -135,11 +140,11 @@ describe.each(versions)('on MySQL %s', (version) => {
     const big = Array.from({ length: 40 }, (_, i) => `(${100 + i}, REPEAT('x', 100000))`)
     await prepare('big', ...big.map((row) => `INSERT INTO shop.t VALUES ${row}`))
     await mysql.query("INSERT INTO shop.t VALUES (10, 'plain')")
-    await until(() => memory.rows.length === 1)
+    await until(() => memory.rows.length === 1 && wide.rows.length === 1)
     const back = snapshot()
     await instance.stop()
     back()
-    instance = open(mysql, { mem: [memory, { batch: { bytes: '64KiB' } }] })
+    instance = open(mysql, both)
     instance.start()
     await running(instance)
     await mysql.query("INSERT INTO shop.t VALUES (11, 'plain')")
@@ -156,7 +161,7 @@ describe.each(versions)('on MySQL %s', (version) => {
     await xa("XA START 'd'", ...one.map((row) => `INSERT INTO shop.t VALUES ${row}`), "XA END 'd'")
     await xa("XA COMMIT 'd' ONE PHASE")
     await mysql.query("INSERT INTO shop.t VALUES (12, 'end')")
-    await until(() => memory.rows.some((r) => r.key === '12'))
+    await until(() => [memory, wide].every((m) => m.rows.some((r) => r.key === '12')))
     await session.end()
     await instance.stop()
     const small = shown(memory).filter((s) => s.length < 100)
@@ -169,7 +174,11 @@ describe.each(versions)('on MySQL %s', (version) => {
       'delete t 2 xa',
       'insert t 12 end',
     ])
-    expect(memory.rows.filter((r) => Number(r.key) >= 100)).toHaveLength(70)
+    for (const { rows } of [memory, wide])
+      expect(rows.filter((r) => Number(r.key) >= 100).map((r) => Number(r.key))).toEqual([
+        ...Array.from({ length: 40 }, (_, i) => 100 + i),
+        ...Array.from({ length: 30 }, (_, i) => 200 + i),
+      ])
     const [first, second] = memory.rows.filter((r) => ['1', '11'].includes(r.key))
     expect([first!.key, second!.key, first!.version < second!.version]).toEqual(['11', '1', true])
     inOrder(memory)

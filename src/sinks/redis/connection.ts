@@ -20,6 +20,8 @@ const PASSING = new Set(
 /** First words of replies that an operator must see to. */
 const UNSUITABLE = new Set(['NOAUTH', 'WRONGPASS', 'NOPERM', 'NOPROTO', 'CROSSSLOT', 'DENIED'])
 
+const MISSING = /unknown (redis )?command|executing the script can't/i
+
 /** What an error of ioredis means: its code says who acts next. */
 export function failureOf(error: unknown, what: string): SluiceError {
   if (error instanceof SluiceError) return error
@@ -28,7 +30,7 @@ export function failureOf(error: unknown, what: string): SluiceError {
   const code =
     name !== 'ReplyError' || PASSING.has(word)
       ? 'SINK_UNAVAILABLE'
-      : UNSUITABLE.has(word) || /unknown command/i.test(message)
+      : UNSUITABLE.has(word) || MISSING.test(message)
         ? 'SINK_UNSUITABLE'
         : 'SINK_DATA'
   return new SluiceError(code, `Redis, ${what}: ${message}`, { cause: error })

@@ -33,7 +33,9 @@ end
 local function fails(r)
   if type(r) ~= 'table' or not r.err then return false end
   local code = string.match(r.err, '^%-?(%u+)')
-  if code == 'WRONGTYPE' or code == 'ERR' then tell('refused', r.err) else fatal = r end
+  -- ERR with the word script: a right or a command is missing, which is no fault of the row
+  if code == 'WRONGTYPE' or (code == 'ERR' and not string.find(r.err, 'script', 1, true)) then tell('refused', r.err)
+  else fatal = r end
   return true
 end
 local function newer(s, mark)

@@ -193,6 +193,9 @@ describe('TLS and accounts', () => {
     await expect(open({ tls: {} })).rejects.toMatchObject({ code: 'SINK_UNAVAILABLE' })
     await using loose = await open({ tls: { mode: 'required' } })
     expect(loose.resume).toBeDefined()
+    const silent = { kind: 'pubsub', key: 'no', match: `${database}.${t}` }
+    await using mute = await open({ keyPrefix: '', rules: [silent], cursor: false })
+    await expect(mute.write(batch, never)).rejects.toMatchObject({ code: 'SINK_UNSUITABLE' })
     await using elsewhere = await open({ keyPrefix: 'other:', cursor: false })
     await expect(elsewhere.write(batch, never)).rejects.toMatchObject({ code: 'SINK_UNSUITABLE' })
   })
