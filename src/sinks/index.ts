@@ -1,7 +1,9 @@
 /**
  * The sinks there are: one line each.
  */
+import { file } from './file.ts'
+import { http } from './http.ts'
 import { redis } from './redis.ts'
 import type { SinkType } from './sink.ts'
 
-export const sinkTypes: readonly SinkType[] = [redis]
+export const sinkTypes: readonly SinkType[] = [file, http, redis]
