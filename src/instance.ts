@@ -15,7 +15,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { parseTimeZone } from './binlog/time.ts'
 import { Catalog } from './catalog/catalog.ts'
 import { formatPosition } from './change.ts'
-import type { Position, Source } from './change.ts'
+import type { Position, Source, Transaction } from './change.ts'
 import type { InstanceConfig } from './config/config.ts'
 import { begin, gtidsAt, readKnown, recognise } from './epoch.ts'
 import type { Known, Start } from './epoch.ts'
@@ -25,6 +25,10 @@ import type { Logger } from './logger.ts'
 import { Lookup } from './lookup.ts'
 import { Connection } from './mysql/connection.ts'
 import type { ConnectOptions } from './mysql/connection.ts'
+import { sinkTypes } from './sinks/index.ts'
+import type { SinkStatus } from './sinks/runner/runner.ts'
+import { Sinks } from './sinks/runner/sinks.ts'
+import type { SinkType } from './sinks/sink.ts'
 import { SlabPool } from './slab.ts'
 import { mysqlSource, sourceFacts } from './sources/mysql.ts'
 import type { SourceFacts } from './sources/mysql.ts'
@@ -43,12 +47,14 @@ export type InstanceStatus = InstanceState & {
   readonly position: Position | undefined // where reading goes on
   readonly transactions: number // appended since the start of this instance, parts counted
   readonly store: StoreStatus | undefined
+  readonly sinks: readonly SinkStatus[] // none before the source was reached for the first time
 }
 export interface InstanceOptions {
   readonly name: string
   readonly config: InstanceConfig
   readonly dataDir: string
   readonly log: Logger
+  readonly sinkTypes?: readonly SinkType[] // default: all there are
 }
 
 const DOUBT_MS = 15_000
@@ -63,6 +69,8 @@ export class Instance {
   readonly #lookup: Lookup
   #known: Known | undefined
   #store: Store | undefined
+  readonly #sinkTypes: readonly SinkType[]
+  #sinks: Sinks | undefined
   #catchUp: Source['read'] | undefined
   #status: InstanceState = { state: 'stopped' }
   #since = Date.now()
@@ -76,6 +84,7 @@ export class Instance {
     this.config = options.config
     this.#log = options.log
     this.#state = state
+    this.#sinkTypes = options.sinkTypes ?? sinkTypes
     this.#lookup = new Lookup(connectOptions(options.config.source))
     this.#known = readKnown(state)
     // A source that was known before need not be there for its clients to be served.
@@ -107,11 +116,13 @@ export class Instance {
       position: this.#store?.resume,
       transactions: this.#transactions,
       store: this.#store?.status(),
+      sinks: this.#sinks?.status() ?? [],
     }
   }
 
   /** Begins to read. What goes wrong shows in `status` and the log. */
   start(): void {
+    if (this.#store) this.#startSinks(this.#store)
     this.#done ??= this.#run(this.#stop.signal).catch((error: unknown) => {
       this.#enter({ state: 'failed', error: asError(error) })
     })
@@ -120,6 +131,7 @@ export class Instance {
   async stop(): Promise<void> {
     this.#stop.abort()
     await this.#done
+    await this.#sinks?.stop()
     await this.#store?.close()
     this.#lookup.close()
     this.#state.close()
@@ -203,7 +215,21 @@ export class Instance {
     const start = await this.#startPoint(facts)
     this.#stop.signal.throwIfAborted() // the state file may be closed by now
     this.#known = begin(this.#state, start, facts, this.#log)
-    return (this.#store = this.#openStore(this.#known.origin))
+    this.#store = this.#openStore(this.#known.origin)
+    this.#startSinks(this.#store)
+    return this.#store
+  }
+  #startSinks(store: Store): void {
+    this.#sinks = new Sinks(this.config.sinks, this.#sinkTypes, {
+      instance: this.name,
+      log: this.#log,
+      state: this.#state,
+      store,
+      query: (sql, params) => this.#lookup.query(sql, params),
+      known: () => this.#known!,
+      read: (from, signal) => this.#readOwn(from, signal),
+    })
+    this.#sinks.start()
   }
   /** The `start` key; with GTIDs on, a place in the log gets the GTIDs before it, so that a fail-over can be followed. */
   async #startPoint({ executed }: SourceFacts): Promise<Start> {
@@ -219,14 +245,15 @@ export class Instance {
     return new Store({
       windowBytes: this.config.windowBytes,
       catchUpReaders: this.config.catchUpReaders,
-      catchUp: (from, signal) => {
-        if (this.#catchUp) return this.#catchUp(from, signal)
-        throw new SluiceError('CONNECT_FAILED', `${this.name}: the source was not reached yet`)
-      },
+      catchUp: (from, signal) => this.#readOwn(from, signal),
       state: this.#state,
       origin,
       log: this.#log,
     })
+  }
+  #readOwn(from: Position, signal: AbortSignal): AsyncIterable<Transaction> {
+    if (this.#catchUp) return this.#catchUp(from, signal)
+    throw new SluiceError('CONNECT_FAILED', `${this.name}: the source was not reached yet`)
   }
   /** The same after a restart: MySQL then ends the dump that a dead connection of ours still holds. */
   #replicaUuid(): string {

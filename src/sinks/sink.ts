@@ -78,10 +78,13 @@ export interface SinkContext {
   /**
    * Asks the source: rows as objects, integers beyond 2^53 as strings, dates as text. Throws SluiceError.
    */
-  readonly query: <T>(sql: string, params?: readonly unknown[]) => Promise<T[]>
+  readonly query: <T>(
+    sql: string,
+    params?: readonly (string | number | bigint | null)[],
+  ) => Promise<T[]>
 }
 
-export interface SinkType<Name extends string = string, Schema extends z.ZodType = z.ZodType> {
+export interface SinkType<Name extends string = string, Schema extends z.ZodObject = z.ZodObject> {
   readonly type: Name
   /** One sentence for the manual and for help. */
   readonly summary: string
@@ -93,7 +96,7 @@ export interface SinkType<Name extends string = string, Schema extends z.ZodType
   problems?(options: z.output<Schema>): readonly string[]
 }
 
-export const defineSink = <const Name extends string, Schema extends z.ZodType>(
+export const defineSink = <const Name extends string, Schema extends z.ZodObject>(
   sink: SinkType<Name, Schema>,
 ): SinkType<Name, Schema> => sink
 
