@@ -109,7 +109,8 @@ export class ElasticSink implements Sink {
     const documents = new DocumentBatch(this.#bulk)
     const parts: Documents = new Map()
     const failures: RowFailure[] = []
-    const cursor = this.#cursor.write(this.#bulk, batch.start)
+    const cursor = this.#cursor.write(this.#bulk, batch)
+    const highest = this.#cursor.highest(batch.highest)
     for (const row of batch.rows(false)) {
       const writer = this.#writers.get(row.table)!
       try {
@@ -121,8 +122,8 @@ export class ElasticSink implements Sink {
       }
     }
     const refused = await this.#bulk.send(this.#client, this.#limits, signal)
-    failures.push(...(await this.#judge(refused, batch.highest, signal)))
-    if (parts.size > 0) failures.push(...(await this.#parts.write(parts, batch.highest, signal)))
+    failures.push(...(await this.#judge(refused, highest, signal)))
+    if (parts.size > 0) failures.push(...(await this.#parts.write(parts, highest, signal)))
     this.#cursor.written(cursor)
     await this.#purgeSometimes(signal)
     return failures

@@ -7,6 +7,8 @@ import { comparePositions, formatPosition, type Position } from '../../change.ts
 import { SluiceError } from '../../errors.ts'
 import { positionFromJson, positionToJson } from '../../store/state.ts'
 import { writeJsonString } from '../shape/json.ts'
+import type { SinkBatch } from '../shape/batch.ts'
+import { NO_VERSION } from '../shape/version.ts'
 import type { SinkContext } from '../sink.ts'
 import type { Bulk, Refused } from './bulk.ts'
 import { reasonOf, type Client } from './client.ts'
@@ -21,11 +23,14 @@ interface Stored {
   readonly epoch: number
   readonly fence: number
   readonly position: string // JSON, as in the local state
+  /** Versions of everything that was ever written are at most this. */
+  readonly highest: string
 }
 
 export class CursorDocument {
   /** Where to go on, when that is further than the local position. */
   readonly resume: Position | undefined
+  #highest: string
   readonly #index: string
   readonly #context: SinkContext
   readonly #fence: number
@@ -38,6 +43,11 @@ export class CursorDocument {
     this.#fence = Math.max(context.fence, (stored?.fence ?? 0) + 1)
     this.resume = stored && further(stored, context, `${index}/${this.#id}`)
     this.#last = positionToJson(this.resume ?? context.position)
+    this.#highest = stored?.highest ?? NO_VERSION
+  }
+  /** The higher of the two: where the local state was lost, only the target knows what was written already. */
+  highest(batch: string): string {
+    return batch > this.#highest ? batch : this.#highest
   }
 
   /** Reads it and claims it. Throws SINK_UNAVAILABLE when somebody else claims it at the same moment. */
@@ -77,14 +87,16 @@ export class CursorDocument {
   }
   #source(position: string): string {
     const { instance, sink, server, epoch } = this.#context
-    const source: Stored = { instance, sink, server, epoch, fence: this.#fence, position }
+    const highest = this.#highest
+    const source: Stored = { instance, sink, server, epoch, fence: this.#fence, position, highest }
     return JSON.stringify(source)
   }
 
-  /** Adds the action that stores a position, unless it is there; returns what `written` wants. */
-  write(bulk: Bulk, position: Position): string {
-    const text = positionToJson(position)
-    if (text === this.#last) return text
+  /** Adds the action that stores where a batch begins, unless that is there; returns what `written` wants. */
+  write(bulk: Bulk, { start, highest }: SinkBatch): string {
+    const text = positionToJson(start)
+    if (text === this.#last && highest <= this.#highest) return text
+    this.#highest = this.highest(highest)
     bulk.begin(CURSOR, { index: this.#index, id: this.#id, routing: undefined })
     const { out } = bulk
     out.utf8(`{"index":{"_index":${JSON.stringify(this.#index)},"_id":`)
