@@ -11,7 +11,7 @@
  *
  * A part that was deleted keeps its version under `gone` until that is older than any replay.
  */
-import { ABSENT, AFTER, BEFORE, type ImageSide } from '../../change.ts'
+import { AFTER, BEFORE, type ImageSide } from '../../change.ts'
 import { SluiceError } from '../../errors.ts'
 import { Out } from '../../out.ts'
 import { JsonObjectWriter, writeJsonString } from '../shape/json.ts'
@@ -25,7 +25,6 @@ import { META } from './index/mapping.ts'
 
 /** The root's part; the others are named by their field. */
 export const ROOT = ''
-const JSON_TYPE = 245
 const ROUNDS_MAX = 50
 const READ_AT_ONCE = 200
 
@@ -71,18 +70,16 @@ const scratch = new Out(4096)
 export class PartWriter {
   readonly #options: PartOptions
   readonly #source: JsonObjectWriter
-  readonly #json: readonly TargetColumn[]
   constructor(table: TargetTable, options: PartOptions) {
     checkColumns(table)
     this.#options = options
     this.#source = new JsonObjectWriter(table)
-    this.#json = table.columns.filter((c) => c.column?.type === JSON_TYPE && !c.derived)
   }
   write(row: SinkRow, to: Documents): void {
     if (row.op === 'delete') return this.#add(row, BEFORE, 'delete', to)
     const whole = row.op === 'insert' || row.whole(AFTER)
     const moved = moves(row, this.#options.columns)
-    if (!whole) this.#checkPieces(row, moved)
+    if (!whole && moved) throw pieces(row)
     this.#add(row, AFTER, whole ? 'set' : 'merge', to)
     if (moved) this.#add(row, BEFORE, 'delete', to)
   }
@@ -97,24 +94,12 @@ export class PartWriter {
     const change = { part, key: key(row, side), version: row.version, kind, fields, row: row.index }
     addChange(to, index, checkId(row, document(row, side)), change)
   }
-  #checkPieces(row: SinkRow, moved: boolean): void {
-    const where = `${row.table.database}.${row.table.name} at ${row.id}`
-    if (moved) {
-      throw new SluiceError(
-        'SINK_DATA',
-        `${where}: the row moves to another document; expected all of it (binlog_row_image=FULL), found columns left out`,
-      )
-    }
-    for (const column of this.#json) {
-      if (row.state(BEFORE, column) !== ABSENT || row.state(AFTER, column) === ABSENT) continue
-      const value = row.value(AFTER, column)
-      if (typeof value !== 'object' || value === null || !('kind' in value)) continue
-      throw new SluiceError(
-        'SINK_DATA',
-        `${where}: column ${column.name} has only the difference of a JSON document; expected binlog_row_value_options without PARTIAL_JSON, or binlog_row_image=FULL`,
-      )
-    }
-  }
+}
+function pieces(row: SinkRow): SluiceError {
+  return new SluiceError(
+    'SINK_DATA',
+    `${row.table.database}.${row.table.name} at ${row.id}: the row moves to another document; expected all of it (binlog_row_image=FULL), found columns left out`,
+  )
 }
 
 // ── a document ───────────────────────────────────────────────────────────────

@@ -3,10 +3,11 @@
  * dates goes from the row image to the output as it is.
  *
  *   integers, YEAR, BIT, FLOAT, DOUBLE → number (every digit of a BIGINT is written) · DECIMAL → string (or number, by
- *   option) · JSON → the document · ENUM → its label · SET → a list of labels · dates and times → string as MySQL prints
+ *   option) · JSON → the document as MySQL prints it · ENUM → its label · SET → a list of labels · dates and times → string as MySQL prints
  *   it · characters → string · BINARY, VARBINARY, BLOB, GEOMETRY, VECTOR → base64 · NULL → null
  */
 import { NULL, PRESENT, ABSENT, type Column, type ImageSide, type Value } from '../../change.ts'
+import { SluiceError } from '../../errors.ts'
 import type { Out } from '../../out.ts'
 import type { SinkRow, TargetColumn, TargetTable } from './row.ts'
 
@@ -92,9 +93,10 @@ export function writeJsonString(text: string, out: Out): void {
 }
 
 /** MySQL type codes, include/field_types.h. */
-const NUMBERS = new Set([1, 2, 3, 4, 5, 8, 9, 13, 16])
+const NUMBERS = new Set([1, 2, 3, 4, 5, 8, 9, 16])
 const DECIMALS = new Set([0, 246])
 const JSON_TYPE = 245
+const YEAR = 13
 const ENUM = 247
 const SET = 248
 const BLOBS = new Set([249, 250, 251, 252])
@@ -120,7 +122,9 @@ function valueWriter(target: TargetColumn, options: JsonOptions): JsonWriter {
   const { column, derived } = target
   if (column === undefined || derived !== undefined) return quoted(target)
   const { type } = column
-  if (NUMBERS.has(type) || type === JSON_TYPE) return raw(target)
+  if (type === JSON_TYPE) return document(target)
+  if (type === YEAR) return year(target)
+  if (NUMBERS.has(type)) return raw(target)
   if (DECIMALS.has(type)) return options.decimal === 'number' ? raw(target) : quoted(target)
   if (type === ENUM || type === SET || isBinary(column)) return byValue(target, options)
   return quoted(target)
@@ -129,6 +133,22 @@ const raw =
   (target: TargetColumn): JsonWriter =>
   (row, side, out) =>
     row.text(side, target, out)
+/** As MySQL prints it: Canal's text has dates and binary values in a form of its own. */
+const document =
+  (target: TargetColumn): JsonWriter =>
+  (row, side, out) => {
+    const value = row.value(side, target)
+    if (typeof value === 'string') return out.utf8(value)
+    throw new SluiceError(
+      'SINK_DATA',
+      `${row.table.database}.${row.table.name} at ${row.id}: column ${target.name} has only the difference of a JSON document; expected binlog_row_value_options without PARTIAL_JSON, or binlog_row_image=FULL`,
+    )
+  }
+/** The year 0 has the text "0000", which is no number in JSON. */
+const year =
+  (target: TargetColumn): JsonWriter =>
+  (row, side, out) =>
+    out.int(row.value(side, target) as number)
 const quoted =
   (target: TargetColumn): JsonWriter =>
   (row, side, out) => {
