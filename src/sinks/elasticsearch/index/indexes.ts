@@ -103,7 +103,7 @@ export class Indexes {
   }
   /** The type that the server does not know, where there is something else to say. */
   #learn(answer: string): string | undefined {
-    const type = /No handler for type \[(\w+)\]/.exec(answer)?.[1]
+    const type = /(?:handler for|mapper) type \[(\w+)\]/.exec(answer)?.[1]
     if (type === undefined || this.#unknownTypes.includes(type)) return undefined
     if (type !== 'unsigned_long') return undefined
     this.#log.warn({ type }, 'the server does not know this type of field: keyword instead')
