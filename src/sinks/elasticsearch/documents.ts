@@ -15,6 +15,7 @@ import {
   BEFORE,
   fileNumber,
   type ImageSide,
+  type RowsChange,
   type Transaction,
 } from '../../change.ts'
 import { SluiceError } from '../../errors.ts'
@@ -148,6 +149,7 @@ export class DocumentWriter {
   readonly #indexHead: Buffer
   readonly #deleteHead: Buffer
   readonly #source: JsonObjectWriter
+  #whole: RowsChange | undefined
   constructor(table: TargetTable, options: DocumentOptions) {
     checkColumns(table)
     const { index, pipeline, tombstones } = options
@@ -163,11 +165,13 @@ export class DocumentWriter {
   /** The actions of one row, into a batch that knows which document has one already. */
   write(row: SinkRow, batch: DocumentBatch): void {
     if (row.op === 'delete') return this.#delete(row, BEFORE, batch)
-    if (row.op === 'update') {
+    // which columns are logged is the same for all rows of an event
+    if (row.change !== this.#whole) {
       if (!row.whole(AFTER)) throw partial(row)
-      this.#put(row, batch)
-      if (moves(row, this.#options.address.columns)) this.#delete(row, BEFORE, batch)
-    } else this.#put(row, batch)
+      this.#whole = row.change
+    }
+    this.#put(row, batch)
+    if (moves(row, this.#options.address.columns)) this.#delete(row, BEFORE, batch)
   }
   #delete(row: SinkRow, side: ImageSide, batch: DocumentBatch): void {
     this.#begin(row, side, this.#deleteHead, batch)
