@@ -17,7 +17,7 @@ import { Catalog } from './catalog/catalog.ts'
 import { formatPosition } from './change.ts'
 import type { Position, Source, Transaction } from './change.ts'
 import type { InstanceConfig } from './config/config.ts'
-import { begin, gtidsAt, readKnown, recognise } from './epoch.ts'
+import { begin, continueFrom, gtidsAt, readKnown, recognise } from './epoch.ts'
 import type { Known, Start } from './epoch.ts'
 import { SluiceError } from './errors.ts'
 import { compileColumns, compileFilter } from './filter.ts'
@@ -69,8 +69,10 @@ export class Instance {
   readonly #lookup: Lookup
   #known: Known | undefined
   #store: Store | undefined
-  readonly #sinkTypes: readonly SinkType[]
+  readonly #sinkOptions: { readonly dataDir: string; readonly types: readonly SinkType[] }
   #sinks: Sinks | undefined
+  #connection = new AbortController() // ends one read of the source
+  #reopen = false // the state file was changed beneath the store
   #catchUp: Source['read'] | undefined
   #status: InstanceState = { state: 'stopped' }
   #since = Date.now()
@@ -84,7 +86,7 @@ export class Instance {
     this.config = options.config
     this.#log = options.log
     this.#state = state
-    this.#sinkTypes = options.sinkTypes ?? sinkTypes
+    this.#sinkOptions = { dataDir: options.dataDir, types: options.sinkTypes ?? sinkTypes }
     this.#lookup = new Lookup(connectOptions(options.config.source))
     this.#known = readKnown(state)
     // A source that was known before need not be there for its clients to be served.
@@ -140,8 +142,11 @@ export class Instance {
 
   async #run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
+      this.#connection = new AbortController()
       try {
-        await unlessAborted(this.#read(signal), signal)
+        const either = AbortSignal.any([signal, this.#connection.signal])
+        await unlessAborted(this.#read(either), either)
+        if (this.#reopen && !signal.aborted) await this.#openAgain()
       } catch (error) {
         if (signal.aborted) return
         const lasted = this.#status.state === 'running' ? Date.now() - this.#since : 0
@@ -220,16 +225,36 @@ export class Instance {
     return this.#store
   }
   #startSinks(store: Store): void {
-    this.#sinks = new Sinks(this.config.sinks, this.#sinkTypes, {
+    if (Object.keys(this.config.sinks).length === 0) return
+    this.#sinks = Sinks.open(this.config.sinks, this.#sinkOptions, {
       instance: this.name,
       log: this.#log,
       state: this.#state,
       store,
       query: (sql, params) => this.#lookup.query(sql, params),
       known: () => this.#known!,
+      adopt: (seen) => this.#adopt(seen),
+      latest: async () => (await factsOf(connectOptions(this.config.source))).latest,
       read: (from, signal) => this.#readOwn(from, signal),
     })
     this.#sinks.start()
+  }
+  /** A sink's target knows a later epoch than the state file, which was lost: every place we know is of that epoch. */
+  #adopt(seen: Pick<Known, 'epoch' | 'server'>): boolean {
+    if (!continueFrom(this.#state, this.#known!, seen, this.#log)) return false
+    this.#reopen = true
+    this.#connection.abort()
+    return true
+  }
+  /** Begins anew with what the state file says. */
+  async #openAgain(): Promise<void> {
+    this.#reopen = false
+    this.#catchUp = undefined // it reads in the old epoch
+    await this.#sinks?.stop()
+    await this.#store?.close()
+    this.#known = readKnown(this.#state)
+    this.#store = this.#openStore(this.#known!.origin)
+    this.#startSinks(this.#store)
   }
   /** The `start` key; with GTIDs on, a place in the log gets the GTIDs before it, so that a fail-over can be followed. */
   async #startPoint({ executed }: SourceFacts): Promise<Start> {

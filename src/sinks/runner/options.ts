@@ -4,7 +4,18 @@
  * type by name: the schema is made of the list it is given.
  */
 import * as z from 'zod'
-import { bytes, duration, flag, integer, oneOf, patterns, section } from '../../config/leaves.ts'
+import {
+  bytes,
+  duration,
+  flag,
+  integer,
+  oneOf,
+  patterns,
+  secret,
+  section,
+  template,
+  text,
+} from '../../config/leaves.ts'
 import type { SinkType } from '../sink.ts'
 
 const common = {
@@ -62,8 +73,53 @@ const common = {
     .describe('A change of rows that is not in the log as rows (TRUNCATE, …): stop | ignore'),
 }
 
+const columnNames = (what: string) => z.array(text('a column name'), { error: `a list of ${what}` })
+const named = (what: string) =>
+  z.record(z.string(), text(`${what} as text`), { error: `a mapping of names to ${what}` })
+
+const mask = z.union(
+  [
+    z.enum(['hash', 'redact']),
+    section({ hash: section({ secret: secret('a secret').min(1) }) }),
+    section({ truncate: integer('a number of characters', 0, 1_000_000) }),
+  ],
+  { error: 'hash, redact, {truncate: 4} or {hash: {secret: …}}' },
+)
+const rule = section({
+  match: patterns('regular expressions over database.table').describe(
+    "Tables this rule is for, Canal's syntax; the first rule that matches counts",
+  ),
+  columns: section({
+    include: columnNames('columns')
+      .optional()
+      .describe('Only these columns of the source; none: all'),
+    exclude: columnNames('columns').default([]).describe('Not these'),
+  })
+    .prefault({})
+    .describe('Which columns the target gets'),
+  rename: named('names in the target').default({}).describe('Column → its name in the target'),
+  constants: named('values').default({}).describe('Further columns: name → its value, as text'),
+  computed: z
+    .record(z.string(), template('a template'), { error: 'a mapping of names to templates' })
+    .default({})
+    .describe('Further columns: name → template over the columns of the source'),
+  mask: z
+    .record(z.string(), mask, { error: 'a mapping of columns to masks' })
+    .default({})
+    .describe('Column → hash | redact | {truncate: n} | {hash: {secret: …}}'),
+  key: columnNames('columns of the target')
+    .optional()
+    .describe('Columns of the target that tell rows apart; none: the primary key'),
+})
+const tables = {
+  tables: z
+    .array(rule, { error: 'a list of rules' })
+    .default([])
+    .describe('What becomes of the columns of which tables, first rule first'),
+}
+
 /** What every sink has. */
-export const commonSchema = section(common)
+export const commonSchema = section({ ...common, ...tables })
 export type CommonOptions = Readonly<z.output<typeof commonSchema>>
 /** One entry of `sinks:`: the common options, and the type's own beside them. */
 export type SinkConfig = CommonOptions & { readonly type: string } & Readonly<
@@ -75,6 +131,7 @@ export function entrySchema(sink: SinkType): z.ZodObject {
   return section({
     type: z.literal(sink.type).describe(sink.summary),
     ...common,
+    ...tables,
     ...sink.options.shape,
   })
 }
