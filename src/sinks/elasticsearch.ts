@@ -10,7 +10,7 @@ import { SluiceError } from '../errors.ts'
 import { VERSION_LENGTH } from './shape/version.ts'
 import { Bulk, type BulkLimits, type Refused, type Where } from './elasticsearch/bulk.ts'
 import { Client, exactNumber, parseExact } from './elasticsearch/client.ts'
-import { CURSOR, CursorDocument } from './elasticsearch/cursor.ts'
+import { CursorDocument } from './elasticsearch/cursor.ts'
 import {
   bindAddress,
   DocumentBatch,
@@ -71,6 +71,7 @@ export class ElasticSink implements Sink {
   readonly wholeTransactions = true
   readonly clears = true
   readonly resume: Position | undefined
+  readonly seen: Sink['seen']
   readonly #own: ElasticOptions
   readonly #client: Client
   readonly #mapping: MappingOptions
@@ -92,6 +93,7 @@ export class ElasticSink implements Sink {
     this.#client = client
     this.#cursor = cursor
     this.resume = cursor.resume
+    this.seen = cursor.seen
     this.#mapping = { decimal: own.decimal, json: own.json, text: own.text, opensearch }
     const { bulkBytes, bulkActions, bulkRequests, refresh } = own
     this.#limits = { bytes: bulkBytes, actions: bulkActions, requests: bulkRequests, refresh }
@@ -109,8 +111,6 @@ export class ElasticSink implements Sink {
     const documents = new DocumentBatch(this.#bulk)
     const parts: Documents = new Map()
     const failures: RowFailure[] = []
-    const cursor = this.#cursor.write(this.#bulk, batch)
-    const highest = this.#cursor.highest(batch.highest)
     for (const row of batch.rows(false)) {
       const writer = this.#writers.get(row.table)!
       try {
@@ -122,9 +122,8 @@ export class ElasticSink implements Sink {
       }
     }
     const refused = await this.#bulk.send(this.#client, this.#limits, signal)
-    failures.push(...(await this.#judge(refused, highest, signal)))
-    if (parts.size > 0) failures.push(...(await this.#parts.write(parts, highest, signal)))
-    this.#cursor.written(cursor)
+    failures.push(...(await this.#judge(refused, batch.highest, signal)))
+    if (parts.size > 0) failures.push(...(await this.#parts.write(parts, batch.highest, signal)))
     await this.#purgeSometimes(signal)
     return failures
   }
@@ -160,8 +159,15 @@ export class ElasticSink implements Sink {
     }
   }
 
+  reached(position: Position): Promise<void> {
+    return this.#cursor.reached(position)
+  }
   async close(): Promise<void> {
-    await this.#client.close()
+    try {
+      await this.#cursor.flush()
+    } finally {
+      await this.#client.close()
+    }
   }
 
   // ── tables ─────────────────────────────────────────────────────────────────
@@ -294,8 +300,7 @@ export class ElasticSink implements Sink {
     const failures: RowFailure[] = []
     const limit = packText(highest)
     for (const one of refused) {
-      if (one.tag === CURSOR) this.#cursor.refused(one)
-      else if (one.status === 409) await this.#checkConflict(one, limit, signal)
+      if (one.status === 409) await this.#checkConflict(one, limit, signal)
       else {
         const code = one.passes ? 'SINK_UNAVAILABLE' : 'SINK_DATA'
         const error = new SluiceError(code, `document ${one.id}: ${one.reason}`)

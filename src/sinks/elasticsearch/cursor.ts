@@ -1,53 +1,51 @@
 /**
  * The position kept in the target: one document per sink in an index of its own, so that Sluice goes on there when its
- * local state is lost. It is written with the rows that come after the position, hence never ahead of what is there. Its
- * version is a fencing number: who opens the sink last has the highest, and the one before is told to stop.
+ * local state is lost. Written when everything before it is in the target. Its version is a fencing number: who opens the
+ * sink last has the highest, and the one before is told to stop.
  */
 import { comparePositions, formatPosition, type Position } from '../../change.ts'
 import { SluiceError } from '../../errors.ts'
 import { positionFromJson, positionToJson } from '../../store/state.ts'
-import { writeJsonString } from '../shape/json.ts'
-import type { SinkBatch } from '../shape/batch.ts'
-import { NO_VERSION } from '../shape/version.ts'
 import type { SinkContext } from '../sink.ts'
-import type { Bulk, Refused } from './bulk.ts'
 import { reasonOf, type Client } from './client.ts'
 
-/** The tag of its action in a bulk request. */
-export const CURSOR = -1
+const EVERY_MS = 1000
 
 interface Stored {
   readonly instance: string
   readonly sink: string
   readonly server: string
   readonly epoch: number
+  /** The version of the document. */
   readonly fence: number
+  /** SinkContext.fence of who wrote it: higher when the local state is the one of then, or a later one. */
+  readonly local: number
   readonly position: string // JSON, as in the local state
-  /** Versions of everything that was ever written are at most this. */
-  readonly highest: string
 }
 
 export class CursorDocument {
-  /** Where to go on, when that is further than the local position. */
+  /** Where to go on; undefined where the local position is as good. */
   readonly resume: Position | undefined
-  #highest: string
+  readonly seen: { readonly epoch: number; readonly server: string } | undefined
+  readonly #client: Client
   readonly #index: string
   readonly #context: SinkContext
   readonly #fence: number
   readonly #id: string
-  #last: string
-  private constructor(index: string, context: SinkContext, stored: Stored | undefined) {
+  #waiting: Position | undefined
+  #at = 0
+  private constructor(
+    client: Client,
+    index: string,
+    { context, stored }: { readonly context: SinkContext; readonly stored: Stored | undefined },
+  ) {
+    this.#client = client
     this.#index = index
     this.#context = context
     this.#id = `${context.instance}/${context.sink}`
     this.#fence = Math.max(context.fence, (stored?.fence ?? 0) + 1)
-    this.resume = stored && further(stored, context, `${index}/${this.#id}`)
-    this.#last = positionToJson(this.resume ?? context.position)
-    this.#highest = stored?.highest ?? NO_VERSION
-  }
-  /** The higher of the two: where the local state was lost, only the target knows what was written already. */
-  highest(batch: string): string {
-    return batch > this.#highest ? batch : this.#highest
+    this.seen = stored && { epoch: stored.epoch, server: stored.server }
+    this.resume = stored && better(stored, context, `${index}/${this.#id}`)
   }
 
   /** Reads it and claims it. Throws SINK_UNAVAILABLE when somebody else claims it at the same moment. */
@@ -72,81 +70,67 @@ export class CursorDocument {
     const document = `${path}/_doc/${encodeURIComponent(`${context.instance}/${context.sink}`)}`
     const { status, text } = await client.request('GET', document, { signal, accept: [404] })
     const stored = status === 404 ? undefined : (JSON.parse(text) as { _source: Stored })._source
-    const cursor = new CursorDocument(index, context, stored)
-    const claim = await client.request('PUT', document, {
-      body: cursor.#source(cursor.#last),
-      query: { version: String(cursor.#fence), version_type: 'external' },
-      signal,
-      accept: [409],
-    })
-    if (claim.status !== 409) return cursor
+    const cursor = new CursorDocument(client, index, { context, stored })
+    const claimed = await cursor.#put('external', cursor.resume ?? context.position, signal)
+    if (claimed) return cursor
     throw new SluiceError(
       'SINK_UNAVAILABLE',
       `the position in ${index}/${cursor.#id} was claimed by somebody else at the same moment`,
     )
   }
-  #source(position: string): string {
-    const { instance, sink, server, epoch } = this.#context
-    const highest = this.#highest
-    const source: Stored = { instance, sink, server, epoch, fence: this.#fence, position, highest }
-    return JSON.stringify(source)
-  }
 
-  /** Adds the action that stores where a batch begins, unless that is there; returns what `written` wants. */
-  write(bulk: Bulk, { start, highest }: SinkBatch): string {
-    const text = positionToJson(start)
-    if (text === this.#last && highest <= this.#highest) return text
-    this.#highest = this.highest(highest)
-    bulk.begin(CURSOR, { index: this.#index, id: this.#id, routing: undefined })
-    const { out } = bulk
-    out.utf8(`{"index":{"_index":${JSON.stringify(this.#index)},"_id":`)
-    writeJsonString(this.#id, out)
-    out.ascii(`,"version":${this.#fence},"version_type":"external_gte"}}\n`)
-    out.utf8(this.#source(text))
-    out.ascii('\n')
-    bulk.end()
-    return text
+  /** Stores a position, at most once a second. Throws STATE_FENCED when somebody else has opened the sink. */
+  async reached(position: Position): Promise<void> {
+    this.#waiting = position
+    if (Date.now() - this.#at >= EVERY_MS) await this.flush()
   }
-  written(text: string): void {
-    this.#last = text
-  }
-  /** Throws what it means that the position was refused. */
-  refused({ status, reason }: Refused): never {
-    if (status === 409) {
-      throw new SluiceError(
-        'STATE_FENCED',
-        `${this.#index}/${this.#id}: another Sluice has opened this sink after us; expected our fencing number ${this.#fence} to be the highest`,
-      )
-    }
+  /** Stores what waits. */
+  async flush(): Promise<void> {
+    const position = this.#waiting
+    if (position === undefined) return
+    this.#waiting = undefined
+    this.#at = Date.now()
+    if (await this.#put('external_gte', position)) return
     throw new SluiceError(
-      'SINK_UNAVAILABLE',
-      `the position in ${this.#index}/${this.#id}: ${reason}`,
+      'STATE_FENCED',
+      `${this.#index}/${this.#id}: another Sluice has opened this sink after us; expected our fencing number ${this.#fence} to be the highest`,
     )
+  }
+  /** False when a higher version is there. */
+  async #put(type: string, position: Position, signal?: AbortSignal): Promise<boolean> {
+    const { instance, sink, server, epoch, fence: local } = this.#context
+    const where = { instance, sink, server, epoch: Math.max(epoch, position.epoch) }
+    const source: Stored = {
+      ...where,
+      fence: this.#fence,
+      local,
+      position: positionToJson(position),
+    }
+    const { status } = await this.#client.request(
+      'PUT',
+      `/${encodeURIComponent(this.#index)}/_doc/${encodeURIComponent(this.#id)}`,
+      {
+        body: JSON.stringify(source),
+        query: { version: String(this.#fence), version_type: type },
+        signal,
+        accept: [409],
+      },
+    )
+    return status !== 409
   }
 }
 
-/** The stored position where it is further than ours. */
-function further(
-  { server, epoch, position: text }: Stored,
+/** The stored position, unless the local state is intact and as far. */
+function better(
+  { epoch, local, position: text }: Stored,
   context: SinkContext,
   where: string,
 ): Position | undefined {
   const position = positionFromJson(text, where)
+  // the source's history has moved on since, and the local state knows how
   if (epoch < context.epoch) return undefined
-  if (epoch === context.epoch && server !== context.server) {
-    throw new SluiceError(
-      'SINK_UNSUITABLE',
-      `${where}: expected a position of server ${context.server} in epoch ${epoch}, found one of server ${server}; its versions would not compare with ours: begin other indexes, or give back the local state`,
-    )
-  }
-  if (
-    position.epoch === context.position.epoch &&
-    comparePositions(position, context.position) <= 0
-  )
-    return undefined
-  context.log.info(
-    { position: formatPosition(position), epoch: position.epoch },
-    `going on from ${where}`,
-  )
+  const intact = context.fence > local && position.epoch === context.position.epoch
+  if (intact && comparePositions(position, context.position) <= 0) return undefined
+  context.log.info({ position: formatPosition(position), epoch }, `going on from ${where}`)
   return position
 }
