@@ -31,7 +31,7 @@ import {
   options,
   problems,
   type ElasticOptions,
-  type TableOptions,
+  type DocumentEntry,
 } from './elasticsearch/options.ts'
 import { addChange, PartStore, PartWriter, ROOT, type Documents } from './elasticsearch/parts.ts'
 import {
@@ -61,7 +61,7 @@ type Writer = DocumentWriter | PartWriter
 /** What a table's rows become, by its names alone. */
 interface Place {
   readonly index: string
-  readonly entry: TableOptions | undefined
+  readonly entry: DocumentEntry | undefined
   readonly part: string | undefined // undefined: documents of their own
 }
 
@@ -81,7 +81,7 @@ export class ElasticSink implements Sink {
   readonly #bulk = new Bulk()
   readonly #parts: PartStore
   readonly #writers = new WeakMap<TargetTable, Writer>()
-  readonly #placeOf = new Map<string, TableOptions>()
+  readonly #placeOf = new Map<string, DocumentEntry>()
   #purgeAt = Date.now() + PURGE_EVERY_MS
 
   constructor(
@@ -101,7 +101,7 @@ export class ElasticSink implements Sink {
     this.#indexes = new Indexes(client, own, context.log, (from, to, signal) =>
       copyDocuments(this.#sweep(signal), from, to),
     )
-    for (const entry of own.tables)
+    for (const entry of own.documents)
       for (const name of namesOf(entry)) this.#placeOf.set(name, entry)
   }
 
@@ -217,11 +217,11 @@ export class ElasticSink implements Sink {
   #documentWriter(table: TargetTable, { entry }: Place, index: string): DocumentWriter {
     const { id, routing, pipeline, deletes } = this.#own
     const join = entry?.join
-    const childId = join?.of === undefined ? id : `${join.name}:{key}`
+    const childId = join?.of === undefined ? id : new Template(`${join.name}:{key}`)
     const address = bindAddress(
       table,
-      new Template(entry?.id ?? childId),
-      optional(entry?.routing ?? routing ?? join?.parent),
+      entry?.id ?? childId,
+      entry?.routing ?? routing ?? join?.parent,
     )
     return new DocumentWriter(table, {
       index,
@@ -231,7 +231,7 @@ export class ElasticSink implements Sink {
       join: join && {
         field: join.field,
         name: join.name,
-        parent: optional(join.parent)?.bind(table),
+        parent: join.parent?.bind(table),
       },
     })
   }
@@ -246,21 +246,20 @@ export class ElasticSink implements Sink {
         )
       }
     }
-    const document = new Template(nest?.document ?? entry?.id ?? this.#own.id)
-    const key = new Template(nest?.key ?? 'row')
+    const document = nest?.document ?? entry?.id ?? this.#own.id
     return new PartWriter(table, {
       index: concrete,
       part: part!,
       document: document.bind(table),
-      key: nest === undefined ? () => ROOT : key.bind(table),
-      columns: bindAddress(table, document, nest && key).columns,
+      key: nest?.key.bind(table) ?? ((): string => ROOT),
+      columns: bindAddress(table, document, nest?.key).columns,
     })
   }
   #joinField({ index, entry }: Place): Fields {
     const join = entry?.join
     if (join === undefined) return {}
     const relations: Record<string, string[]> = {}
-    for (const other of this.#own.tables) {
+    for (const other of this.#own.documents) {
       const [database = '', table = ''] = namesOf(other)[0]!.split('.')
       if (other.join?.of === undefined || this.#place(database, table).index !== index) continue
       ;(relations[other.join.of] ??= []).push(other.join.name)
@@ -272,12 +271,13 @@ export class ElasticSink implements Sink {
     const live = this.#own.deletes === 'tombstone' ? [liveOnly] : []
     if (entry?.join !== undefined)
       return { bool: { must: [...live, { term: { [entry.join.field]: entry.join.name } }] } }
-    const text = entry?.index ?? this.#own.index
+    const { text } = entry?.index ?? this.#own.index
     const alone =
       entry?.index !== undefined
         ? namesOf(entry).length === 1 &&
-          this.#own.tables.filter((other) => other.index?.toLowerCase() === text.toLowerCase())
-            .length === 1
+          this.#own.documents.filter(
+            (other) => other.index?.text.toLowerCase() === text.toLowerCase(),
+          ).length === 1
         : text.includes('{database}') && text.includes('{table}')
     if (alone) return live[0] ?? { match_all: {} }
     throw new SluiceError(
@@ -359,9 +359,6 @@ export class ElasticSink implements Sink {
       await purge(this.#sweep(signal), concrete, before)
   }
 }
-
-const optional = (text: string | undefined): Template | undefined =>
-  text === undefined ? undefined : new Template(text)
 
 interface Info {
   readonly version?: { readonly number?: string; readonly distribution?: string }

@@ -42,7 +42,7 @@ describe.each(names)('%s', (name) => {
       { table: `${feed.database}.i${n}`, nest: nested },
     ]
     const open = (sink: string) =>
-      openSink(service, feed, { tables, ...options }, { sink: `${sink}${n}` })
+      openSink(service, feed, { documents: tables, ...options }, { sink: `${sink}${n}` })
     const sql = (text: string): string => text.replaceAll(/\b([oi])#/g, `$1${n}`)
     /** What the documents should be, of the tables as they are. */
     const expected = async (): Promise<Record<string, Document>> => {
@@ -224,7 +224,12 @@ describe.each(names)('%s', (name) => {
       { table: `${feed.database}.o${n}`, index },
       { table: `${feed.database}.i${n}`, nest: { index, field: 'items', document: '{o}' } },
     ]
-    return openSink(service, feed, { tables, generation: 2 }, { sink: `generations${n}`, fence: 2 })
+    return openSink(
+      service,
+      feed,
+      { documents: tables, generation: 2 },
+      { sink: `generations${n}`, fence: 2 },
+    )
   }
 })
 
@@ -252,7 +257,10 @@ describe.runIf(hasService('opensearch'))('what only a complete server has', () =
       { table: `${feed.database}.p`, index, join: { field: 'relation', name: 'parent' } },
       { table: `${feed.database}.c`, index, join },
     ]
-    const sink = await openSink(service, feed, { tables, settings: { number_of_shards: 3 } })
+    const sink = await openSink(service, feed, {
+      documents: tables,
+      settings: { number_of_shards: 3 },
+    })
     await writeAll(sink, feed.batch(logged))
     await writeAll(sink, feed.batch(logged))
     const children = (p: number) => ({

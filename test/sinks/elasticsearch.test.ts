@@ -171,7 +171,7 @@ describe('options', () => {
     [{ index: '{table' }],
     [{ keepDeletedMs: 5 }],
     [{ indexes: 'x' }],
-    [{ tables: [{ table: 'a.b', nest: { index: 'x' } }] }],
+    [{ documents: [{ table: 'a.b', nest: { index: 'x' } }] }],
   ])('refuse %j', (own) => {
     expect(parse(own).success).toBe(false)
   })
@@ -180,13 +180,13 @@ describe('options', () => {
     [{ generation: 0 }, /generation 0/],
     [{ apiKey: 'a', username: 'b' }, /one of the two/],
     [{ password: 'b' }, /username/],
-    [{ tables: [{ table: 'a' }] }, /database\.table/],
-    [{ tables: [{ table: 'a.b' }, { table: ['a.b'] }] }, /twice/],
-    [{ tables: [{ table: 'a.b', nest }], deletes: 'remove' }, /tombstone/],
-    [{ tables: [{ table: 'a.b', nest, index: 'y' }] }, /nest\.index/],
-    [{ versions: 'parts', routing: '{a}', tables: [{ table: 'a.b' }] }, /routing/],
-    [{ versions: 'parts', pipeline: 'p', tables: [{ table: 'a.b' }] }, /pipeline/],
-    [{ tables: [{ table: 'a.b', join: { field: 'j', name: 'n', of: 'm' } }] }, /together/],
+    [{ documents: [{ table: 'a' }] }, /database\.table/],
+    [{ documents: [{ table: 'a.b' }, { table: ['a.b'] }] }, /twice/],
+    [{ documents: [{ table: 'a.b', nest }], deletes: 'remove' }, /tombstone/],
+    [{ documents: [{ table: 'a.b', nest, index: 'y' }] }, /nest\.index/],
+    [{ versions: 'parts', routing: '{a}', documents: [{ table: 'a.b' }] }, /routing/],
+    [{ versions: 'parts', pipeline: 'p', documents: [{ table: 'a.b' }] }, /pipeline/],
+    [{ documents: [{ table: 'a.b', join: { field: 'j', name: 'n', of: 'm' } }] }, /together/],
   ])('say what does not go together: %j', (own, expected) => {
     expect(problems(own)).toMatch(expected)
   })

@@ -24,7 +24,7 @@ export interface BulkLimits {
   readonly bytes: number
   readonly actions: number
   readonly requests: number // side by side
-  readonly refresh: 'false' | 'true' | 'wait_for'
+  readonly refresh: 'none' | 'now' | 'wait'
 }
 
 interface Item {
@@ -37,6 +37,7 @@ interface Chunk {
   readonly to: number
 }
 
+const REFRESH = { none: {}, now: { refresh: 'true' }, wait: { refresh: 'wait_for' } }
 const GROWN = 64 * 1024 * 1024
 
 export class Bulk {
@@ -136,7 +137,7 @@ export class Bulk {
     const { body, actions } = this.#body(chunk)
     const query = {
       filter_path: 'errors,items.*.status,items.*.error',
-      ...(limits.refresh === 'false' ? {} : { refresh: limits.refresh }),
+      ...REFRESH[limits.refresh],
     }
     const { status, text } = await client.request('POST', '/_bulk', {
       body,
