@@ -65,10 +65,7 @@ export class Feed implements AsyncDisposable {
     return { start, transactions }
   }
   /** One batch of it; `more` overrides, e.g. the highest version. */
-  batch(
-    { start, transactions }: Logged,
-    more: { highest?: string; split?: number } = {},
-  ): SinkBatch {
+  batch({ start, transactions }: Logged, more: { highest?: string } = {}): SinkBatch {
     let end = start
     for (const tx of transactions) end = advance(end, tx)
     const slices = transactions.map((tx) => ({ tx, changes: rowChanges(tx.changes) }))
@@ -119,8 +116,6 @@ const START: Position = {
   gtids: undefined,
   timestamp: 0,
 }
-type Options = Parameters<(typeof elasticsearch.options)['parse']>[0] & object
-
 /** A sink on a server, with indexes of the feed's own. */
 export async function openSink(
   service: Service,
@@ -133,7 +128,7 @@ export async function openSink(
     cursorIndex: `cursors-${feed.database}`,
     settings: { number_of_shards: 1, number_of_replicas: 0 },
     ...options,
-  } satisfies Options)
+  })
   expect(elasticsearch.problems?.(own)).toEqual([])
   return (await elasticsearch.open(own, {
     instance: 'shop',
@@ -199,7 +194,11 @@ export async function documents(
 export async function shown(service: Service, index: string, query?: object) {
   const all = await documents(service, index, query)
   return Object.fromEntries(
-    Object.entries(all).map(([id, { sluice: _, ...source }]) => [id, source]),
+    Object.entries(all).map(([id, source]) => {
+      const own = { ...source }
+      delete own['sluice']
+      return [id, own]
+    }),
   )
 }
 /** Reads a document, deleted ones too; undefined where there is none. */

@@ -272,7 +272,7 @@ describe.runIf(hasService('opensearch'))('what only a complete server has', () =
     expect(Object.keys(await documents(service, index, parents))).toEqual(['1'])
     const truncated = await feed.run('TRUNCATE TABLE c')
     await sink.statement(feed.statements(truncated)[0]!, noSignal)
-    expect(Object.keys(await documents(service, index)).sort()).toEqual(['1', '2'])
+    expect(Object.keys(await documents(service, index)).toSorted()).toEqual(['1', '2'])
     await sink.close()
   })
 

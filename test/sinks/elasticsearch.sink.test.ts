@@ -167,11 +167,11 @@ describe.each(names)('%s', (name) => {
       )
       const sink = await openSink(service, feed, { fields: { v: { type: 'long' } } })
       const failures = await sink.write(feed.batch(logged), noSignal)
-      const refused = codes(failures).sort()
-      expect(refused).toEqual([
-        [1, 'SINK_DATA', false],
+      // 3 and 4 are not even sent
+      expect(codes(failures)).toEqual([
         [3, 'SINK_DATA', false],
         [4, 'SINK_DATA', false],
+        [1, 'SINK_DATA', false],
       ])
       expect(failures.map((f) => f.error.message).join()).toMatch(/failed to parse field \[v\]/)
       expect(Object.keys(await shown(service, alias('r')))).toEqual(['a', 'c'])
@@ -293,9 +293,24 @@ describe.each(names)('%s', (name) => {
       const mapping = await mappingOf(alias('x'))
       const found = Object.fromEntries(Object.entries(mapping).map(([k, v]) => [k, type(v)]))
       expect(found).toEqual({
-        ...{ a: 'byte', b: 'integer', c: 'long', d: 'keyword', e: 'double', f: 'date', g: 'date' },
-        ...{ h: 'date', i: 'keyword', j: 'object', k: 'text', l: 'keyword', m: 'keyword' },
-        ...{ n: 'binary', o: 'binary', p: 'long', q: 'short', sluice: undefined },
+        a: 'byte',
+        b: 'integer',
+        c: 'long',
+        d: 'keyword',
+        e: 'double',
+        f: 'date',
+        g: 'date',
+        h: 'date',
+        i: 'keyword',
+        j: 'object',
+        k: 'text',
+        l: 'keyword',
+        m: 'keyword',
+        n: 'binary',
+        o: 'binary',
+        p: 'long',
+        q: 'short',
+        sluice: undefined,
         // the Elasticsearch of the tests has no x-pack
         id: name === 'opensearch' ? 'unsigned_long' : 'keyword',
       })

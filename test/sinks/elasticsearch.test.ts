@@ -1,4 +1,5 @@
 /** What the Elasticsearch sink computes without a server: document versions, documents in parts, options. */
+import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { SluiceError } from '../../src/errors.ts'
@@ -96,8 +97,8 @@ describe('documents in parts', () => {
         for (const part of ['items', 'notes']) {
           const rows = [...shown].filter(([name]) => name.startsWith(part)).map(([, row]) => row)
           const theirs = (stored?.[part] ?? []) as object[]
-          expect(theirs.map((row) => JSON.stringify(row)).sort()).toEqual(
-            rows.map((row) => JSON.stringify(row)).sort(),
+          expect(theirs.map((row) => JSON.stringify(row)).toSorted()).toEqual(
+            rows.map((row) => JSON.stringify(row)).toSorted(),
           )
         }
         const root = shown.get(` ${ROOT}`)
@@ -191,3 +192,39 @@ describe('options', () => {
     expect(problems(own)).toMatch(expected)
   })
 })
+
+describe('the manual', () => {
+  it('has exactly the options there are', () => {
+    const rows = readFileSync('docs/sinks/elasticsearch.md', 'utf8').matchAll(
+      /^\| `([\w.[\]]+)` \| (?:`(.*)`)? \| (.+) \|$/gm,
+    )
+    const found = [...rows].map(([, key, value, text]) => [key, value, text])
+    expect(found).toEqual(optionRows(elasticsearch.options, ''))
+  })
+})
+
+interface Inner {
+  readonly description?: string | undefined
+  readonly shape?: object
+  readonly _zod: { readonly def: { innerType?: Inner; defaultValue?: unknown; element?: Inner } }
+}
+/** Key, default and description of every option, those within others too. */
+function optionRows({ shape = {} }: Pick<Inner, 'shape'>, prefix: string): unknown[][] {
+  return Object.entries(shape as Record<string, Inner>).flatMap(([key, outer]) => {
+    let inner = outer
+    let value: unknown
+    let text = outer.description
+    for (let def = inner._zod.def; def.innerType; def = inner._zod.def) {
+      value ??= def.defaultValue
+      inner = def.innerType
+      text ??= inner.description
+    }
+    const name = `${prefix}${key}`
+    const { element } = inner._zod.def
+    return [
+      [name, value === undefined ? undefined : JSON.stringify(value), text],
+      ...optionRows(inner, `${name}.`),
+      ...(element ? optionRows(element, `${name}[].`) : []),
+    ]
+  })
+}
