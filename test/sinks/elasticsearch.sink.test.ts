@@ -395,7 +395,7 @@ describe.each(names)('%s', (name) => {
       // the local state is lost: it begins at the start, or at the end
       const lost = await open({ position: first.start, fence: 1 })
       expect(lost.resume).toEqual(second.start)
-      const ahead = await open({ position: feed.batch(second).end, fence: 2 })
+      const ahead = await open({ position: feed.batch(second).end, fence: 1 })
       expect(ahead.resume).toEqual(second.start)
       const newer = await open({ epoch: 2, position: first.start, fence: 3 })
       expect(newer.resume).toBeUndefined()
