@@ -199,18 +199,18 @@ describe.each(names)('%s', (name) => {
 
   it('bears a server with little room, killed and restarted', async () => {
     await using server = await privateService(name, {
-      settings: { 'http.max_content_length': '60kb', 'indexing_pressure.memory.limit': '50kb' },
+      settings: { 'http.max_content_length': '250kb', 'indexing_pressure.memory.limit': '200kb' },
     })
     const sink = await openSink(server, feed, { bulkActions: 100, timeoutMs: 20_000 })
     const big = await feed.run(
       `CREATE TABLE big (id INT PRIMARY KEY, v MEDIUMTEXT);
-       INSERT INTO big VALUES (1,REPEAT('a',20000)),(2,REPEAT('b',20000)),(3,REPEAT('c',20000)),(4,REPEAT('d',90000)),(5,'e')`,
+       INSERT INTO big VALUES (1,REPEAT('a',20000)),(2,REPEAT('b',20000)),(3,REPEAT('c',20000)),(4,REPEAT('d',300000)),(5,'e')`,
     )
     // a request that is too large goes in pieces, a document that is too large is refused
     expect(codes(await sink.write(feed.batch(big), noSignal))).toEqual([[3, 'SINK_DATA', false]])
     expect(Object.keys(await shown(server, alias('big')))).toEqual(['1', '2', '3', '5'])
     // 429: too much for now
-    const much = await feed.run("INSERT INTO big VALUES (6,REPEAT('a',55000))")
+    const much = await feed.run("INSERT INTO big VALUES (6,REPEAT('a',230000))")
     const refused = sink.write(feed.batch(much), noSignal).then((failures) => {
       for (const { error, retryable } of failures) if (retryable) throw error
     })
