@@ -75,6 +75,21 @@ describe.each(names)('%s', (name) => {
     })
   })
 
+  it('has whole documents where JSON is logged in pieces beside its before image', async () => {
+    const first = await feed.run(
+      `CREATE TABLE j (id INT PRIMARY KEY, v JSON, w INT); INSERT INTO j VALUES (1,'{"a": 1, "b": "some text that stays"}',1)`,
+    )
+    const second = await feed.run(
+      `SET binlog_row_value_options = PARTIAL_JSON; UPDATE j SET v = JSON_SET(v, '$.a', 2) WHERE id = 1`,
+    )
+    const sink = await openSink(service, feed)
+    await writeAll(sink, feed.batch(first))
+    await writeAll(sink, feed.batch(second))
+    const v = { a: 2, b: 'some text that stays' }
+    expect(await shown(service, alias('j'))).toEqual({ 1: { id: 1, v, w: 1 } })
+    await sink.close()
+  })
+
   describe('fences', () => {
     it('keep what is newer when the log is replayed', async () => {
       const first = await feed.run(

@@ -4,7 +4,8 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { SluiceError } from '../../src/errors.ts'
 import { elasticsearch } from '../../src/sinks/elasticsearch.ts'
-import { parseExact } from '../../src/sinks/elasticsearch/client.ts'
+import { Bulk } from '../../src/sinks/elasticsearch/bulk.ts'
+import { parseExact, type Client } from '../../src/sinks/elasticsearch/client.ts'
 import { packText, packVersion } from '../../src/sinks/elasticsearch/documents.ts'
 import { missingFields } from '../../src/sinks/elasticsearch/index/mapping.ts'
 import { applyChanges, ROOT, type PartChange } from '../../src/sinks/elasticsearch/parts.ts'
@@ -130,6 +131,39 @@ describe('documents in parts', () => {
     const items = changesOf([{ part: 'items', key: '1', kind: 'set', v: 1, w: 1 }])
     const spoilt = { ...put(undefined, items), items: [] }
     expect(codeOf(() => applyChanges(spoilt, [one!], 'here', facts))).toBe('SINK_DATA')
+  })
+})
+
+describe('bulk bodies', () => {
+  it('hold what was ended, not what was dropped or abandoned', async () => {
+    const bulk = new Bulk()
+    const add = (text: string): number => {
+      const action = bulk.begin(0, { index: 'i', id: text, routing: undefined })
+      bulk.out.ascii(`${text}\n`)
+      return action
+    }
+    add('one')
+    bulk.end()
+    const dropped = add('two')
+    bulk.end()
+    add('three')
+    bulk.abandon()
+    bulk.abandon()
+    bulk.drop(dropped)
+    add('four')
+    bulk.end()
+    const sent: string[] = []
+    const client = {
+      request: (_method: string, _path: string, { body }: { body: Buffer }) => {
+        sent.push(body.toString())
+        return Promise.resolve({ status: 200, text: '{"errors":false}' })
+      },
+    }
+    const limits = { bytes: 9, actions: 10, requests: 2, refresh: 'none' } as const
+    const signal = new AbortController().signal
+    await bulk.send(client as unknown as Client, limits, signal)
+    await bulk.send(client as unknown as Client, { ...limits, bytes: 4 }, signal)
+    expect(sent).toEqual(['one\nfour\n', 'one\n', 'four\n'])
   })
 })
 
