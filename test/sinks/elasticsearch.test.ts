@@ -1,11 +1,15 @@
 /** What the Elasticsearch sink computes without a server: document versions, documents in parts, options. */
+import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { text } from 'node:stream/consumers'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { SluiceError } from '../../src/errors.ts'
 import { elasticsearch } from '../../src/sinks/elasticsearch.ts'
 import { Bulk } from '../../src/sinks/elasticsearch/bulk.ts'
-import { parseExact, type Client } from '../../src/sinks/elasticsearch/client.ts'
+import { Client, parseExact } from '../../src/sinks/elasticsearch/client.ts'
 import { packText, packVersion } from '../../src/sinks/elasticsearch/documents.ts'
 import { missingFields } from '../../src/sinks/elasticsearch/index/mapping.ts'
 import { applyChanges, ROOT, type PartChange } from '../../src/sinks/elasticsearch/parts.ts'
@@ -153,16 +157,23 @@ describe('bulk bodies', () => {
     add('four')
     bulk.end()
     const sent: string[] = []
-    const client = {
-      request: (_method: string, _path: string, { body }: { body: Buffer }) => {
-        sent.push(body.toString())
-        return Promise.resolve({ status: 200, text: '{"errors":false}' })
-      },
-    }
-    const limits = { bytes: 9, actions: 10, requests: 2, refresh: 'none' } as const
-    const signal = new AbortController().signal
-    await bulk.send(client as unknown as Client, limits, signal)
-    await bulk.send(client as unknown as Client, { ...limits, bytes: 4 }, signal)
+    const server = createServer((request, response) => {
+      void text(request).then((body) => {
+        sent.push(body)
+        response.setHeader('content-type', 'application/json').end('{"errors":false}')
+      })
+    })
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const { port } = server.address() as AddressInfo
+    const nodes = [`http://127.0.0.1:${port}`]
+    const client = await Client.open({ nodes, verify: true, compress: false, timeoutMs: 5000 })
+    const limits = { bytes: 9, actions: 10, requests: 1, refresh: 'none' } as const
+    const { signal } = new AbortController()
+    await bulk.send(client, limits, signal)
+    await bulk.send(client, { ...limits, bytes: 4 }, signal)
+    await client.close()
+    server.close()
     expect(sent).toEqual(['one\nfour\n', 'one\n', 'four\n'])
   })
 })
