@@ -2,6 +2,8 @@
  * The sinks there are: one line each.
  */
 import { elasticsearch } from './elasticsearch.ts'
+import { file } from './file.ts'
+import { http } from './http.ts'
 import type { SinkType } from './sink.ts'
 
-export const sinkTypes: readonly SinkType[] = [elasticsearch]
+export const sinkTypes: readonly SinkType[] = [elasticsearch, file, http]

@@ -80,6 +80,17 @@ export class State {
     }
   }
 
+  /** Whether a process has this state file now. */
+  static held(path: string): boolean {
+    if (!existsSync(`${path}-lock`)) return false
+    try {
+      takeLock(realPath(path)).close()
+      return false
+    } catch (error) {
+      if (error instanceof SluiceError && error.code === 'STATE_LOCKED') return true
+      throw error
+    }
+  }
   /** For other processes while a Sluice runs. Throws STATE_UNREADABLE, also when there is no such file. */
   static read(path: string): StateSnapshot {
     let db: DatabaseSync | undefined

@@ -32,9 +32,9 @@ type Tagged =
   | { readonly big: string }
   | { readonly diff: string }
   | { readonly minusZero: true }
-/** 0: absent; null: NULL; else the text, and the value where it is not that text. */
-type Cell = 0 | null | { readonly t: Tagged; readonly v?: Tagged }
-type PlainColumn = Omit<Column, 'text' | 'value' | 'members' | 'index'> & {
+/** 0: absent; null: NULL; else the text, the value where it is not that text, a TIMESTAMP's text in UTC where it is another. */
+type Cell = 0 | null | { readonly t: Tagged; readonly v?: Tagged; readonly u?: string }
+type PlainColumn = Omit<Column, 'text' | 'utc' | 'value' | 'members' | 'index'> & {
   readonly members: readonly string[] | null
 }
 type PlainTx = Omit<Transaction, 'gtid' | 'skipped' | 'changes' | 'slab' | 'bytes'> & {
@@ -67,10 +67,12 @@ export function rowToText({ tx, change, row, reader }: SinkRow): string {
   const { epoch, server, lastCommitted, sequenceNumber, file, offset, endFile, endOffset } = tx
   const { first, next, timestamp, state, gtid } = tx
   const { table, event } = change
-  const columns = table.columns.map(({ text: _t, value: _v, index: _i, members, ...plain }) => ({
-    ...plain,
-    members: members ?? null,
-  }))
+  const columns = table.columns.map(
+    ({ text: _t, utc: _u, value: _v, index: _i, members, ...plain }) => ({
+      ...plain,
+      members: members ?? null,
+    }),
+  )
   const image = (side: ImageSide): Cell[] => table.columns.map((c) => cellOf(reader, side, c.index))
   const stored: Stored = {
     tx: {
@@ -121,7 +123,11 @@ function cellOf(reader: RowReader, side: ImageSide, column: number): Cell {
   const text = bytes.toString('utf8')
   const t = Buffer.from(text, 'utf8').equals(bytes) ? text : { bytes: bytes.toString('base64') }
   const value = reader.value(side, column)
-  return value === t ? { t } : { t, v: tag(value) }
+  scratch.reset()
+  reader.utc(side, column, scratch)
+  const utc = scratch.buf.toString('utf8', 0, scratch.at)
+  const u = typeof t === 'string' && utc !== t ? { u: utc } : {}
+  return value === t ? { t, ...u } : { t, v: tag(value), ...u }
 }
 function tag(value: Value | undefined): Tagged {
   if (typeof value === 'bigint') return { big: String(value) }
@@ -238,6 +244,11 @@ class StoredReader implements RowReader {
     const bytes = typeof text === 'string' ? Buffer.from(text, 'utf8') : (text as Buffer)
     out.ensure(bytes.length)
     out.bytes(bytes, 0, bytes.length)
+  }
+  utc(side: ImageSide, column: number, out: Out): void {
+    const cell = this.#cell(side, column)
+    if (cell !== 0 && cell?.u !== undefined) out.utf8(cell.u)
+    else this.text(side, column, out)
   }
   value(side: ImageSide, column: number): Value | undefined {
     const cell = this.#cell(side, column)

@@ -138,7 +138,9 @@ export function entrySchema(sink: SinkType): z.ZodObject {
 
 /** The schema of `sinks:`. */
 export function sinksSchema(types: readonly SinkType[]): z.ZodType<Record<string, SinkConfig>> {
-  const error = `a mapping with type: one of ${types.map((t) => t.type).join(', ')}`
+  const names = `one of ${types.map((t) => t.type).join(', ')}`
+  const error = ({ code }: { readonly code?: string | undefined }): string =>
+    code === 'invalid_union' ? names : `a mapping with type: ${names}`
   const entries = types.map(entrySchema)
   const entry =
     entries.length === 0

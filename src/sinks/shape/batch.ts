@@ -33,6 +33,8 @@ export interface BatchFacts {
    * the rows of this batch, or where others are under way at the same time, behind the last that was done before.
    */
   readonly end: Position
+  /** Whether that holds for each part of it that is written. */
+  readonly settled?: boolean
   /** Versions of everything this cursor has ever given out are at most this. */
   readonly highest: string
   readonly redelivered: boolean
@@ -52,7 +54,7 @@ export class SinkBatch {
     this.#lane = lane
   }
 
-  /** BatchFacts.end. */
+  /** Everything before it is in the target once this is written; store it with the rows (State's positionToJson). */
   get end(): Position {
     return this.facts.end
   }
@@ -64,6 +66,11 @@ export class SinkBatch {
   }
   get redelivered(): boolean {
     return this.facts.redelivered
+  }
+  /** Whether `end` may be stored with it: always for a batch of the runner, else unless it is a slice or a lane. */
+  get whole(): boolean {
+    if (this.facts.settled === true) return true
+    return this.#from === 0 && this.#to === Infinity && this.#lane === undefined
   }
   /** Whether it ends where a transaction of the source ends. */
   get closed(): boolean {

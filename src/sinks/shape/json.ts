@@ -3,7 +3,7 @@
  * dates goes from the row image to the output as it is.
  *
  *   integers, YEAR, BIT, FLOAT, DOUBLE → number (every digit of a BIGINT is written) · DECIMAL → string (or number, by
- *   option) · JSON → the document as MySQL prints it · ENUM → its label · SET → a list of labels · dates and times → string as MySQL prints
+ *   option) · JSON → the document · ENUM → its label · SET → a list of labels · dates and times → string as MySQL prints
  *   it · characters → string · BINARY, VARBINARY, BLOB, GEOMETRY, VECTOR → base64 · NULL → null
  */
 import { NULL, PRESENT, ABSENT, type Column, type ImageSide, type Value } from '../../change.ts'
@@ -94,9 +94,9 @@ export function writeJsonString(text: string, out: Out): void {
 
 /** MySQL type codes, include/field_types.h. */
 const NUMBERS = new Set([1, 2, 3, 4, 5, 8, 9, 16])
+const YEAR = 13 // its text is 0000 for the year 0, which is no number in JSON
 const DECIMALS = new Set([0, 246])
 const JSON_TYPE = 245
-const YEAR = 13
 const ENUM = 247
 const SET = 248
 const BLOBS = new Set([249, 250, 251, 252])
@@ -122,33 +122,29 @@ function valueWriter(target: TargetColumn, options: JsonOptions): JsonWriter {
   const { column, derived } = target
   if (column === undefined || derived !== undefined) return quoted(target)
   const { type } = column
-  if (type === JSON_TYPE) return document(target)
-  if (type === YEAR) return year(target)
   if (NUMBERS.has(type)) return raw(target)
+  if (type === JSON_TYPE) return document(target)
   if (DECIMALS.has(type)) return options.decimal === 'number' ? raw(target) : quoted(target)
-  if (type === ENUM || type === SET || isBinary(column)) return byValue(target, options)
+  if (type === ENUM || type === SET || type === YEAR || isBinary(column))
+    return byValue(target, options)
   return quoted(target)
 }
 const raw =
   (target: TargetColumn): JsonWriter =>
   (row, side, out) =>
     row.text(side, target, out)
-/** As MySQL prints it: Canal's text has dates and binary values in a form of its own. */
+/** As MySQL prints it: Canal's text has dates and opaque values inside a document in forms of its own. */
 const document =
   (target: TargetColumn): JsonWriter =>
   (row, side, out) => {
     const value = row.value(side, target)
     if (typeof value === 'string') return out.utf8(value)
+    const { database, name } = row.table
     throw new SluiceError(
-      'SINK_DATA',
-      `${row.table.database}.${row.table.name} at ${row.id}: column ${target.name} has only the difference of a JSON document; expected binlog_row_value_options without PARTIAL_JSON, or binlog_row_image=FULL`,
+      'SINK_UNSUITABLE',
+      `${database}.${name}.${target.name} at ${row.id}: expected the whole JSON document, the log has only what changed in it; expected binlog_row_value_options without PARTIAL_JSON`,
     )
   }
-/** The year 0 has the text "0000", which is no number in JSON. */
-const year =
-  (target: TargetColumn): JsonWriter =>
-  (row, side, out) =>
-    out.int(row.value(side, target) as number)
 const quoted =
   (target: TargetColumn): JsonWriter =>
   (row, side, out) => {
@@ -178,7 +174,7 @@ function writeValue(
   } else if (typeof value === 'string' && isSet) {
     out.utf8(JSON.stringify(value === '' ? [] : value.split(',')))
   } else if (typeof value === 'string') writeJsonString(value, out)
-  else if (typeof value === 'number') out.ascii(String(value)) // the labels are not known
+  else if (typeof value === 'number') out.int(value) // a YEAR; or labels that are not known
   else out.ascii('null')
 }
 
