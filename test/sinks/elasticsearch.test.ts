@@ -2,7 +2,9 @@
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { createServer } from 'node:http'
+import { createServer as createSecureServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
@@ -175,6 +177,47 @@ describe('bulk bodies', () => {
     await client.close()
     server.close()
     expect(sent).toEqual(['one\nfour\n', 'one\n', 'four\n'])
+  })
+})
+
+describe('the client', () => {
+  it('trusts the authority it is given, and shows its account to the server alone', async () => {
+    const folder = join(import.meta.dirname, '../fixtures/mysql-tls')
+    const [key, cert] = ['localhost.key.pem', 'localhost.pem'].map((file) =>
+      readFileSync(join(folder, file)),
+    )
+    const accounts: (string | undefined)[] = []
+    const server = createSecureServer({ key, cert }, (request, response) => {
+      accounts.push(request.headers.authorization)
+      response.writeHead(accounts.length > 2 ? 401 : 200, { 'content-type': 'application/json' })
+      response.end('{"error": {"type": "security_exception", "reason": "who are you?"}}')
+    })
+    server.listen(0, 'localhost')
+    await once(server, 'listening')
+    const { port } = server.address() as AddressInfo
+    const ask = async (more: object): Promise<string> => {
+      const common = { verify: true, compress: false, timeoutMs: 5000 }
+      const client = await Client.open({ nodes: [`https://localhost:${port}`], ...common, ...more })
+      return client
+        .request('GET', '/')
+        .then(
+          ({ status }) => String(status),
+          (error: unknown) => `${(error as SluiceError).code} ${String(error)}`,
+        )
+        .finally(() => client.close())
+    }
+    const caFile = join(folder, 'ca.pem')
+    expect(await ask({})).toMatch(/^SINK_UNAVAILABLE .*certificate/)
+    expect(await ask({ caFile, username: 'me', password: 'hush' })).toBe('200')
+    expect(await ask({ verify: false, apiKey: 'c2VjcmV0' })).toBe('200')
+    const nodes = [`https://me:hush@localhost:${port}`]
+    const refused = await ask({ caFile, nodes })
+    expect(refused).toMatch(/^SINK_UNSUITABLE .*status 401.*who are you/)
+    expect(refused).not.toContain('hush')
+    server.closeAllConnections()
+    server.close()
+    const basic = `Basic ${Buffer.from('me:hush').toString('base64')}`
+    expect(accounts).toEqual([basic, 'ApiKey c2VjcmV0', basic])
   })
 })
 
