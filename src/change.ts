@@ -81,6 +81,8 @@ export interface Column {
   readonly members: readonly string[] | undefined // enum, set
   readonly size: number // > 0: every value has this many bytes; -n: an n-byte little-endian length stands before it; 0: always empty
   readonly text: TextWriter
+  /** Of TIMESTAMP only: its text in UTC, whatever zone `text` is in: exact also in the hour that a zone has twice. */
+  readonly utc?: TextWriter | undefined
   readonly value: ValueReader
 }
 
@@ -126,6 +128,8 @@ export interface RowReader {
   state(side: ImageSide, column: number): ValueState
   /** Only for PRESENT columns: writes the text of the value. */
   text(side: ImageSide, column: number, out: Out): void
+  /** As `text`, but a TIMESTAMP in UTC. */
+  utc(side: ImageSide, column: number, out: Out): void
   /** null for NULL, undefined for ABSENT. */
   value(side: ImageSide, column: number): Value | undefined
   /** Whether after differs from before in value or nullness; a column without a before image has changed. */

@@ -60,6 +60,10 @@ export class SinkBatch {
   get redelivered(): boolean {
     return this.facts.redelivered
   }
+  /** Whether it is all of what was read from `start` to `end`, not a slice or a lane of it. */
+  get whole(): boolean {
+    return this.#from === 0 && this.#to === Infinity && this.#lane === undefined
+  }
   /** Whether it ends where a transaction of the source ends. */
   get closed(): boolean {
     return this.facts.end.skip === 0
