@@ -8,7 +8,7 @@ import { mkdirSync, readdirSync, readFileSync } from 'node:fs'
 import { link, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { cached, fetchJars, mavenProblem, run } from './fetch.ts'
-import { compileJava, findJdk } from './jdk.ts'
+import { compileJava, findJdk, frugal } from './jdk.ts'
 import { startLocal, type Definition, type Service } from './service.ts'
 
 export interface ElasticOptions {
@@ -185,12 +185,22 @@ async function startNode(node: Node, { settings = {} }: OpensearchOptions): Prom
     return {
       from: `${name} of ${home}`,
       command: [
-        ...[join(jdk, 'bin/java'), '-Xms256m', '-Xmx512m', '-XX:+UseSerialGC', '-Xshare:auto'],
+        join(jdk, 'bin/java'),
+        ...frugal({ leastMb: 256, mostMb: 512 }),
         ...Object.entries(properties).map(([key, value]) => `-D${key}=${value}`),
-        ...['--add-opens=java.base/java.io=ALL-UNNAMED', ...main],
+        '--add-opens=java.base/java.io=ALL-UNNAMED',
+        ...main,
       ],
       ready: /^NODE-STARTED/m,
       url: `http://127.0.0.1:${port}`,
+      usable: () => recovered(`http://127.0.0.1:${port}`),
     }
   })
+}
+
+/** After a restart it serves before its indexes do. */
+async function recovered(url: string): Promise<void> {
+  const wait = 'wait_for_status=yellow&wait_for_no_initializing_shards=true&timeout=60s'
+  const response = await fetch(`${url}/_cluster/health?${wait}`)
+  if (!response.ok) throw new Error(`${url} does not recover: ${await response.text()}`)
 }

@@ -43,3 +43,11 @@ export async function compileJava(
   const args = ['-nowarn', '-proc:none', '-d', folder, '-cp', join(jars, '*')]
   await run(join(home, 'bin/javac'), [...args, ...sources])
 }
+
+/** How to run a server that shares few cores and little memory with others. */
+export const frugal = (heap: { readonly leastMb: number; readonly mostMb: number }): string[] => [
+  `-Xms${heap.leastMb}m`,
+  `-Xmx${heap.mostMb}m`,
+  '-XX:+UseSerialGC',
+  '-Xshare:auto',
+]

@@ -6,7 +6,7 @@ import { mkdirSync } from 'node:fs'
 import { cp, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { cached, fetchJars, mavenProblem, run } from './fetch.ts'
-import { findJdk } from './jdk.ts'
+import { findJdk, frugal } from './jdk.ts'
 import { freePort } from './process.ts'
 import { startLocal, type Definition, type Service } from './service.ts'
 
@@ -78,10 +78,15 @@ async function start(options: KafkaOptions = {}): Promise<KafkaService> {
     return {
       from: `Kafka of ${home}`,
       command: [
-        ...[java, '-Xms128m', '-Xmx384m', '-XX:+UseSerialGC', '-Xshare:auto'],
+        java,
+        ...frugal({ leastMb: 128, mostMb: 384 }),
         `-Djava.io.tmpdir=${join(dir, 'tmp')}`,
         `-Dlog4j2.configurationFile=${join(home, 'log4j2.properties')}`,
-        ...['-Djava.net.preferIPv4Stack=true', '-cp', join(home, 'libs/*'), 'kafka.Kafka', file],
+        '-Djava.net.preferIPv4Stack=true',
+        '-cp',
+        join(home, 'libs/*'),
+        'kafka.Kafka',
+        file,
       ],
       ready: /Kafka Server started/,
       url: `kafka://127.0.0.1:${port}`,

@@ -86,12 +86,31 @@ async function certificate(
   const name = ['-subj', '/CN=127.0.0.1', '-addext', 'subjectAltName=IP:127.0.0.1,DNS:localhost']
   const ca = file('ca.pem')
   await run('openssl', [
-    ...['req', '-x509', ...key, ...days, '-subj', '/CN=Sluice test authority'],
-    ...['-keyout', file('ca.key'), '-out', ca],
+    'req',
+    '-x509',
+    ...key,
+    ...days,
+    '-subj',
+    '/CN=Sluice test authority',
+    '-keyout',
+    file('ca.key'),
+    '-out',
+    ca,
   ])
   await run('openssl', [
-    ...['req', '-x509', ...key, ...days, ...name, '-CA', ca, '-CAkey', file('ca.key')],
-    ...['-keyout', file('server.key'), '-out', file('server.pem')],
+    'req',
+    '-x509',
+    ...key,
+    ...days,
+    ...name,
+    '-CA',
+    ca,
+    '-CAkey',
+    file('ca.key'),
+    '-keyout',
+    file('server.key'),
+    '-out',
+    file('server.pem'),
   ])
   const settings = {
     'tls-cert-file': file('server.pem'),
@@ -131,13 +150,25 @@ export async function redisCluster(
     const bus = await clients[i]!.config('GET', 'cluster-port')
     await first!.call('CLUSTER', 'MEET', node.host, node.port, (bus as string[])[1]!)
   }
-  await until('the cluster is complete', async () => {
-    const infos = await Promise.all(clients.map((client) => client.cluster('INFO')))
-    return infos.every((info) => /cluster_state:ok/.test(info) && /known_nodes:3/.test(info))
-  })
+  const whole = async (client: Redis): Promise<boolean> => {
+    const info = await client.cluster('INFO')
+    return /cluster_state:ok/.test(info) && /known_nodes:3/.test(info)
+  }
+  for (const client of clients) await until('the cluster is complete', () => whole(client))
   for (const client of clients) client.disconnect()
   const owned = stack.move()
-  return { nodes, [Symbol.asyncDispose]: () => owned.disposeAsync() }
+  return {
+    nodes: nodes.map((node) => ({
+      ...node,
+      async start() {
+        await node.start()
+        await using connection = new AsyncDisposableStack()
+        const client = await adminOf(node, connection)
+        await until('the node is back in the cluster', () => whole(client))
+      },
+    })),
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  }
 }
 
 export interface RedisSentinel extends AsyncDisposable {
