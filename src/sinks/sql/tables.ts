@@ -236,7 +236,14 @@ export class Tables {
         'SINK_UNSUITABLE',
         `${this.#dialect.where}: expected a table ${this.#dialect.full(name)} for ${target.database}.${target.name}, there is none; create it, or set createTables: true`,
       )
-    for (const sql of createTable(target, this.#dialect, options)) await session.run(sql)
+    try {
+      for (const sql of createTable(target, this.#dialect, options)) await session.run(sql)
+    } catch (error) {
+      // another writer can have been faster; PostgreSQL's IF NOT EXISTS does not wait for it
+      const made = session.alive ? await this.#dialect.describe(session, name) : undefined
+      if (made === undefined) throw error
+      return made
+    }
     return (await this.#dialect.describe(session, name))!
   }
   #added(target: TargetTable, { columns }: Found, options: CreateOptions): string[] {
