@@ -9,7 +9,7 @@ import { SluiceError } from '../../errors.ts'
 import { Out } from '../../out.ts'
 import type { SinkBatch } from '../shape/batch.ts'
 import type { SinkRow, TargetTable } from '../shape/row.ts'
-import { NO_VERSION } from '../shape/version.ts'
+import { NO_VERSION, versionBefore } from '../shape/version.ts'
 import { placeOf, type Collector, type Statement } from './dialects/dialect.ts'
 import type { BoundTable } from './tables.ts'
 
@@ -45,7 +45,7 @@ export interface Survey {
   /** Rows come in parts, or without a key, or change others: they have to be written in order. */
   readonly ordered: boolean
   readonly rows: number
-  /** The last row's version. */
+  /** The last row's version; of a whole batch not always known. */
   readonly version: string
   /** With `keep`: every key. */
   readonly last: readonly Last[]
@@ -87,6 +87,8 @@ export function survey(batch: SinkBatch, options: PlanOptions, keep: boolean): S
   let rows = 0
   let version = NO_VERSION
   let seq = -1
+  const late = isLate(batch, options)
+  const versions = keep || late || !batch.whole
   for (const row of batch.rows(true)) {
     seq++
     if (seq >= todo.length) todo = grown(todo)
@@ -97,8 +99,8 @@ export function survey(batch: SinkBatch, options: PlanOptions, keep: boolean): S
       tables.set(table.id, keys)
       ordered ||= table.keyless || table.cascades || (row.op !== 'delete' && !row.whole(AFTER))
     }
-    version = row.version
-    if (version < options.done) continue
+    if (versions) version = row.version
+    if (late && version < options.done) continue
     rows++
     if (ordered && !keep) continue
     const deleted = row.op === 'delete'
@@ -117,6 +119,9 @@ export function survey(batch: SinkBatch, options: PlanOptions, keep: boolean): S
   const kept = keep ? last.filter((one) => one !== undefined) : []
   return { todo, deletes, ordered, rows, version, last: kept }
 }
+/** Whether some of its rows can be in the target already. */
+const isLate = (batch: SinkBatch, { done }: PlanOptions): boolean =>
+  versionBefore(batch.start) < done
 function grown(array: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
   const next = new Uint8Array(array.length * 4)
   next.set(array)
@@ -186,8 +191,9 @@ export function* ordered(
   options: PlanOptions,
 ): Generator<Statement, void, undefined> {
   const run = new Run(options)
+  const late = isLate(batch, options)
   for (const row of batch.rows(false)) {
-    if (row.version < options.done) continue
+    if (late && row.version < options.done) continue
     const table = options.bound(row.table)
     if (row.op !== 'delete' && isDead(row, table, options)) continue
     const whole = row.whole(AFTER)

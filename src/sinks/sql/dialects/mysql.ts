@@ -196,10 +196,12 @@ function tuple(columns: readonly BoundColumn[]): (row: SinkRow, out: Out) => voi
   const literals = columns.map(({ source }) => orNull(source, literalOf(source), 'NULL'))
   return (row, out) => {
     for (let i = 0; i < literals.length; i++) {
-      out.ascii(i === 0 ? '(' : ',')
+      out.ensure(1)
+      out.u8(i === 0 ? 0x28 : 0x2c)
       literals[i]!(row, AFTER, out)
     }
-    out.ascii(')')
+    out.ensure(1)
+    out.u8(0x29)
   }
 }
 /** VALUES(c), not an alias of the row: MariaDB knows no other. */
@@ -414,6 +416,8 @@ async function connect(address: Address, where: string): Promise<{ session: Mysq
     connectTimeout: address.connectTimeoutMs,
     charset: 'utf8mb4',
     multipleStatements: true,
+    // statements have no placeholders: nobody needs to look for them
+    queryFormat: (sql: string) => sql,
     supportBigNumbers: true,
     bigNumberStrings: true,
     dateStrings: true,
