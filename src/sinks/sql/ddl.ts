@@ -224,10 +224,13 @@ function alter(statement: SinkStatement, parsed: Parsed, options: ApplyOptions):
     if (done === undefined)
       throw refused(dialect, statement, `no statement of PostgreSQL is known for "${clause}"`)
     if (done === 'rename') out.push(...renames(statement, parsed, options))
-    else if (done !== '') out.push(`${head} ${done}`)
+    else if (done !== '') out.push(unlessMissing(`${head} ${done}`))
   }
   return out
 }
+/** A column that no row has come with yet is not there yet either. */
+const unlessMissing = (sql: string): string =>
+  `DO $sluice$ BEGIN ${sql}; EXCEPTION WHEN undefined_column THEN NULL; END $sluice$`
 /** What stands behind ALTER TABLE name, at its commas. */
 function clauses(sql: string): string[] {
   const tokens = new Tokens(sql)

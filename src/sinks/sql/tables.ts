@@ -254,7 +254,10 @@ export class Tables {
         ({ name, column, key }) =>
           !key && column?.nullable === true && !there.has(name.toLowerCase()),
       )
-      .map((c) => `ALTER TABLE ${table} ADD COLUMN ${columnText(c, this.#dialect, options)}`)
+      .map(
+        (c) =>
+          `ALTER TABLE ${table} ADD COLUMN IF NOT EXISTS ${columnText(c, this.#dialect, options)}`,
+      )
   }
 }
 /** Versions of tables, all instances of ALTER counted. */
