@@ -11,7 +11,7 @@ import { plainTarget, type TargetTable } from '../../src/sinks/shape/row.ts'
 import type { Sink } from '../../src/sinks/sink.ts'
 import type { Table } from '../../src/change.ts'
 import { contextOf, drive, Log, type Item } from './sql/log.ts'
-import { kinds, openTarget, type Target } from './sql/targets.ts'
+import { kinds, openTarget, textOf, type Target } from './sql/targets.ts'
 
 let server: MysqlServer
 let source: Connection
@@ -34,7 +34,7 @@ const rowsOf = async (sql: string): Promise<Record<string, unknown>[]> => {
   return (rows as Record<string, unknown>[]).map(asTexts)
 }
 const asTexts = (row: Record<string, unknown>): Record<string, unknown> =>
-  Object.fromEntries(Object.entries(row).map(([k, v]) => [k, v === null ? null : String(v)]))
+  Object.fromEntries(Object.entries(row).map(([k, v]) => [k, textOf(v)]))
 
 describe.each(kinds)('to %s', (kind) => {
   let target: Target

@@ -6,7 +6,7 @@ import type { Sink } from '../../../src/sinks/sink.ts'
 import { sharedMysql, uniqueDatabase, type MysqlServer } from '../../support/mysql.ts'
 import { Proxy } from '../../support/proxy.ts'
 import { contextOf, drive, Log } from './log.ts'
-import { kinds, openTarget, type Target } from './targets.ts'
+import { kinds, openTarget, textOf, type Target } from './targets.ts'
 
 let server: MysqlServer
 let source: Connection
@@ -39,9 +39,7 @@ describe.each(kinds)('DDL to %s', (kind) => {
     sink = undefined
   })
   const shown = async (text: string): Promise<unknown[][]> =>
-    (await target.query(text)).map((row) =>
-      Object.values(row).map((v) => (v === null ? null : String(v))),
-    )
+    (await target.query(text)).map((row) => Object.values(row).map(textOf))
 
   it('stops at a change of a table, says what to do, and passes what changes none', async () => {
     const log = await Log.start(server, database)

@@ -21,6 +21,10 @@ export interface Target extends AsyncDisposable {
   open(context: SinkContext, options?: Record<string, unknown>): Promise<Sink>
 }
 
+/** What a driver returned, as text. */
+export const textOf = (value: unknown): string | null =>
+  value === null ? null : String(value as string | number)
+
 export async function openTarget(kind: Kind): Promise<Target> {
   const database = uniqueDatabase('sql')
   return kind === 'postgres' ? postgresTarget(database) : mysqlTarget(kind, database)

@@ -111,7 +111,7 @@ const withoutZero = (spec: TypeSpec): TypeSpec =>
 /** What PostgreSQL printed, in the form of the source's. */
 function postgresText({ sql }: TypeSpec, text: string | null): string | null {
   if (text === null) return null
-  if (/^BIT/.test(sql)) return String(BigInt(`0b${text}`))
+  if (sql.startsWith('BIT')) return String(BigInt(`0b${text}`))
   if (/^(FLOAT|DOUBLE)/.test(sql)) {
     const number = sql === 'FLOAT' ? Math.fround(Number(text)) : Number(text)
     return Object.is(number, -0) ? '-0' : String(number)
@@ -127,7 +127,7 @@ function postgresText({ sql }: TypeSpec, text: string | null): string | null {
   }
   if (sql === 'DATE') return text.endsWith(' BC') ? `0000${text.slice(4, 10)}` : text
   if (text.startsWith('\\x')) return text.slice(2).toUpperCase()
-  if (/^VECTOR/.test(sql)) {
+  if (sql.startsWith('VECTOR')) {
     const floats = Float32Array.from(text.slice(1, -1).split(',').map(Number))
     return Buffer.from(floats.buffer).toString('hex').toUpperCase()
   }

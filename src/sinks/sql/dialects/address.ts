@@ -1,4 +1,6 @@
-/** Where a SQL target is: its URL taken apart, once, so that no password goes any further. */
+/**
+ * Where a SQL target is: its URL taken apart, once, so that no password goes any further.
+ */
 import { readFileSync } from 'node:fs'
 import { SluiceError } from '../../../errors.ts'
 
