@@ -23,6 +23,7 @@ export interface Position {
   readonly skip: number // events of the transaction at `offset` already done (ordinals below it), counted before any filter
   readonly gtids: GtidSet | undefined // everything delivered before this position; undefined where GTIDs are off
   readonly timestamp: number // ms; for people and lag, never for order
+  readonly row?: number | undefined // rows of the event at `skip` already done; only in what a sink stores in its target
 }
 
 /** The number in a binlog file's name: "binlog.000123" → 123. 0 where there is none. */
@@ -147,6 +148,7 @@ export interface RowsChange {
   readonly table: Table
   readonly tableId: number // the binlog's own number for the table map
   readonly snapshot: boolean
+  readonly firstRow?: number | undefined // the number in its event of the first row it has; default 0
   reader(): RowReader
   /** Decoded when somebody asks: arrays in the order of `table.columns`. Generic and slower than reader(). */
   rows(): Iterable<Row>
