@@ -68,6 +68,12 @@ const options = z.strictObject({
     .enum(['null', 'error'])
     .default('null')
     .describe('PostgreSQL: what a date like 0000-00-00 becomes; error refuses the row'),
+  nul: z
+    .enum(['error', 'remove'])
+    .default('error')
+    .describe(
+      'PostgreSQL: text with the character U+0000: refuse the row, or leave the character out',
+    ),
   json: z
     .enum(['json', 'jsonb'])
     .default('json')
@@ -130,6 +136,7 @@ async function open(o: SqlOptions, context: SinkContext): Promise<Sink> {
     keyless: o.keyless,
     fence: o.fence === 'version' ? o.versionColumn : undefined,
     zeroDates: o.zeroDates,
+    nul: o.nul,
   }
   const makeTables = (): Tables => new Tables(dialect, tablesOptions)
   const shared = { dialect, statementRows: o.statementRows, statementBytes: o.statementBytes }
@@ -193,6 +200,7 @@ async function transactional(
               : applier({ ...writing, writer, createTables: o.createTables, context }),
         }),
     clears: o.ddl === 'apply',
+    alters: o.ddl === 'apply',
     close: () => writer.close(),
   }
 }

@@ -108,11 +108,6 @@ export class SinkRow {
     if (derived === undefined) this.reader.utc(side, column!.index, out)
     else out.utf8(derived.text(this, side))
   }
-  /** As `text`, but a TIMESTAMP of the log in UTC, whatever the instance's `timezone`. */
-  utc(side: ImageSide, { column, derived }: TargetColumn, out: Out): void {
-    if (derived === undefined) this.reader.utc(side, column!.index, out)
-    else out.utf8(derived.text(this, side) ?? '')
-  }
   /** Canal's text as a string; null for NULL, undefined for an absent column. Slower than `text`. */
   string(side: ImageSide, target: TargetColumn): string | null | undefined {
     const state = this.state(side, target)

@@ -7,24 +7,7 @@ import type { Position } from '../../change.ts'
 import { SluiceError } from '../../errors.ts'
 import { positionFromJson, positionToJson } from '../../store/state.ts'
 import type { SinkContext } from '../sink.ts'
-import { NO_VERSION, parseVersion, versionBefore, versionText } from '../shape/version.ts'
 import type { Dialect, Session } from './dialects/dialect.ts'
-
-/** Where a write leaves the cursor. */
-export interface Place {
-  readonly position: Position
-  /** Rows below this version are done. */
-  readonly bound: string
-}
-export const placeAfter = (position: Position): Place => ({
-  position,
-  bound: versionBefore(position),
-})
-/** After a row in the middle of a batch that began at `position`. */
-export function placeInside(position: Position, version: string): Place {
-  const parsed = parseVersion(version)
-  return { position, bound: versionText({ ...parsed, row: parsed.row + 1 }) }
-}
 
 export class TargetCursor {
   readonly #dialect: Dialect
@@ -33,8 +16,6 @@ export class TargetCursor {
   readonly #name: string
   #owner = ''
   position: Position | undefined
-  /** Rows below this version are in the target. */
-  bound = NO_VERSION
   /** The statement that was begun and not known to have ended. */
   pending: string | undefined
 
@@ -53,14 +34,13 @@ export class TargetCursor {
     const into = this.#dialect.name === 'mysql' ? 'INSERT IGNORE INTO' : 'INSERT INTO'
     const unless = this.#dialect.name === 'mysql' ? '' : ' ON CONFLICT DO NOTHING'
     await session.run(
-      `${into} ${this.#table} (name, version, owner) VALUES (${text(this.#name)}, '${NO_VERSION}', '')${unless}`,
+      `${into} ${this.#table} (name, owner) VALUES (${text(this.#name)}, '')${unless}`,
     )
     await session.run('BEGIN')
     const { rows } = await session.run(
-      `SELECT position, version, pending, fence, owner FROM ${this.#table} WHERE name=${text(this.#name)} FOR UPDATE`,
+      `SELECT position, pending, fence, owner FROM ${this.#table} WHERE name=${text(this.#name)} FOR UPDATE`,
     )
     const stored = rows[0]!
-    if (this.#owner !== '' && stored['owner'] !== this.#owner) throw this.#fenced('another process')
     if (Number(stored['fence']) > fence)
       throw this.#fenced(
         `a younger start of instance ${instance} (fence ${String(stored['fence'])}, ours is ${fence}); if its state was given up on purpose: UPDATE ${this.#table} SET fence=0 WHERE name=${text(this.#name)}`,
@@ -70,7 +50,6 @@ export class TargetCursor {
     )
     await session.run('COMMIT')
     this.#owner = owner
-    this.bound = String(stored['version'])
     this.pending = typeof stored['pending'] === 'string' ? stored['pending'] : undefined
     if (typeof stored['position'] === 'string')
       this.position = positionFromJson(
@@ -85,13 +64,12 @@ export class TargetCursor {
     )
   }
 
-  /** Begins a transaction that leaves the cursor at `place`. Throws STATE_FENCED. */
-  async begin(session: Session, place: Place): Promise<void> {
+  /** Begins a transaction that leaves the cursor at `position`. Throws STATE_FENCED. */
+  async begin(session: Session, position: Position): Promise<void> {
     const { text } = this.#dialect
-    const { position, bound } = place
     const gtids = position.gtids === undefined ? 'NULL' : text(position.gtids.toString())
     const { count } = await session.run(
-      `BEGIN; UPDATE ${this.#table} SET position=${text(positionToJson(position))}, version='${bound}',
+      `BEGIN; UPDATE ${this.#table} SET position=${text(positionToJson(position))},
          server=${text(position.server)}, epoch=${position.epoch}, gtids=${gtids}, pending=NULL, updated_at=CURRENT_TIMESTAMP
        WHERE name=${text(this.#name)} AND owner='${this.#owner}'`,
     )
@@ -103,12 +81,5 @@ export class TargetCursor {
       `UPDATE ${this.#table} SET pending='${version}' WHERE name=${this.#dialect.text(this.#name)} AND owner='${this.#owner}'`,
     )
     if (count !== 1) throw this.#fenced('another process')
-    this.pending = version
-  }
-  /** The transaction that `begin` began is committed. */
-  moved({ position, bound }: Place): void {
-    this.position = position
-    this.bound = bound
-    this.pending = undefined
   }
 }

@@ -6,7 +6,6 @@
 import { createHash } from 'node:crypto'
 import { SluiceError } from '../../errors.ts'
 import type { SinkBatch } from '../shape/batch.ts'
-import { NO_VERSION } from '../shape/version.ts'
 import { ConstraintError, type Session } from './dialects/dialect.ts'
 import { deadKey, merged, ordered, survey, targetsOf, type Last, type Survey } from './plan.ts'
 import type { BoundTable, Tables } from './tables.ts'
@@ -58,7 +57,7 @@ export class Fenced {
   }
   async #write(session: Session, tables: Tables, batch: SinkBatch): Promise<void> {
     await tables.bind(session, targetsOf(batch))
-    const plan = planOptions({ ...this.#options, tables }, NO_VERSION)
+    const plan = planOptions({ ...this.#options, tables })
     const found = survey(batch, plan, true)
     if (found.rows === 0) return
     await this.#lockRows(session, found)
@@ -95,7 +94,7 @@ export class Fenced {
     for (const table of new Set(last.map((one) => one.table)))
       if (!this.#locked.has(table.id)) {
         await session.run(
-          `${mysql ? 'INSERT IGNORE' : 'INSERT'} INTO ${locks} (name, version, owner) VALUES (${this.#lockName(table)}, '${NO_VERSION}', '')${mysql ? '' : ' ON CONFLICT DO NOTHING'}`,
+          `${mysql ? 'INSERT IGNORE' : 'INSERT'} INTO ${locks} (name, owner) VALUES (${this.#lockName(table)}, '')${mysql ? '' : ' ON CONFLICT DO NOTHING'}`,
         )
         this.#locked.add(table.id)
       }

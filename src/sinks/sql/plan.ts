@@ -9,14 +9,11 @@ import { SluiceError } from '../../errors.ts'
 import { Out } from '../../out.ts'
 import type { SinkBatch } from '../shape/batch.ts'
 import type { SinkRow, TargetTable } from '../shape/row.ts'
-import { NO_VERSION, versionBefore } from '../shape/version.ts'
 import { placeOf, type Collector, type Statement } from './dialects/dialect.ts'
 import type { BoundTable } from './tables.ts'
 
 export interface PlanOptions {
   readonly bound: (table: TargetTable) => BoundTable
-  /** Rows below this version are in the target already. */
-  readonly done: string
   readonly rowsMax: number
   readonly bytesMax: number
   /** What the target takes at most: a row beyond it is refused. */
@@ -45,8 +42,6 @@ export interface Survey {
   /** Rows come in parts, or without a key, or change others: they have to be written in order. */
   readonly ordered: boolean
   readonly rows: number
-  /** The last row's version; of a whole batch not always known. */
-  readonly version: string
   /** With `keep`: every key. */
   readonly last: readonly Last[]
 }
@@ -85,10 +80,7 @@ export function survey(batch: SinkBatch, options: PlanOptions, keep: boolean): S
   let ordered = false
   let deletes = 0
   let rows = 0
-  let version = NO_VERSION
   let seq = -1
-  const late = isLate(batch, options)
-  const versions = keep || late || !batch.whole
   for (const row of batch.rows(true)) {
     seq++
     if (seq >= todo.length) todo = grown(todo)
@@ -99,8 +91,6 @@ export function survey(batch: SinkBatch, options: PlanOptions, keep: boolean): S
       tables.set(table.id, keys)
       ordered ||= table.keyless || table.cascades || (row.op !== 'delete' && !row.whole(AFTER))
     }
-    if (versions) version = row.version
-    if (late && version < options.done) continue
     rows++
     if (ordered && !keep) continue
     const deleted = row.op === 'delete'
@@ -114,14 +104,11 @@ export function survey(batch: SinkBatch, options: PlanOptions, keep: boolean): S
     keys.set(key, seq)
     todo[seq] = deleted ? DELETE : UPSERT
     if (deleted) deletes++
-    if (keep) last[seq] = { table: table!, key, version, seq, deleted }
+    if (keep) last[seq] = { table: table!, key, version: row.version, seq, deleted }
   }
   const kept = keep ? last.filter((one) => one !== undefined) : []
-  return { todo, deletes, ordered, rows, version, last: kept }
+  return { todo, deletes, ordered, rows, last: kept }
 }
-/** Whether some of its rows can be in the target already. */
-const isLate = (batch: SinkBatch, { done }: PlanOptions): boolean =>
-  versionBefore(batch.start) < done
 function grown(array: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
   const next = new Uint8Array(array.length * 4)
   next.set(array)
@@ -191,9 +178,7 @@ export function* ordered(
   options: PlanOptions,
 ): Generator<Statement, void, undefined> {
   const run = new Run(options)
-  const late = isLate(batch, options)
   for (const row of batch.rows(false)) {
-    if (late && row.version < options.done) continue
     const table = options.bound(row.table)
     if (row.op !== 'delete' && isDead(row, table, options)) continue
     const whole = row.whole(AFTER)

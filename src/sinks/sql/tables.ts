@@ -5,7 +5,7 @@
 import { SluiceError } from '../../errors.ts'
 import type { SinkRow, TargetColumn, TargetTable } from '../shape/row.ts'
 import { Template } from '../shape/template.ts'
-import { ABSENT, AFTER } from '../../change.ts'
+import { ABSENT, AFTER, PRESENT } from '../../change.ts'
 import { columnText, createTable, type CreateOptions } from './create.ts'
 import {
   type BoundColumn,
@@ -139,7 +139,7 @@ function bindColumns(
     index: target.columns.length,
     key: false,
     column: undefined,
-    derived: { text: (row) => row.version },
+    derived: { state: () => PRESENT, text: (row) => row.version, changed: () => true },
   }
   return [...bound, { name: column.name, type: column.type, source }]
 }

@@ -2,10 +2,17 @@
  * Writes batches so that each change is in the target exactly once: rows and the cursor's place in one transaction. The
  * merged plan is tried first, the log's order when constraints of the target stand in its way.
  */
+import type { Position } from '../../change.ts'
 import type { SinkStatement } from '../sink.ts'
 import type { SinkBatch } from '../shape/batch.ts'
-import { placeAfter, placeInside, type Place, type TargetCursor } from './cursor.ts'
-import { ConstraintError, type Dialect, type Session, type Statement } from './dialects/dialect.ts'
+import type { TargetCursor } from './cursor.ts'
+import {
+  ConstraintError,
+  failure,
+  type Dialect,
+  type Session,
+  type Statement,
+} from './dialects/dialect.ts'
 import { merged, ordered, survey, targetsOf, type PlanOptions } from './plan.ts'
 import type { Tables } from './tables.ts'
 
@@ -74,7 +81,7 @@ export async function runAll(session: Session, statements: Iterable<Statement>):
   }
 }
 
-export function planOptions(options: WriterOptions, done: string): PlanOptions {
+export function planOptions(options: WriterOptions): PlanOptions {
   const { dialect, tables } = options
   tables.reset()
   return {
@@ -83,7 +90,6 @@ export function planOptions(options: WriterOptions, done: string): PlanOptions {
       if (bound === undefined) throw new Error(`bug in Sluice: ${table.name} is not bound`)
       return bound
     },
-    done,
     rowsMax: options.statementRows,
     bytesMax: Math.min(options.statementBytes, dialect.statementMax / 2),
     bytesLimit: dialect.statementMax,
@@ -97,7 +103,13 @@ export class Transactional {
   constructor(options: WriterOptions, cursor: TargetCursor) {
     this.#options = options
     this.#cursor = cursor
-    this.#line = new Line(options.dialect, (session) => cursor.claim(session))
+    let opened = false
+    this.#line = new Line(options.dialect, async (session) => {
+      // What a lost connection has committed, only the stored place knows: who opens the sink again reads it.
+      if (opened) throw failure('SINK_UNAVAILABLE', options.dialect.where, 'the connection is lost')
+      opened = true
+      await cursor.claim(session)
+    })
   }
   async open(): Promise<void> {
     await this.#line.session()
@@ -105,26 +117,23 @@ export class Transactional {
   async write(batch: SinkBatch, signal: AbortSignal): Promise<void> {
     await this.#line.use(signal, async (session) => {
       await this.#options.tables.bind(session, targetsOf(batch))
-      const plan = planOptions(this.#options, this.#cursor.bound)
+      const plan = planOptions(this.#options)
       const found = survey(batch, plan, false)
-      const place = batch.whole ? placeAfter(batch.end) : placeInside(batch.start, found.version)
-      if (place.bound < this.#cursor.bound) return // the connection was lost behind the commit
-      if (found.ordered) return this.#commit(session, place, ordered(batch, plan))
+      if (found.ordered) return this.#commit(session, batch.end, ordered(batch, plan))
       try {
-        await this.#commit(session, place, merged(batch, found, plan))
+        await this.#commit(session, batch.end, merged(batch, found, plan))
       } catch (error) {
         if (!(error instanceof ConstraintError) || found.rows < 2) throw error
         await session.run('ROLLBACK')
         this.#options.tables.reset()
-        await this.#commit(session, place, ordered(batch, plan))
+        await this.#commit(session, batch.end, ordered(batch, plan))
       }
     })
   }
-  async #commit(session: Session, place: Place, statements: Iterable<Statement>): Promise<void> {
-    await this.#cursor.begin(session, place)
+  async #commit(session: Session, end: Position, statements: Iterable<Statement>): Promise<void> {
+    await this.#cursor.begin(session, end)
     await runAll(session, statements)
     await session.run('COMMIT')
-    this.#cursor.moved(place)
   }
   /** Runs statements of DDL and moves the cursor behind them; `again`: whether an earlier try may have done it. */
   async apply(
@@ -133,19 +142,17 @@ export class Transactional {
     run: (session: Session, again: boolean) => Promise<void>,
   ): Promise<void> {
     await this.#line.use(signal, async (session) => {
-      const place = placeAfter(statement.end)
-      if (place.bound <= this.#cursor.bound && this.#cursor.bound > statement.version) return
       if (this.#options.dialect.name === 'postgres') {
-        await this.#cursor.begin(session, place)
+        await this.#cursor.begin(session, statement.end)
         await run(session, false)
       } else {
+        // DDL is no part of a transaction there
         const again = this.#cursor.pending === statement.version
         await this.#cursor.announce(session, statement.version)
         await run(session, again)
-        await this.#cursor.begin(session, place)
+        await this.#cursor.begin(session, statement.end)
       }
       await session.run('COMMIT')
-      this.#cursor.moved(place)
     })
     this.#options.tables.forget()
   }

@@ -10,7 +10,7 @@ import { sql } from '../../../src/sinks/sql.ts'
 import type { Sink } from '../../../src/sinks/sink.ts'
 import { privateMysql, sharedMysql, uniqueDatabase, type MysqlServer } from '../../support/mysql.ts'
 import { privateService } from '../../support/services.ts'
-import { contextOf, drive, Log } from './log.ts'
+import { contextOf, deliver, Log } from './log.ts'
 
 interface Victim extends AsyncDisposable {
   readonly url: string
@@ -63,21 +63,15 @@ describe.each(Object.keys(victims))('%s killed by SIGKILL', (kind) => {
     let killing: Promise<void> | undefined
     for (const [n, item] of items.entries()) {
       if (n % 12 === 5) killing = restart(victim, n)
-      for (;;) {
-        try {
-          await drive(sink, [item])
-          break
-        } catch (error) {
-          expect(error).toMatchObject({ code: 'SINK_UNAVAILABLE' })
+      sink = await deliver(
+        sink,
+        () => sql.open(options, contextOf(log.position, kind)),
+        [item],
+        async () => {
           await killing
           kills++
-          // every other time all of the sink's memory is lost too
-          if (kills % 2 === 0) {
-            await sink.close()
-            sink = await sql.open(options, contextOf(log.position, kind, kills))
-          }
-        }
-      }
+        },
+      )
       await killing
     }
     await sink.close()

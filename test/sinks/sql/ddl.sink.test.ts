@@ -5,7 +5,7 @@ import { plainTarget } from '../../../src/sinks/shape/row.ts'
 import type { Sink } from '../../../src/sinks/sink.ts'
 import { sharedMysql, uniqueDatabase, type MysqlServer } from '../../support/mysql.ts'
 import { Proxy } from '../../support/proxy.ts'
-import { contextOf, drive, Log } from './log.ts'
+import { contextOf, deliver, drive, Log } from './log.ts'
 import { kinds, openTarget, textOf, type Target } from './targets.ts'
 
 let server: MysqlServer
@@ -104,16 +104,12 @@ describe.each(kinds)('DDL to %s', (kind) => {
     for (const [n, item] of (await log.read()).entries()) {
       let answers = n % 6
       proxy.rule = (chunk) => (answers-- > 0 ? chunk : { cutAfter: 0 })
-      for (let tries = 0; ; tries++) {
-        try {
-          await drive(sink, [item])
-          break
-        } catch (error) {
-          expect(error).toMatchObject({ code: 'SINK_UNAVAILABLE' })
-          cuts++
-          proxy.rule = (chunk) => chunk
-        }
-      }
+      const open = (): Promise<Sink> =>
+        target.open(contextOf(log.position, t), { url: address.href, ddl: 'apply' })
+      sink = await deliver(sink, open, [item], () => {
+        cuts++
+        proxy.rule = (chunk) => chunk
+      })
     }
     expect(cuts).toBeGreaterThan(5)
     expect(await shown(`SELECT id, n, bb, c, d, e, f FROM ${t} ORDER BY id`)).toEqual([

@@ -5,7 +5,14 @@
 import { pino } from 'pino'
 import { parseTimeZone } from '../../../src/binlog/time.ts'
 import { Catalog } from '../../../src/catalog/catalog.ts'
-import { advance, type Position, type Table, type Transaction } from '../../../src/change.ts'
+import {
+  advance,
+  comparePositions,
+  type Position,
+  type Table,
+  type Transaction,
+} from '../../../src/change.ts'
+import { SluiceError } from '../../../src/errors.ts'
 import { compileColumns } from '../../../src/filter.ts'
 import { rowChanges, SinkBatch, type Slice } from '../../../src/sinks/shape/batch.ts'
 import { plainTarget, type TargetTable } from '../../../src/sinks/shape/row.ts'
@@ -133,6 +140,40 @@ export async function drive(sink: Sink, items: readonly Item[]): Promise<void> {
     }
   }
 }
+
+/**
+ * As `drive`, but as the runner does it: after an error that may pass (`failed` is told) the sink is opened again, and what
+ * its `resume` says was written is not written again. Returns the sink that is open at the end.
+ */
+export async function deliver(
+  sink: Sink,
+  open: () => Promise<Sink>,
+  items: readonly Item[],
+  failed: () => void | Promise<void>,
+): Promise<Sink> {
+  let current: Sink | undefined = sink
+  const rest = [...items]
+  while (rest.length > 0)
+    try {
+      if (current === undefined) {
+        current = await open()
+        const { resume } = current
+        while (resume !== undefined && rest[0] !== undefined && isDone(rest[0], resume))
+          rest.shift()
+        continue
+      }
+      await drive(current, rest.slice(0, 1))
+      rest.shift()
+    } catch (error) {
+      if (!(error instanceof SluiceError) || !error.retryable) throw error
+      await failed()
+      await current?.close()
+      current = undefined
+    }
+  return current ?? (await open())
+}
+const isDone = (item: Item, resume: Position): boolean =>
+  comparePositions('batch' in item ? item.batch.end : item.statement.end, resume) <= 0
 
 /** The context of sink `name` of an instance; `fence` says which start of it. */
 export function contextOf(position: Position, name = 'target', fence = 1): SinkContext {

@@ -104,3 +104,27 @@ async function postgresTarget(database: string): Promise<Target> {
     },
   }
 }
+
+/** What PostgreSQL printed of a column of this type of the source, in the form in which the source prints it. */
+export function postgresForm(sql: string, text: string): string {
+  if (sql.startsWith('BIT')) return String(BigInt(`0b${text}`))
+  if (/^(FLOAT|DOUBLE)/.test(sql)) {
+    const number = sql === 'FLOAT' ? Math.fround(Number(text)) : Number(text)
+    return Object.is(number, -0) ? '-0' : String(number)
+  }
+  if (sql === 'YEAR') return text.padStart(4, '0')
+  if (/^(DATETIME|TIMESTAMP|TIME)/.test(sql)) {
+    const plain = text.replace(/\+00\b/, '').replace(' BC', '')
+    const digits = Number(/\((\d)\)/.exec(sql)?.[1] ?? 0)
+    const [whole, part = ''] = plain.split('.')
+    const full = digits === 0 ? whole! : `${whole}.${part.padEnd(digits, '0')}`
+    return text.endsWith(' BC') ? `0000${full.slice(4)}` : full
+  }
+  if (sql === 'DATE') return text.endsWith(' BC') ? `0000${text.slice(4, 10)}` : text
+  if (text.startsWith('\\x')) return text.slice(2).toUpperCase()
+  if (sql.startsWith('VECTOR')) {
+    const floats = Float32Array.from(text.slice(1, -1).split(',').map(Number))
+    return Buffer.from(floats.buffer).toString('hex').toUpperCase()
+  }
+  return text
+}

@@ -9,7 +9,7 @@ import { sharedMysql, uniqueDatabase, type MysqlServer } from '../../support/mys
 import * as types from '../../binlog/types.ts'
 import type { TypeSpec } from '../../binlog/types.ts'
 import { contextOf, drive, Log } from './log.ts'
-import { kinds, openTarget, type Kind, type Target } from './targets.ts'
+import { kinds, openTarget, postgresForm, type Kind, type Target } from './targets.ts'
 
 let server: MysqlServer
 const database = uniqueDatabase('sqltypes')
@@ -108,30 +108,9 @@ const withoutZero = (spec: TypeSpec): TypeSpec =>
     ? { ...spec, values: spec.values.map((v) => `REPLACE(${v}, _utf8mb4 X'00', '')`) }
     : spec
 
-/** What PostgreSQL printed, in the form of the source's. */
 function postgresText({ sql }: TypeSpec, text: string | null): string | null {
-  if (text === null) return null
-  if (sql.startsWith('BIT')) return String(BigInt(`0b${text}`))
-  if (/^(FLOAT|DOUBLE)/.test(sql)) {
-    const number = sql === 'FLOAT' ? Math.fround(Number(text)) : Number(text)
-    return Object.is(number, -0) ? '-0' : String(number)
-  }
-  if (sql === 'YEAR') return text.padStart(4, '0')
-  if (isText(sql)) return Buffer.from(text).toString('hex').toUpperCase()
-  if (/^(DATETIME|TIMESTAMP|TIME)/.test(sql)) {
-    const plain = text.replace(/\+00\b/, '').replace(' BC', '')
-    const digits = Number(/\((\d)\)/.exec(sql)?.[1] ?? 0)
-    const [whole, part = ''] = plain.split('.')
-    const full = digits === 0 ? whole! : `${whole}.${part.padEnd(digits, '0')}`
-    return text.endsWith(' BC') ? `0000${full.slice(4)}` : full
-  }
-  if (sql === 'DATE') return text.endsWith(' BC') ? `0000${text.slice(4, 10)}` : text
-  if (text.startsWith('\\x')) return text.slice(2).toUpperCase()
-  if (sql.startsWith('VECTOR')) {
-    const floats = Float32Array.from(text.slice(1, -1).split(',').map(Number))
-    return Buffer.from(floats.buffer).toString('hex').toUpperCase()
-  }
-  return text
+  const plain = text === null ? null : postgresForm(sql, text)
+  return plain !== null && isText(sql) ? Buffer.from(plain).toString('hex').toUpperCase() : plain
 }
 /** Dates that do not exist are NULL. */
 function postgresWanted({ sql }: TypeSpec, text: string | null): string | null {

@@ -93,6 +93,7 @@ export type Literal = (row: SinkRow, side: ImageSide, out: Out) => void
 
 export interface DialectOptions {
   readonly zeroDates: 'null' | 'error'
+  readonly nul: 'error' | 'remove'
 }
 
 export interface Dialect {

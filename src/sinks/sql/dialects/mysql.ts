@@ -227,7 +227,7 @@ const bookkeeping = (cursors: string, tombstones: string): string[] => [
   `CREATE TABLE IF NOT EXISTS ${cursors} (
      name VARCHAR(191) ${collation} NOT NULL PRIMARY KEY,
      server CHAR(36) ${collation} NULL, epoch BIGINT NOT NULL DEFAULT 0,
-     position LONGTEXT ${collation} NULL, version CHAR(40) ${collation} NOT NULL,
+     position LONGTEXT ${collation} NULL,
      pending CHAR(40) ${collation} NULL, fence BIGINT NOT NULL DEFAULT 0,
      owner CHAR(32) ${collation} NOT NULL, gtids LONGTEXT ${collation} NULL,
      updated_at TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3) ON UPDATE CURRENT_TIMESTAMP(3)

@@ -46,23 +46,33 @@ const raw =
     row.text(side, source, out)
 /** What `write` writes, as a quoted element. PostgreSQL has no text with a zero byte. */
 const quoted =
-  (source: TargetColumn, write: Literal): Literal =>
+  (source: TargetColumn, write: Literal, nul: DialectOptions['nul']): Literal =>
   (row, side, out) => {
     out.ensure(1)
     out.u8(0x22)
     const from = out.at
     write(row, side, out)
-    for (let i = from; i < out.at; i++)
-      if (out.buf[i] === 0)
-        throw dataError(
-          row,
-          source,
-          'text without the character U+0000, which PostgreSQL cannot hold',
-        )
+    for (let i = from; i < out.at; i++) if (out.buf[i] === 0) dropZeros(row, source, nul, out, i)
     escape(out, from, SPECIAL)
     out.ensure(1)
     out.u8(0x22)
   }
+
+function dropZeros(
+  row: SinkRow,
+  source: TargetColumn,
+  nul: DialectOptions['nul'],
+  out: Out,
+  from: number,
+): void {
+  if (nul === 'error') {
+    const expected = 'text without the character U+0000, which PostgreSQL cannot hold'
+    throw dataError(row, source, `${expected} (nul: remove leaves it out)`)
+  }
+  let to = from
+  for (let i = from; i < out.at; i++) if (out.buf[i] !== 0) out.buf[to++] = out.buf[i]!
+  out.at = to
+}
 
 function elementOf({ source, type }: BoundColumn, options: DialectOptions): Literal {
   switch (familyOf(source)) {
@@ -84,12 +94,12 @@ function elementOf({ source, type }: BoundColumn, options: DialectOptions): Lite
       return binary(source, type)
     case 'json':
     case 'enum':
-      return quoted(source, (row, side, out) => out.utf8(stringOf(row, side, source)))
+      return quoted(source, (row, side, out) => out.utf8(stringOf(row, side, source)), options.nul)
     case 'set':
-      return quoted(source, labels(source, type))
+      return quoted(source, labels(source, type), options.nul)
     case 'text':
     case 'time':
-      return quoted(source, raw(source))
+      return quoted(source, raw(source), options.nul)
   }
 }
 const bits =
@@ -425,7 +435,7 @@ async function describe(session: Session, name: TargetName): Promise<Found | und
 const bookkeeping = (cursors: string, tombstones: string): string[] => [
   `CREATE TABLE IF NOT EXISTS ${cursors} (
      name text PRIMARY KEY, server text, epoch bigint NOT NULL DEFAULT 0, position text,
-     version text COLLATE "C" NOT NULL, pending text, fence bigint NOT NULL DEFAULT 0,
+     pending text, fence bigint NOT NULL DEFAULT 0,
      owner text NOT NULL, gtids text, updated_at timestamptz NOT NULL DEFAULT now())`,
   `CREATE TABLE IF NOT EXISTS ${tombstones} (
      table_name text NOT NULL, row_key bytea NOT NULL, version text COLLATE "C" NOT NULL,
