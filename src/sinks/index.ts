@@ -5,6 +5,7 @@ import { elasticsearch } from './elasticsearch.ts'
 import { file } from './file.ts'
 import { http } from './http.ts'
 import { redis } from './redis.ts'
+import { sql } from './sql.ts'
 import type { SinkType } from './sink.ts'
 
-export const sinkTypes: readonly SinkType[] = [elasticsearch, file, http, redis]
+export const sinkTypes: readonly SinkType[] = [elasticsearch, file, http, redis, sql]
