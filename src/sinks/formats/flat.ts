@@ -1,0 +1,309 @@
+/**
+ * Canal's FlatMessage, to the letter of what Canal 1.1.8 writes (fastjson2, nulls written):
+ *
+ *   {"data":[{column:text|null}],"database","es","gtid","id","isDdl","mysqlType":{},"old":[{}]|null,"pkNames":[]|null,
+ *    "sql","sqlType":{},"table","ts","type"}                                         keys in alphabetical order
+ *
+ * One message per rows event; split by place, each part keeps what was found for the whole event: `sqlType` of its last
+ * row, and in `old` every column that this row or a row before it in the event has changed. All values are text.
+ */
+import {
+  ABSENT,
+  AFTER,
+  BEFORE,
+  PRESENT,
+  eventSeconds,
+  type ImageSide,
+  type RowsChange,
+} from '../../change.ts'
+import { Out } from '../../out.ts'
+import { sqlTypeOf, type SqlType } from '../../server/columns.ts'
+import { escapeJson } from '../shape/json.ts'
+import type { SinkRow, TargetColumn, TargetTable } from '../shape/row.ts'
+import {
+  Executed,
+  json,
+  put,
+  type Encoder,
+  type EventEncoder,
+  type Format,
+  type FormatContext,
+} from './format.ts'
+import type { SinkBatch } from '../shape/batch.ts'
+import type { SinkStatement } from '../sink.ts'
+
+export const canalJson: Format = {
+  name: 'canal-json',
+  summary: "Canal's FlatMessage: what Canal writes to a topic with canal.mq.flatMessage=true",
+  contentType: 'application/json',
+  splitsKeys: false,
+  open: (context) => new FlatEncoder(context),
+}
+
+/** What all tables share during one write. */
+interface Shared {
+  id: number // Canal's batch id: counts writes
+  now: number
+  readonly executed: Executed
+}
+
+class FlatEncoder implements Encoder {
+  readonly #gtid: boolean
+  readonly #shared: Shared = { id: 0, now: 0, executed: new Executed() }
+  constructor({ options }: FormatContext) {
+    this.#gtid = options.gtid
+  }
+  start(batch: SinkBatch, now: number): void {
+    this.#shared.id++
+    this.#shared.now = now
+    this.#shared.executed.start(this.#gtid ? batch.start.gtids : undefined)
+  }
+  table(table: TargetTable): EventEncoder {
+    return new FlatTable(table, this.#shared)
+  }
+  statement({ tx, change, start }: SinkStatement, now: number, out: Out): boolean {
+    if (change.kind !== 'ddl' && change.kind !== 'statement') return false
+    const shared = this.#shared
+    shared.executed.start(this.#gtid ? start.gtids : undefined)
+    out.utf8(
+      JSON.stringify({
+        data: null,
+        database: change.database,
+        es: eventSeconds(change.event) * 1000,
+        gtid: shared.executed.text(tx),
+        id: ++shared.id,
+        isDdl: change.kind === 'ddl',
+        mysqlType: null,
+        old: null,
+        pkNames: null,
+        sql: change.sql,
+        sqlType: null,
+        table: change.table,
+        ts: now,
+        type: change.type,
+      }),
+    )
+    return true
+  }
+}
+
+/** What of a column is the same in every row. */
+interface Member {
+  readonly target: TargetColumn
+  readonly name: Buffer // `"name":`
+  readonly sqlType: SqlType
+  readonly mysqlType: Buffer // `"name":"int"`
+  seen: boolean // in an image of this event
+  updated: boolean // in a row of this event up to now
+  type: number // sqlType of the last row
+}
+/** The rows of one event that go to one place. */
+interface Part {
+  readonly data: Out
+  readonly old: Out
+  place: number
+}
+
+const VARCHAR: SqlType = { value: 12, null: 12, big: undefined }
+const OPEN = 0x7b
+const CLOSE = 0x7d
+const COMMA = 0x2c
+const QUOTE = 0x22
+const NULL_TEXT = Buffer.from('null')
+const DATA = Buffer.from('{"data":[')
+const AFTER_DATA = Buffer.from('],"database":')
+const types = { insert: 'INSERT', update: 'UPDATE', delete: 'DELETE' } as const
+
+class FlatTable implements EventEncoder {
+  readonly unit = 'event'
+  readonly #shared: Shared
+  readonly #members: readonly Member[]
+  readonly #database: Buffer // from `"old"` on the texts are constant too
+  readonly #table: Buffer
+  readonly #pkNames: Buffer
+  readonly #spare: Part[] = []
+  readonly #parts: Part[] = []
+  #change: RowsChange | undefined
+  #gtid = ''
+  constructor(table: TargetTable, shared: Shared) {
+    this.#shared = shared
+    this.#members = table.columns.map(memberOf)
+    this.#database = json(table.database)
+    this.#table = Buffer.from(`,"table":${JSON.stringify(table.name)},"ts":`)
+    const keys = table.columns.filter((column) => column.key).map((column) => column.name)
+    this.#pkNames = Buffer.from(
+      `,"pkNames":${keys.length > 0 ? JSON.stringify(keys) : 'null'},"sql":"","sqlType":`,
+    )
+  }
+  get bytes(): number {
+    let n = 0
+    for (const { data, old } of this.#parts) n += data.at + old.at
+    return n
+  }
+  add(row: SinkRow, place: number): void {
+    if (this.#change === undefined) this.#begin(row)
+    const part = this.#part(place)
+    const { data, old } = part
+    const side = row.op === 'delete' ? BEFORE : AFTER
+    data.ensure(1)
+    if (data.at > 0) data.u8(COMMA)
+    this.#image(row, side, data)
+    if (row.op !== 'update') return
+    old.ensure(1)
+    if (old.at > 0) old.u8(COMMA)
+    this.#old(row, old)
+  }
+  end(out: Out, wrote: (place: number) => void): void {
+    const change = this.#change!
+    for (const part of this.#parts) {
+      this.#write(change, part, out)
+      wrote(part.place)
+      part.data.reset()
+      part.old.reset()
+      this.#spare.push(part)
+    }
+    this.#parts.length = 0
+    this.#change = undefined
+  }
+
+  #begin(row: SinkRow): void {
+    this.#change = row.change
+    this.#gtid = this.#shared.executed.text(row.tx)
+    for (const member of this.#members) {
+      member.seen = false
+      member.updated = false
+    }
+  }
+  #part(place: number): Part {
+    for (const part of this.#parts) if (part.place === place) return part
+    const part = this.#spare.pop() ?? { data: new Out(1024), old: new Out(256), place }
+    part.place = place
+    this.#parts.push(part)
+    return part
+  }
+  /** `{"column":"text",…}`; an image without columns is nothing, as in Canal. */
+  #image(row: SinkRow, side: ImageSide, out: Out): void {
+    let first = true
+    for (const member of this.#members) {
+      const { target } = member
+      const state = row.state(side, target)
+      if (state === ABSENT) continue
+      out.ensure(1)
+      out.u8(first ? OPEN : COMMA)
+      first = false
+      put(out, member.name)
+      member.seen = true
+      if (side === AFTER && !member.updated && (row.op === 'insert' || row.changed(target)))
+        member.updated = true
+      if (state === PRESENT) {
+        const from = writeText(row, side, target, out)
+        const { value, big } = member.sqlType
+        member.type = big !== undefined && isBig(big.from, from, out) ? big.type : value
+      } else {
+        put(out, NULL_TEXT)
+        member.type = member.sqlType.null
+      }
+    }
+    close(out, first)
+  }
+  #old(row: SinkRow, out: Out): void {
+    let first = true
+    for (const { target, name, updated } of this.#members) {
+      if (!updated) continue
+      const state = row.state(BEFORE, target)
+      if (state === ABSENT) continue
+      out.ensure(1)
+      out.u8(first ? OPEN : COMMA)
+      first = false
+      put(out, name)
+      if (state === PRESENT) writeText(row, BEFORE, target, out)
+      else put(out, NULL_TEXT)
+    }
+    close(out, first)
+  }
+  #write(change: RowsChange, { data, old }: Part, out: Out): void {
+    const { id, now } = this.#shared
+    put(out, DATA)
+    out.bytes(data.buf, 0, data.at)
+    put(out, AFTER_DATA)
+    put(out, this.#database)
+    out.ascii(',"es":')
+    out.int(eventSeconds(change.event) * 1000)
+    out.ascii(',"gtid":"')
+    out.ascii(this.#gtid)
+    out.ascii('","id":')
+    out.int(id)
+    out.ascii(',"isDdl":false,"mysqlType":')
+    this.#types(out, (member) => put(out, member.mysqlType))
+    if (old.at === 0) out.ascii(',"old":null')
+    else {
+      out.ascii(',"old":[')
+      out.bytes(old.buf, 0, old.at)
+      out.ascii(']')
+    }
+    put(out, this.#pkNames)
+    this.#types(out, (member) => {
+      put(out, member.name)
+      out.int(member.type)
+    })
+    put(out, this.#table)
+    out.int(now)
+    out.ascii(',"type":"')
+    out.ascii(types[change.kind])
+    out.ascii('"}')
+  }
+  #types(out: Out, write: (member: Member) => void): void {
+    let first = true
+    for (const member of this.#members) {
+      if (!member.seen) continue
+      out.ensure(1)
+      out.u8(first ? OPEN : COMMA)
+      first = false
+      write(member)
+    }
+    close(out, first)
+  }
+}
+
+function memberOf(target: TargetColumn): Member {
+  const { column, derived, name } = target
+  const kept = column !== undefined && derived === undefined
+  return {
+    target,
+    name: Buffer.from(`${JSON.stringify(name)}:`),
+    sqlType: kept ? sqlTypeOf(column) : VARCHAR,
+    mysqlType: json({ [name]: kept ? column.mysqlType : 'varchar' }).subarray(1, -1),
+    seen: false,
+    updated: false,
+    type: 0,
+  }
+}
+
+function close(out: Out, empty: boolean): void {
+  out.ensure(2)
+  if (empty) out.u8(OPEN)
+  out.u8(CLOSE)
+}
+
+/** A value's text with quotes; returns where it begins in `out`. */
+function writeText(row: SinkRow, side: ImageSide, target: TargetColumn, out: Out): number {
+  out.ensure(1)
+  out.u8(QUOTE)
+  const from = out.at
+  row.text(side, target, out)
+  escapeJson(out, from)
+  out.ensure(1)
+  out.u8(QUOTE)
+  return from
+}
+
+/** Whether the digits in out.buf[from, out.at - 1) are `least` or more. */
+function isBig(least: string, from: number, out: Out): boolean {
+  const length = out.at - 1 - from
+  if (length !== least.length) return length > least.length
+  for (let i = 0; i < length; i++) {
+    const digit = out.buf[from + i]! - least.charCodeAt(i)
+    if (digit !== 0) return digit > 0
+  }
+  return true
+}
