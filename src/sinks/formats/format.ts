@@ -52,6 +52,8 @@ export interface Format {
   readonly contentType: string
   /** Whether an update of the primary key comes as delete and insert. */
   readonly splitsKeys: boolean
+  /** Whether statements belong in a topic of their own, named as the source. */
+  readonly statementsApart?: boolean
   open(context: FormatContext): Encoder
 }
 

@@ -17,7 +17,7 @@ import { Out } from '../../out.ts'
 import type { SinkBatch } from '../shape/batch.ts'
 import type { SinkRow, TargetTable } from '../shape/row.ts'
 import type { Template, BoundTemplate } from '../shape/template.ts'
-import { perTable } from '../sink.ts'
+import { perTable, type SinkStatement } from '../sink.ts'
 import type { Encoder, EventEncoder, Format, FormatContext, Header, RowEncoder } from './format.ts'
 
 export interface Message<Place> {
@@ -133,11 +133,31 @@ export class MessageWriter<Place> {
       this.#spare.push(chunk.out)
   }
 
-  /** Throws ROWS_MALFORMED, SINK_UNSUITABLE, SINK_DATA. */
-  *chunks(batch: SinkBatch, now = Date.now()): Generator<Chunk<Place>, void, undefined> {
+  statementHeaders({ version, id, tx, change }: SinkStatement): Header[] {
+    return [
+      [NAMES.version, Buffer.from(version)],
+      [NAMES.id, Buffer.from(id)],
+      [NAMES.op, Buffer.from(change.kind)],
+      [NAMES.position, Buffer.from(`${tx.file}:${tx.offset}`)],
+      [NAMES.instance, this.#instance],
+    ]
+  }
+
+  /**
+   * Rows up to version `after` are passed over. A chunk ends between two events or rows, never within what shares an
+   * index. Throws ROWS_MALFORMED, SINK_UNSUITABLE, SINK_DATA.
+   */
+  *chunks(
+    batch: SinkBatch,
+    now = Date.now(),
+    after = '',
+  ): Generator<Chunk<Place>, void, undefined> {
     this.encoder.start(batch, now)
     this.#reset()
+    let passing = after !== ''
     for (const row of batch.rows(this.#options.format.splitsKeys)) {
+      if (passing && row.version <= after) continue
+      passing = false
       if (this.#event !== undefined && row.change !== this.#change) this.#endEvent()
       const whole = !(row.keyChanged && row.op === 'insert') // what a row was split into stays together
       if (whole && this.#out.at >= this.#options.chunkBytes) yield this.#chunk()

@@ -60,6 +60,10 @@ export class SinkBatch {
   get redelivered(): boolean {
     return this.facts.redelivered
   }
+  /** Whether it has all rows, so that after it the position is `end`: it is no slice and no lane. */
+  get whole(): boolean {
+    return this.#from === 0 && this.#to === Infinity && this.#lane === undefined
+  }
   /** Whether it ends where a transaction of the source ends. */
   get closed(): boolean {
     return this.facts.end.skip === 0

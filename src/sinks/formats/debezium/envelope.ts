@@ -29,6 +29,7 @@ export const debezium: Format = {
   summary: "Debezium's envelope as JSON without schemas (schemas.enable=false)",
   contentType: 'application/json',
   splitsKeys: true,
+  statementsApart: true,
   open: (context) => new DebeziumEncoder(context, false),
 }
 export const debeziumSchema: Format = {
@@ -36,6 +37,7 @@ export const debeziumSchema: Format = {
   summary: "Debezium's envelope as JSON with the Kafka Connect schema in every message",
   contentType: 'application/json',
   splitsKeys: true,
+  statementsApart: true,
   open: (context) => new DebeziumEncoder(context, true),
 }
 
