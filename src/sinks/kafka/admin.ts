@@ -5,7 +5,7 @@
 import type { Admin as Client, Consumer } from '@platformatic/kafka'
 import { SluiceError } from '../../errors.ts'
 import { baseOptions } from './platformatic.ts'
-import { isNamed, sinkError, type ProducerOptions } from './producer.ts'
+import { isNamed, isUnknownTopic, sinkError, type ProducerOptions } from './producer.ts'
 
 export interface NewTopic {
   readonly partitions: number | undefined
@@ -43,7 +43,7 @@ export class Admin {
       })
       return topics.get(topic)?.partitionsCount
     } catch (error) {
-      if (isNamed(error, 'UNKNOWN_TOPIC_OR_PARTITION')) return undefined
+      if (isUnknownTopic(error)) return undefined
       throw sinkError(error, `looking for topic ${topic}`)
     }
   }

@@ -95,6 +95,11 @@ export const isFenced = (error: unknown): boolean => anyOf(namesOf(error), FENCE
 /** Whether Kafka's name for an error is among those of this one. */
 export const isNamed = (error: unknown, name: string): boolean => namesOf(error).has(name)
 
+/** Whether the cluster has no such topic; @platformatic/kafka says so in words of its own. */
+export function isUnknownTopic(error: unknown): boolean {
+  return isNamed(error, 'UNKNOWN_TOPIC_OR_PARTITION') || /^Unknown topic /.test(innermost(error))
+}
+
 /** What a client's error means to the runner. */
 export function sinkError(error: unknown, doing: string): SluiceError {
   if (error instanceof SluiceError) return error
@@ -107,7 +112,7 @@ export function sinkError(error: unknown, doing: string): SluiceError {
       cause: error,
     })
   }
-  const refused = anyOf(names, REFUSED)
+  const refused = isUnknownTopic(error) ? undefined : anyOf(names, REFUSED) // it may have been deleted just now
   if (refused !== undefined)
     return new SluiceError('SINK_UNSUITABLE', `${text} (${refused})`, { cause: error })
   return new SluiceError('SINK_UNAVAILABLE', text, { cause: error })
