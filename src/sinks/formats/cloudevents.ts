@@ -8,12 +8,12 @@
  *   data { "database", "table", "op", "before", "after" }    before of an insert and after of a delete are null
  */
 import { AFTER, BEFORE, eventSeconds, type ImageSide } from '../../change.ts'
-import type { Out } from '../../out.ts'
+import type { Constant, Out } from '../../out.ts'
 import { JsonObjectWriter } from '../shape/json.ts'
 import type { SinkRow, TargetTable } from '../shape/row.ts'
 import type { SinkStatement } from '../sink.ts'
 import {
-  put,
+  fixed,
   type Encoder,
   type Format,
   type FormatContext,
@@ -97,9 +97,9 @@ class CloudTable implements RowEncoder {
   readonly #binary: boolean
   readonly #image: JsonObjectWriter
   readonly #keys: JsonObjectWriter | undefined
-  readonly #heads: Record<Op, Buffer> // up to the id's text
-  readonly #middles: Record<Op, Buffer> // from source to the time's text
-  readonly #datas: Record<Op, Buffer> // the data up to `before`'s value
+  readonly #heads: Record<Op, Constant> // up to the id's text
+  readonly #middles: Record<Op, Constant> // from source to the time's text
+  readonly #datas: Record<Op, Constant> // the data up to `before`'s value
   readonly #types: Record<Op, Buffer>
   readonly #source: Buffer
   #seconds = -1
@@ -110,14 +110,18 @@ class CloudTable implements RowEncoder {
     this.#binary = binary
     this.#image = new JsonObjectWriter(table, { decimal })
     this.#keys = keys.length > 0 ? new JsonObjectWriter(table, { decimal }, keys) : undefined
-    const each = (text: (op: Op) => string): Record<Op, Buffer> => ({
-      insert: Buffer.from(text('insert')),
-      update: Buffer.from(text('update')),
-      delete: Buffer.from(text('delete')),
+    const each = (text: (op: Op) => string): Record<Op, Constant> => ({
+      insert: fixed(text('insert')),
+      update: fixed(text('update')),
+      delete: fixed(text('delete')),
     })
     const type = (op: Op): string => `sluice.${database}.${name}.${op}`
     this.#source = Buffer.from(source)
-    this.#types = each(type)
+    this.#types = {
+      insert: Buffer.from(type('insert')),
+      update: Buffer.from(type('update')),
+      delete: Buffer.from(type('delete')),
+    }
     this.#heads = each(() => '{"specversion":"1.0","id":"')
     this.#middles = each(
       (op) =>
@@ -134,9 +138,9 @@ class CloudTable implements RowEncoder {
   value(row: SinkRow, out: Out): void {
     if (this.#binary) return this.#data(row, out)
     const { op } = row
-    put(out, this.#heads[op])
+    out.constant(this.#heads[op])
     out.ascii(eventId(row))
-    put(out, this.#middles[op])
+    out.constant(this.#middles[op])
     this.#at(eventSeconds(row.change.event))
     out.ascii(this.#time)
     out.ascii('","sluiceversion":"')
@@ -160,7 +164,7 @@ class CloudTable implements RowEncoder {
   }
   #data(row: SinkRow, out: Out): void {
     const { op } = row
-    put(out, this.#datas[op])
+    out.constant(this.#datas[op])
     this.#side(row, BEFORE, op !== 'insert', out)
     out.ascii(',"after":')
     this.#side(row, AFTER, op !== 'delete', out)

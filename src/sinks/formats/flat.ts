@@ -16,14 +16,13 @@ import {
   type ImageSide,
   type RowsChange,
 } from '../../change.ts'
-import { Out } from '../../out.ts'
+import { Out, type Constant } from '../../out.ts'
 import { sqlTypeOf, type SqlType } from '../../server/columns.ts'
 import { escapeJson } from '../shape/json.ts'
 import type { SinkRow, TargetColumn, TargetTable } from '../shape/row.ts'
 import {
   Executed,
-  json,
-  put,
+  fixed,
   type Encoder,
   type EventEncoder,
   type Format,
@@ -90,9 +89,9 @@ class FlatEncoder implements Encoder {
 /** What of a column is the same in every row. */
 interface Member {
   readonly target: TargetColumn
-  readonly name: Buffer // `"name":`
+  readonly name: Constant // `"name":`
   readonly sqlType: SqlType
-  readonly mysqlType: Buffer // `"name":"int"`
+  readonly mysqlType: Constant // `"name":"int"`
   seen: boolean // in an image of this event
   updated: boolean // in a row of this event up to now
   type: number // sqlType of the last row
@@ -109,18 +108,18 @@ const OPEN = 0x7b
 const CLOSE = 0x7d
 const COMMA = 0x2c
 const QUOTE = 0x22
-const NULL_TEXT = Buffer.from('null')
-const DATA = Buffer.from('{"data":[')
-const AFTER_DATA = Buffer.from('],"database":')
+const NULL_TEXT = fixed('null')
+const DATA = fixed('{"data":[')
+const AFTER_DATA = fixed('],"database":')
 const types = { insert: 'INSERT', update: 'UPDATE', delete: 'DELETE' } as const
 
 class FlatTable implements EventEncoder {
   readonly unit = 'event'
   readonly #shared: Shared
   readonly #members: readonly Member[]
-  readonly #database: Buffer // from `"old"` on the texts are constant too
-  readonly #table: Buffer
-  readonly #pkNames: Buffer
+  readonly #database: Constant // from `"old"` on the texts are constant too
+  readonly #table: Constant
+  readonly #pkNames: Constant
   readonly #spare: Part[] = []
   readonly #parts: Part[] = []
   #change: RowsChange | undefined
@@ -128,10 +127,10 @@ class FlatTable implements EventEncoder {
   constructor(table: TargetTable, shared: Shared) {
     this.#shared = shared
     this.#members = table.columns.map(memberOf)
-    this.#database = json(table.database)
-    this.#table = Buffer.from(`,"table":${JSON.stringify(table.name)},"ts":`)
+    this.#database = fixed(JSON.stringify(table.database))
+    this.#table = fixed(`,"table":${JSON.stringify(table.name)},"ts":`)
     const keys = table.columns.filter((column) => column.key).map((column) => column.name)
-    this.#pkNames = Buffer.from(
+    this.#pkNames = fixed(
       `,"pkNames":${keys.length > 0 ? JSON.stringify(keys) : 'null'},"sql":"","sqlType":`,
     )
   }
@@ -191,7 +190,7 @@ class FlatTable implements EventEncoder {
       out.ensure(1)
       out.u8(first ? OPEN : COMMA)
       first = false
-      put(out, member.name)
+      out.constant(member.name)
       member.seen = true
       if (side === AFTER && !member.updated && (row.op === 'insert' || row.changed(target)))
         member.updated = true
@@ -200,7 +199,7 @@ class FlatTable implements EventEncoder {
         const { value, big } = member.sqlType
         member.type = big !== undefined && isBig(big.from, from, out) ? big.type : value
       } else {
-        put(out, NULL_TEXT)
+        out.constant(NULL_TEXT)
         member.type = member.sqlType.null
       }
     }
@@ -215,18 +214,18 @@ class FlatTable implements EventEncoder {
       out.ensure(1)
       out.u8(first ? OPEN : COMMA)
       first = false
-      put(out, name)
+      out.constant(name)
       if (state === PRESENT) writeText(row, BEFORE, target, out)
-      else put(out, NULL_TEXT)
+      else out.constant(NULL_TEXT)
     }
     close(out, first)
   }
   #write(change: RowsChange, { data, old }: Part, out: Out): void {
     const { id, now } = this.#shared
-    put(out, DATA)
-    out.bytes(data.buf, 0, data.at)
-    put(out, AFTER_DATA)
-    put(out, this.#database)
+    out.constant(DATA)
+    appendAll(out, data)
+    out.constant(AFTER_DATA)
+    out.constant(this.#database)
     out.ascii(',"es":')
     out.int(eventSeconds(change.event) * 1000)
     out.ascii(',"gtid":"')
@@ -234,19 +233,19 @@ class FlatTable implements EventEncoder {
     out.ascii('","id":')
     out.int(id)
     out.ascii(',"isDdl":false,"mysqlType":')
-    this.#types(out, (member) => put(out, member.mysqlType))
+    this.#types(out, (member) => out.constant(member.mysqlType))
     if (old.at === 0) out.ascii(',"old":null')
     else {
       out.ascii(',"old":[')
-      out.bytes(old.buf, 0, old.at)
+      appendAll(out, old)
       out.ascii(']')
     }
-    put(out, this.#pkNames)
+    out.constant(this.#pkNames)
     this.#types(out, (member) => {
-      put(out, member.name)
+      out.constant(member.name)
       out.int(member.type)
     })
-    put(out, this.#table)
+    out.constant(this.#table)
     out.int(now)
     out.ascii(',"type":"')
     out.ascii(types[change.kind])
@@ -270,9 +269,9 @@ function memberOf(target: TargetColumn): Member {
   const kept = column !== undefined && derived === undefined
   return {
     target,
-    name: Buffer.from(`${JSON.stringify(name)}:`),
+    name: fixed(`${JSON.stringify(name)}:`),
     sqlType: kept ? sqlTypeOf(column) : VARCHAR,
-    mysqlType: json({ [name]: kept ? column.mysqlType : 'varchar' }).subarray(1, -1),
+    mysqlType: fixed(JSON.stringify({ [name]: kept ? column.mysqlType : 'varchar' }).slice(1, -1)),
     seen: false,
     updated: false,
     type: 0,
@@ -283,6 +282,12 @@ function close(out: Out, empty: boolean): void {
   out.ensure(2)
   if (empty) out.u8(OPEN)
   out.u8(CLOSE)
+}
+
+/** Short ones word by word, long ones by the native copy. */
+function appendAll(out: Out, from: Out): void {
+  if (from.at < 1024) out.append(from)
+  else out.bytes(from.buf, 0, from.at)
 }
 
 /** A value's text with quotes; returns where it begins in `out`. */

@@ -8,7 +8,7 @@
 import * as z from 'zod'
 import type { ImageSide, Transaction } from '../../change.ts'
 import { formatGtid, type GtidSet } from '../../gtid.ts'
-import type { Out } from '../../out.ts'
+import { constantOf, type Constant, type Out } from '../../out.ts'
 import type { SinkBatch } from '../shape/batch.ts'
 import type { SinkRow, TargetTable } from '../shape/row.ts'
 import type { SinkStatement } from '../sink.ts'
@@ -118,8 +118,5 @@ export function xidOf(tx: Transaction): string | undefined {
   return last?.kind === 'commit' && !last.xa && last.xid !== '0' ? last.xid : undefined
 }
 
-/** Writes constant bytes. */
-export function put(out: Out, bytes: Buffer): void {
-  out.bytes(bytes, 0, bytes.length)
-}
-export const json = (value: unknown): Buffer => Buffer.from(JSON.stringify(value))
+/** Text that is written again and again. */
+export const fixed = (text: string): Constant => constantOf(Buffer.from(text))

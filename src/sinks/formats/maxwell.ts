@@ -9,10 +9,10 @@
  */
 import { AFTER, BEFORE, eventSeconds, type ImageSide, type Transaction } from '../../change.ts'
 import type { RowsChange } from '../../change.ts'
-import type { Out } from '../../out.ts'
+import type { Constant, Out } from '../../out.ts'
 import { JsonObjectWriter, jsonWriter } from '../shape/json.ts'
 import type { SinkRow, TargetTable } from '../shape/row.ts'
-import { put, xidOf, type Encoder, type Format, type RowEncoder } from './format.ts'
+import { fixed, xidOf, type Encoder, type Format, type RowEncoder } from './format.ts'
 
 export const maxwell: Format = {
   name: 'maxwell',
@@ -69,20 +69,20 @@ class MaxwellTable implements RowEncoder {
   readonly unit = 'row'
   readonly #place: Place
   readonly #image: JsonObjectWriter
-  readonly #heads: Record<SinkRow['op'], Buffer>
+  readonly #heads: Record<SinkRow['op'], Constant>
   readonly key: RowEncoder['key']
   constructor(table: TargetTable, place: Place) {
     this.#place = place
     this.#image = new JsonObjectWriter(table, { decimal: 'number' })
     const names = `"database":${JSON.stringify(table.database)},"table":${JSON.stringify(table.name)}`
-    const head = (op: string): Buffer => Buffer.from(`{${names},"type":"${op}","ts":`)
+    const head = (op: string): Constant => fixed(`{${names},"type":"${op}","ts":`)
     this.#heads = { insert: head('insert'), update: head('update'), delete: head('delete') }
     this.key = table.keys.length > 0 ? keyWriter(table, names) : undefined
   }
   value(row: SinkRow, out: Out): void {
     const place = this.#place
     const { op } = row
-    put(out, this.#heads[op])
+    out.constant(this.#heads[op])
     out.int(eventSeconds(row.change.event))
     const offset = place.offset(row)
     if (place.xid !== undefined) out.ascii(`,"xid":${place.xid}`)
@@ -107,15 +107,15 @@ class MaxwellTable implements RowEncoder {
 
 /** `{"database":"d","table":"t","pk.id":1}` */
 function keyWriter(table: TargetTable, names: string): RowEncoder['key'] {
-  const head = Buffer.from(`{${names}`)
+  const head = fixed(`{${names}`)
   const keys = table.keys.map((target) => ({
-    name: Buffer.from(`,${JSON.stringify(`pk.${target.name}`)}:`),
+    name: fixed(`,${JSON.stringify(`pk.${target.name}`)}:`),
     write: jsonWriter(target, { decimal: 'number' }),
   }))
   return (row: SinkRow, side: ImageSide, out: Out) => {
-    put(out, head)
+    out.constant(head)
     for (const { name, write } of keys) {
-      put(out, name)
+      out.constant(name)
       write(row, side, out)
     }
     out.ascii('}')

@@ -9,13 +9,13 @@
  */
 import { ABSENT, AFTER, BEFORE, eventSeconds, eventServerId } from '../../../change.ts'
 import type { ImageSide, QueryChange, RowsChange, Transaction } from '../../../change.ts'
-import type { Out } from '../../../out.ts'
+import type { Constant, Out } from '../../../out.ts'
 import type { SinkBatch } from '../../shape/batch.ts'
 import type { SinkRow, TargetTable } from '../../shape/row.ts'
 import type { SinkStatement } from '../../sink.ts'
 import {
   gtidText,
-  put,
+  fixed,
   threadOf,
   type Encoder,
   type Format,
@@ -62,7 +62,7 @@ class DebeziumEncoder implements Encoder {
     if (change.kind !== 'ddl' || this.#schemas) return false
     const { database, table, sql } = change
     out.ascii('{"source":')
-    put(out, sourceHead(this.#name))
+    out.constant(sourceHead(this.#name))
     writeSource({ tx, change, row: 0, names: sourceNames(database, table), out })
     out.ascii(`,"ts_ms":${now},"databaseName":`)
     out.utf8(`${JSON.stringify(database)},"schemaName":null,"ddl":${JSON.stringify(sql)}`)
@@ -71,15 +71,17 @@ class DebeziumEncoder implements Encoder {
   }
 }
 
-const sourceHead = (name: string): Buffer =>
-  Buffer.from(`{"version":"${VERSION}","connector":"mysql","name":${JSON.stringify(name)},"ts_ms":`)
+const sourceHead = (name: string, before = ''): Constant =>
+  fixed(
+    `${before}{"version":"${VERSION}","connector":"mysql","name":${JSON.stringify(name)},"ts_ms":`,
+  )
 interface SourceNames {
-  readonly database: Buffer
-  readonly table: Buffer
+  readonly database: Constant
+  readonly table: Constant
 }
 const sourceNames = (database: string, table: string): SourceNames => ({
-  database: Buffer.from(`","db":${JSON.stringify(database)},"sequence":null,"ts_us":`),
-  table: Buffer.from(`,"table":${JSON.stringify(table)},"server_id":`),
+  database: fixed(`","db":${JSON.stringify(database)},"sequence":null,"ts_us":`),
+  table: fixed(`,"table":${JSON.stringify(table)},"server_id":`),
 })
 interface SourceFacts {
   readonly tx: Transaction
@@ -95,12 +97,12 @@ function writeSource({ tx, change, row, names, out }: SourceFacts): void {
   out.int(seconds)
   out.ascii('000,"snapshot":"')
   out.ascii('snapshot' in change && change.snapshot ? 'true' : 'false')
-  put(out, names.database)
+  out.constant(names.database)
   out.int(seconds)
   out.ascii('000000,"ts_ns":')
   out.int(seconds)
   out.ascii('000000000')
-  put(out, names.table)
+  out.constant(names.table)
   out.int(eventServerId(event))
   out.ascii(tx.gtid ? `,"gtid":"${gtidText(tx)}","file":"` : ',"gtid":null,"file":"')
   out.ascii(tx.file)
@@ -113,12 +115,12 @@ function writeSource({ tx, change, row, names, out }: SourceFacts): void {
 }
 
 interface Member {
-  readonly name: Buffer
+  readonly name: Constant
   readonly column: DebeziumColumn
 }
 const membersOf = (columns: readonly DebeziumColumn[]): Member[] =>
   columns.map((column) => ({
-    name: Buffer.from(`${JSON.stringify(column.target.name)}:`),
+    name: fixed(`${JSON.stringify(column.target.name)}:`),
     column,
   }))
 function writeMembers(members: readonly Member[], row: SinkRow, side: ImageSide, out: Out): void {
@@ -128,7 +130,7 @@ function writeMembers(members: readonly Member[], row: SinkRow, side: ImageSide,
     out.ensure(1)
     out.u8(open)
     open = 0x2c
-    put(out, name)
+    out.constant(name)
     column.write(row, side, out)
   }
   out.ascii(open === 0x7b ? '{}' : '}')
@@ -138,10 +140,10 @@ class DebeziumTable implements RowEncoder {
   readonly unit = 'row'
   readonly key: RowEncoder['key']
   readonly #members: readonly Member[]
-  readonly #before: Buffer // up to the value of `before`
-  readonly #source: Buffer // up to the source's ts_ms
+  readonly #before: Constant // up to the value of `before`
+  readonly #source: Constant // up to the source's ts_ms
   readonly #names: SourceNames
-  readonly #end: Buffer
+  readonly #end: Constant
   readonly #clock: { readonly now: number }
   constructor(table: TargetTable, name: string, schemas: boolean, clock: { readonly now: number }) {
     const { database, name: tableName } = table
@@ -152,21 +154,21 @@ class DebeziumTable implements RowEncoder {
     const schema = schemas
       ? `{"schema":${JSON.stringify(envelopeSchema(full, columns))},"payload":`
       : ''
-    this.#before = Buffer.from(`${schema}{"before":`)
-    this.#source = Buffer.concat([Buffer.from(',"source":'), sourceHead(name)])
+    this.#before = fixed(`${schema}{"before":`)
+    this.#source = sourceHead(name, ',"source":')
     this.#names = sourceNames(database, tableName)
-    this.#end = Buffer.from(schemas ? '}}' : '}')
+    this.#end = fixed(schemas ? '}}' : '}')
     this.key = table.keys.length > 0 ? keyWriter(table, full, schemas) : undefined
   }
   value(row: SinkRow, out: Out): void {
     const { op, change } = row
-    put(out, this.#before)
+    out.constant(this.#before)
     if (op === 'insert') out.ascii('null')
     else writeMembers(this.#members, row, BEFORE, out)
     out.ascii(',"after":')
     if (op === 'delete') out.ascii('null')
     else writeMembers(this.#members, row, AFTER, out)
-    put(out, this.#source)
+    out.constant(this.#source)
     writeSource({ tx: row.tx, change, row: row.row, names: this.#names, out })
     out.ascii(',"transaction":null,"op":"')
     out.ascii(change.snapshot ? 'r' : op === 'insert' ? 'c' : op === 'update' ? 'u' : 'd')
@@ -178,7 +180,7 @@ class DebeziumTable implements RowEncoder {
     out.ascii('000,"ts_ns":')
     out.int(now)
     out.ascii('000000')
-    put(out, this.#end)
+    out.constant(this.#end)
   }
 }
 
@@ -186,10 +188,10 @@ function keyWriter(table: TargetTable, full: string, schemas: boolean): RowEncod
   const columns = table.keys.map(debeziumColumn)
   const fields = columns.map(({ schema }) => ({ ...schema, optional: false }))
   const schema = { type: 'struct', fields, optional: false, name: `${full}.Key` }
-  const head = Buffer.from(schemas ? `{"schema":${JSON.stringify(schema)},"payload":` : '')
+  const head = fixed(schemas ? `{"schema":${JSON.stringify(schema)},"payload":` : '')
   const members = membersOf(columns)
   return (row, side, out) => {
-    put(out, head)
+    out.constant(head)
     writeMembers(members, row, side, out)
     if (schemas) out.ascii('}')
   }
