@@ -91,7 +91,8 @@ interface Member {
   readonly target: TargetColumn
   readonly name: Constant // `"name":`
   readonly sqlType: SqlType
-  readonly mysqlType: Constant // `"name":"int"`
+  readonly mysqlType: string // `"name":"int"`
+  readonly escapes: boolean // whether its text may need escapes
   seen: boolean // in an image of this event
   updated: boolean // in a row of this event up to now
   type: number // sqlType of the last row
@@ -110,29 +111,39 @@ const COMMA = 0x2c
 const QUOTE = 0x22
 const NULL_TEXT = fixed('null')
 const DATA = fixed('{"data":[')
-const AFTER_DATA = fixed('],"database":')
+const LIST = 0x5b
+const LIST_END = 0x5d
+/** Numbers, dates and times, ENUM and SET (numbers here): MySQL type codes, include/field_types.h. */
+const PLAIN = new Set([
+  0, 1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 18, 19, 246, 247, 248,
+])
 const types = { insert: 'INSERT', update: 'UPDATE', delete: 'DELETE' } as const
 
 class FlatTable implements EventEncoder {
   readonly unit = 'event'
   readonly #shared: Shared
   readonly #members: readonly Member[]
-  readonly #database: Constant // from `"old"` on the texts are constant too
-  readonly #table: Constant
-  readonly #pkNames: Constant
+  readonly #database: string
+  readonly #table: string
+  readonly #pkNames: string
   readonly #spare: Part[] = []
   readonly #parts: Part[] = []
   #change: RowsChange | undefined
   #gtid = ''
+  // What stands between data, old and the end, made again only when something of it has changed
+  #headOf = { seconds: -1, gtid: '', id: -1 }
+  #head = NULL_TEXT
+  #tailOf = { kind: '', now: -1 }
+  #tail = NULL_TEXT
+  #seenChanged = true
+  #typesChanged = true
   constructor(table: TargetTable, shared: Shared) {
     this.#shared = shared
     this.#members = table.columns.map(memberOf)
-    this.#database = fixed(JSON.stringify(table.database))
-    this.#table = fixed(`,"table":${JSON.stringify(table.name)},"ts":`)
+    this.#database = JSON.stringify(table.database)
+    this.#table = JSON.stringify(table.name)
     const keys = table.columns.filter((column) => column.key).map((column) => column.name)
-    this.#pkNames = fixed(
-      `,"pkNames":${keys.length > 0 ? JSON.stringify(keys) : 'null'},"sql":"","sqlType":`,
-    )
+    this.#pkNames = keys.length > 0 ? JSON.stringify(keys) : 'null'
   }
   get bytes(): number {
     let n = 0
@@ -143,11 +154,13 @@ class FlatTable implements EventEncoder {
     if (this.#change === undefined) this.#begin(row)
     const part = this.#part(place)
     const { data, old } = part
-    const side = row.op === 'delete' ? BEFORE : AFTER
     data.ensure(1)
     if (data.at > 0) data.u8(COMMA)
-    this.#image(row, side, data)
-    if (row.op !== 'update') return
+    if (row.op !== 'update') return this.#image(row, row.op === 'delete' ? BEFORE : AFTER, data)
+    for (const member of this.#members) {
+      if (!member.updated && row.changed(member.target)) member.updated = true
+    }
+    this.#image(row, AFTER, data)
     old.ensure(1)
     if (old.at > 0) old.u8(COMMA)
     this.#old(row, old)
@@ -168,9 +181,16 @@ class FlatTable implements EventEncoder {
   #begin(row: SinkRow): void {
     this.#change = row.change
     this.#gtid = this.#shared.executed.text(row.tx)
+    const side = row.op === 'delete' ? BEFORE : AFTER
     for (const member of this.#members) {
-      member.seen = false
       member.updated = false
+      // all rows of an event have the same columns
+      const seen = row.state(side, member.target) !== ABSENT
+      if (seen !== member.seen) {
+        member.seen = seen
+        this.#seenChanged = true
+        this.#typesChanged = true
+      }
     }
   }
   #part(place: number): Part {
@@ -180,87 +200,83 @@ class FlatTable implements EventEncoder {
     this.#parts.push(part)
     return part
   }
-  /** `{"column":"text",…}`; an image without columns is nothing, as in Canal. */
+  /** `{"column":"text",…}` */
   #image(row: SinkRow, side: ImageSide, out: Out): void {
-    let first = true
-    for (const member of this.#members) {
-      const { target } = member
-      const state = row.state(side, target)
-      if (state === ABSENT) continue
-      out.ensure(1)
-      out.u8(first ? OPEN : COMMA)
-      first = false
-      out.constant(member.name)
-      member.seen = true
-      if (side === AFTER && !member.updated && (row.op === 'insert' || row.changed(target)))
-        member.updated = true
-      if (state === PRESENT) {
-        const from = writeText(row, side, target, out)
-        const { value, big } = member.sqlType
-        member.type = big !== undefined && isBig(big.from, from, out) ? big.type : value
-      } else {
-        out.constant(NULL_TEXT)
-        member.type = member.sqlType.null
-      }
-    }
-    close(out, first)
-  }
-  #old(row: SinkRow, out: Out): void {
-    let first = true
-    for (const { target, name, updated } of this.#members) {
-      if (!updated) continue
-      const state = row.state(BEFORE, target)
-      if (state === ABSENT) continue
-      out.ensure(1)
-      out.u8(first ? OPEN : COMMA)
-      first = false
-      out.constant(name)
-      if (state === PRESENT) writeText(row, BEFORE, target, out)
-      else out.constant(NULL_TEXT)
-    }
-    close(out, first)
-  }
-  #write(change: RowsChange, { data, old }: Part, out: Out): void {
-    const { id, now } = this.#shared
-    out.constant(DATA)
-    appendAll(out, data)
-    out.constant(AFTER_DATA)
-    out.constant(this.#database)
-    out.ascii(',"es":')
-    out.int(eventSeconds(change.event) * 1000)
-    out.ascii(',"gtid":"')
-    out.ascii(this.#gtid)
-    out.ascii('","id":')
-    out.int(id)
-    out.ascii(',"isDdl":false,"mysqlType":')
-    this.#types(out, (member) => out.constant(member.mysqlType))
-    if (old.at === 0) out.ascii(',"old":null')
-    else {
-      out.ascii(',"old":[')
-      appendAll(out, old)
-      out.ascii(']')
-    }
-    out.constant(this.#pkNames)
-    this.#types(out, (member) => {
-      out.constant(member.name)
-      out.int(member.type)
-    })
-    out.constant(this.#table)
-    out.int(now)
-    out.ascii(',"type":"')
-    out.ascii(types[change.kind])
-    out.ascii('"}')
-  }
-  #types(out: Out, write: (member: Member) => void): void {
-    let first = true
+    let open = OPEN
     for (const member of this.#members) {
       if (!member.seen) continue
+      const { target, sqlType } = member
       out.ensure(1)
-      out.u8(first ? OPEN : COMMA)
-      first = false
-      write(member)
+      out.u8(open)
+      open = COMMA
+      out.constant(member.name)
+      let type = sqlType.null
+      if (row.state(side, target) === PRESENT) {
+        const from = writeText(row, side, member, out)
+        const { value, big } = sqlType
+        type = big !== undefined && isBig(big.from, from, out) ? big.type : value
+      } else out.constant(NULL_TEXT)
+      if (type !== member.type) {
+        member.type = type
+        this.#typesChanged = true
+      }
     }
-    close(out, first)
+    close(out, open === OPEN)
+  }
+  #old(row: SinkRow, out: Out): void {
+    let open = OPEN
+    for (const member of this.#members) {
+      if (!member.updated) continue
+      const state = row.state(BEFORE, member.target)
+      if (state === ABSENT) continue
+      out.ensure(1)
+      out.u8(open)
+      open = COMMA
+      out.constant(member.name)
+      if (state === PRESENT) writeText(row, BEFORE, member, out)
+      else out.constant(NULL_TEXT)
+    }
+    close(out, open === OPEN)
+  }
+  #write(change: RowsChange, { data, old }: Part, out: Out): void {
+    out.constant(DATA)
+    appendAll(out, data)
+    const seconds = eventSeconds(change.event)
+    const { id, now } = this.#shared
+    const of = this.#headOf
+    if (this.#seenChanged || of.seconds !== seconds || of.id !== id || of.gtid !== this.#gtid)
+      this.#makeHead(seconds, id)
+    out.constant(this.#head)
+    if (old.at === 0) out.constant(NULL_TEXT)
+    else {
+      out.ensure(1)
+      out.u8(LIST)
+      appendAll(out, old)
+      out.ensure(1)
+      out.u8(LIST_END)
+    }
+    if (this.#typesChanged || this.#tailOf.kind !== change.kind || this.#tailOf.now !== now)
+      this.#makeTail(change.kind, now)
+    out.constant(this.#tail)
+  }
+  /** Behind data, up to the value of old. */
+  #makeHead(seconds: number, id: number): void {
+    const mysqlType = this.#members.filter((m) => m.seen).map((m) => m.mysqlType)
+    this.#headOf = { seconds, id, gtid: this.#gtid }
+    this.#seenChanged = false
+    this.#head = fixed(
+      `],"database":${this.#database},"es":${seconds}000,"gtid":"${this.#gtid}","id":${id},"isDdl":false,"mysqlType":{${mysqlType.join(',')}},"old":`,
+    )
+  }
+  /** Behind old. */
+  #makeTail(kind: RowsChange['kind'], now: number): void {
+    const seen = this.#members.filter((m) => m.seen)
+    const sqlType = seen.map((m) => `${JSON.stringify(m.target.name)}:${m.type}`)
+    this.#tailOf = { kind, now }
+    this.#typesChanged = false
+    this.#tail = fixed(
+      `,"pkNames":${this.#pkNames},"sql":"","sqlType":{${sqlType.join(',')}},"table":${this.#table},"ts":${now},"type":"${types[kind]}"}`,
+    )
   }
 }
 
@@ -271,7 +287,8 @@ function memberOf(target: TargetColumn): Member {
     target,
     name: fixed(`${JSON.stringify(name)}:`),
     sqlType: kept ? sqlTypeOf(column) : VARCHAR,
-    mysqlType: fixed(JSON.stringify({ [name]: kept ? column.mysqlType : 'varchar' }).slice(1, -1)),
+    mysqlType: JSON.stringify({ [name]: kept ? column.mysqlType : 'varchar' }).slice(1, -1),
+    escapes: !kept || !PLAIN.has(column.type),
     seen: false,
     updated: false,
     type: 0,
@@ -291,12 +308,12 @@ function appendAll(out: Out, from: Out): void {
 }
 
 /** A value's text with quotes; returns where it begins in `out`. */
-function writeText(row: SinkRow, side: ImageSide, target: TargetColumn, out: Out): number {
+function writeText(row: SinkRow, side: ImageSide, { target, escapes }: Member, out: Out): number {
   out.ensure(1)
   out.u8(QUOTE)
   const from = out.at
   row.text(side, target, out)
-  escapeJson(out, from)
+  if (escapes) escapeJson(out, from)
   out.ensure(1)
   out.u8(QUOTE)
   return from

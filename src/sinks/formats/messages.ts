@@ -17,6 +17,7 @@ import { Out } from '../../out.ts'
 import type { SinkBatch } from '../shape/batch.ts'
 import type { SinkRow, TargetTable } from '../shape/row.ts'
 import type { Template, BoundTemplate } from '../shape/template.ts'
+import { versionPart } from '../shape/version.ts'
 import { perTable, type SinkStatement } from '../sink.ts'
 import type { Encoder, EventEncoder, Format, FormatContext, Header, RowEncoder } from './format.ts'
 
@@ -92,6 +93,8 @@ const OPS = {
   delete: Buffer.from('delete'),
 }
 const NO_HEADERS: readonly Header[] = []
+/** Between two chunks; nothing is ever written to it. */
+const NO_OUT = new Out(0)
 const OVERHEAD = 24 // about what a record adds
 
 /** The rows of one event in one place, for the headers. */
@@ -100,7 +103,6 @@ interface Group<Place> {
   readonly first: number
   last: number
   readonly firstVersion: string
-  version: string
   readonly id: string
   readonly rows: number[]
 }
@@ -111,7 +113,7 @@ export class MessageWriter<Place> {
   readonly #instance: Buffer
   readonly #compiled: (table: TargetTable) => Compiled
   readonly #spare: Out[] = []
-  #out = new Out(0)
+  #out = NO_OUT
   #drafts: Draft<Place>[] = []
   #groups: Group<Place>[] = []
   #event: EventEncoder | undefined // that has rows
@@ -171,7 +173,8 @@ export class MessageWriter<Place> {
     if (this.#event !== undefined) this.#event.end(new Out(64), () => {}) // of a write that failed
     this.#event = undefined
     this.#groups.length = 0
-    this.#open()
+    this.#out.reset()
+    this.#drafts = []
   }
   #open(): void {
     this.#out = this.#spare.pop() ?? new Out(this.#options.chunkBytes + 64 * 1024)
@@ -186,6 +189,7 @@ export class MessageWriter<Place> {
   }
   #add(row: SinkRow): void {
     const { encoder, key } = this.#compiled(row.table)
+    if (this.#out === NO_OUT) this.#open()
     if (row.tx !== this.#tx) {
       this.#tx = row.tx
       this.#position = Buffer.from(`${row.tx.file}:${row.tx.offset}`)
@@ -227,22 +231,14 @@ export class MessageWriter<Place> {
     const groups = this.#groups
     let i = 0
     while (i < groups.length && groups[i]!.place !== place) i++
-    const { index, version } = row
+    const { index } = row
     if (i === groups.length) {
+      const { version, id } = row
       const rows = [row.row]
-      groups.push({
-        place,
-        first: index,
-        last: index,
-        firstVersion: version,
-        version,
-        id: row.id,
-        rows,
-      })
+      groups.push({ place, first: index, last: index, firstVersion: version, id, rows })
     } else {
       const group = groups[i]!
       group.last = index
-      group.version = version
       group.rows.push(row.row)
     }
     encoder.add(row, i)
@@ -251,13 +247,19 @@ export class MessageWriter<Place> {
     const out = this.#out
     let at = out.at
     this.#event!.end(out, (i) => {
-      const group = this.#groups[i]!
+      const { place, first, last, firstVersion, id, rows } = this.#groups[i]!
+      const many = rows.length > 1
       this.#drafts.push({
-        ...group,
+        place,
+        first,
+        last,
+        firstVersion,
+        version: many ? lastOf(firstVersion, rows) : firstVersion,
+        id,
         headers: NO_HEADERS,
         op: this.#op,
         position: this.#position,
-        rows: group.rows.length > 1 ? ranges(group.rows) : '',
+        rows: many ? ranges(rows) : '',
         at,
         keyEnd: at,
         end: out.at,
@@ -297,7 +299,8 @@ export class MessageWriter<Place> {
   #chunk(): Chunk<Place> {
     const out = this.#out
     const messages = this.#drafts.map((draft) => this.#message(draft, out))
-    this.#open()
+    this.#out = NO_OUT
+    this.#drafts = []
     return { messages, out }
   }
   #message(draft: Draft<Place>, { buf }: Out): Message<Place> {
@@ -333,6 +336,10 @@ const writerOf =
   (bound: BoundTemplate): WriteKey =>
   (row, side, out) =>
     out.utf8(bound(row, side))
+
+/** The version of the last of some rows of one event, given that of the first. */
+const lastOf = (first: string, rows: readonly number[]): string =>
+  first.slice(0, -8) + versionPart(rows.at(-1)!)
 
 /** Ascending numbers: "0-4", "0,3,7-9". */
 function ranges(rows: readonly number[]): string {
