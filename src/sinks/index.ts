@@ -1,7 +1,9 @@
 /**
  * The sinks there are: one line each.
  */
+import { file } from './file.ts'
+import { http } from './http.ts'
 import { kafka } from './kafka.ts'
 import type { SinkType } from './sink.ts'
 
-export const sinkTypes: readonly SinkType[] = [kafka]
+export const sinkTypes: readonly SinkType[] = [file, http, kafka]

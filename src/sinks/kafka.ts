@@ -22,6 +22,7 @@ import { options, problems, type KafkaOptions } from './kafka/options.ts'
 import { platformaticProducer } from './kafka/platformatic.ts'
 import { laterPosition, readRecord, writeRecord, type PositionRecord } from './kafka/position.ts'
 import {
+  isFenced,
   sinkError,
   type Place,
   type Producer,
@@ -30,7 +31,6 @@ import {
 } from './kafka/producer.ts'
 import { Router } from './kafka/route.ts'
 import type { SinkBatch } from './shape/batch.ts'
-import { Template } from './shape/template.ts'
 import { NO_VERSION } from './shape/version.ts'
 import {
   defineSink,
@@ -49,17 +49,25 @@ export const kafka = defineSink({
   open: (o, context) => KafkaSink.open(o, context),
 })
 
+/** Who we are: a sink that is opened again after an error is the same owner of its position. */
+const process = randomUUID()
+/** Positions that this process has made its own, by key and owner. */
+const claimed = new Set<string>()
+
 class KafkaSink implements Sink {
   readonly promise
   readonly splitsKeys
   readonly wholeTransactions
+  /** Topics are a log, they do not equal tables. */
+  readonly mirrors = false
   resume: Position | undefined
+  seen: Sink['seen']
   readonly #options: KafkaOptions
   readonly #context: SinkContext
   readonly #producerOptions: ProducerOptions
   readonly #router: Router
   readonly #writer: MessageWriter<Place>
-  readonly #owner = randomUUID()
+  readonly #owner: string
   readonly #position: Place // where the position is
   readonly #positionKey: Buffer
   #admin: Admin | undefined
@@ -70,6 +78,7 @@ class KafkaSink implements Sink {
   private constructor(o: KafkaOptions, context: SinkContext) {
     const { instance, sink, server } = context
     const format = formats[o.format]
+    this.#owner = `${process}/${context.fence}`
     this.#options = o
     this.#context = context
     this.#producerOptions = producerOptions(o, context)
@@ -82,7 +91,7 @@ class KafkaSink implements Sink {
       context: { instance, server, options: o.formatOptions },
       route: this.#router.route,
       headers: o.headers,
-      key: o.key === undefined ? undefined : new Template(o.key),
+      key: o.key,
       tombstones: o.tombstones,
       chunkBytes: Math.min(o.requestBytes, o.messageBytesMax),
     })
@@ -155,32 +164,22 @@ class KafkaSink implements Sink {
     })
     return failures
   }
-  /** One Kafka transaction, or more where there is too much; the position goes with the rows. */
+  /** All in one Kafka transaction; the position goes with the rows. */
   async #transact(
     producer: Producer,
     batch: SinkBatch,
     signal: AbortSignal,
   ): Promise<readonly RowFailure[]> {
-    let bytes = -1 // of the transaction; -1: none is open
-    let version = ''
+    let version = '' // the highest
     await this.#pipe(batch, this.#after, async (chunk) => {
       signal.throwIfAborted()
-      if (bytes > this.#options.transactionBytesMax) {
-        await this.#commit(producer, version, batch.start)
-        bytes = -1
-      }
-      if (bytes < 0) {
-        bytes = 0
-        await producer.begin()
-      }
+      if (version === '') await producer.begin()
       for (const message of this.#fitting(chunk.messages, undefined)) {
-        bytes += message.bytes
         if (message.version > version) version = message.version
       }
       await this.#send(producer, chunk.messages)
     })
-    if (bytes < 0) return []
-    await this.#commit(producer, version, batch.whole ? batch.end : batch.start)
+    if (version !== '') await this.#commit(producer, version, batch.whole ? batch.end : batch.start)
     return []
   }
   async #pipe(
@@ -265,14 +264,15 @@ class KafkaSink implements Sink {
     try {
       return await work()
     } catch (error) {
-      const wrapped = this.#context.signal.aborted ? (error as Error) : sinkError(error, doing)
       const usable = error instanceof SluiceError && (await aborted(producer))
       if (!usable) {
         this.#producer = undefined
         this.#router.forget()
         await producer.close()
       }
-      throw wrapped
+      // Kafka says the same when it has ended a transaction that took too long: the position's owner tells
+      if (this.#options.exactlyOnce && isFenced(error)) await this.#readRecord()
+      throw sinkError(error, doing)
     }
   }
 
@@ -284,7 +284,7 @@ class KafkaSink implements Sink {
     this.#admin ??= await Admin.open(this.#producerOptions)
     if (this.#options.exactlyOnce) {
       await this.#positionTopic(signal)
-      if (this.#record !== undefined) await this.#readRecord() // throws when we were replaced
+      await this.#readRecord() // throws when we were replaced
     }
     const { client } = this.#options
     const producer = await (client === 'kafkajs'
@@ -302,32 +302,35 @@ class KafkaSink implements Sink {
   /** Reads the position back, now that nobody else can write it; the first time makes it ours. */
   async #claim(producer: Producer): Promise<void> {
     const found = await this.#readRecord()
-    if (this.#record !== undefined) {
-      this.#record = found
-      this.#after = found!.version
-      return
+    const { position, fence } = this.#context
+    this.#after = found?.version ?? ''
+    if (found !== undefined) {
+      const { epoch, server } = found.position
+      this.seen = { epoch, server }
+      this.resume ??= laterPosition(found, position)
     }
-    const { position } = this.#context
-    if (found !== undefined) this.resume = laterPosition(found, position)
-    const record = {
-      owner: this.#owner,
-      fence: this.#context.fence,
-      version: found?.version ?? NO_VERSION,
-      position: found?.position ?? position,
-    }
-    await producer.begin()
-    await this.#commit(producer, record.version, record.position)
-    this.#after = record.version
+    if (found?.owner !== this.#owner) {
+      const version = found?.version ?? NO_VERSION
+      const record = { owner: this.#owner, fence, version, position: found?.position ?? position }
+      await producer.begin()
+      await producer.send([this.#recordMessage(record)])
+      await producer.commit()
+      this.#record = record
+      claimed.add(this.#claimKey)
+    } else this.#record = found
+  }
+  get #claimKey(): string {
+    return `${this.#position.topic} ${this.#positionKey.toString()} ${this.#owner}`
   }
   /** Throws STATE_FENCED when another Sluice has made the position its own after us. */
   async #readRecord(): Promise<PositionRecord | undefined> {
     const { topic } = this.#position
     const bytes = await this.#admin!.lastRecord(topic, this.#positionKey.toString())
     const record = bytes && readRecord(bytes, topic)
-    if (this.#record !== undefined && record?.owner !== this.#owner) {
+    if (claimed.has(this.#claimKey) && record !== undefined && record.owner !== this.#owner) {
       throw new SluiceError(
         'STATE_FENCED',
-        `Kafka: another Sluice has taken over ${this.#positionKey.toString()} in topic ${topic} (start ${record?.fence ?? 'unknown'}, this one is start ${this.#context.fence}); this one writes nothing any more`,
+        `Kafka: another Sluice has taken over ${this.#positionKey.toString()} in topic ${topic} (its start ${record.fence}; this is start ${this.#context.fence}); this one writes nothing any more`,
       )
     }
     return record

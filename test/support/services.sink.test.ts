@@ -25,8 +25,8 @@ import type { Service, ServiceName } from './services.ts'
 
 /** Writes `value` under `name`, and reads what is there, each time with new connections. */
 interface RoundTrip {
-  write(service: Service, name: string, value: string): Promise<void>
-  read(service: Service, name: string): Promise<unknown>
+  readonly write: (service: Service, name: string, value: string) => Promise<void>
+  readonly read: (service: Service, name: string) => Promise<unknown>
 }
 
 const kafkaOf = (broker: string): Kafka =>
@@ -140,27 +140,33 @@ describe.each(serviceNames.filter(hasService))('%s', (name) => {
     await expect(service.kill()).rejects.toThrow('shared')
   })
 
-  test('a private one keeps what was written when it is killed, and goes without trace', async () => {
-    const service = await privateService(name)
-    const { dir, port, host } = service
-    try {
-      await write(service, 'kept', 'a value')
-      await service.kill()
+  test(
+    'a private one keeps what was written when it is killed, and goes without trace',
+    { timeout: 300_000 },
+    async () => {
+      const service = await privateService(name)
+      const { dir, port, host } = service
+      try {
+        await write(service, 'kept', 'a value')
+        await service.kill()
+        expect(await answers(host, port)).toBe(false)
+        await service.start()
+        expect(await read(service, 'kept')).toBe('a value')
+        expect(await answers(host, port)).toBe(true)
+        await service.stop()
+        expect(await answers(host, port)).toBe(false)
+      } finally {
+        await service[Symbol.asyncDispose]()
+      }
       expect(await answers(host, port)).toBe(false)
-      await service.start()
-      expect(await read(service, 'kept')).toBe('a value')
-      await service.stop()
-      expect(await answers(host, port)).toBe(false)
-      await service.start()
-      expect(await read(service, 'kept')).toBe('a value')
-      expect(await answers(host, port)).toBe(true)
-    } finally {
-      await service[Symbol.asyncDispose]()
-    }
-    expect(await answers(host, port)).toBe(false)
-    expect(existsSync(dir!)).toBe(false)
-  })
+      expect(existsSync(dir!)).toBe(false)
+    },
+  )
+})
 
+// what ends them is one mechanism; PostgreSQL is ended by another signal
+const quick = (['redis', 'postgres'] as const).filter(hasService)
+describe.each(quick)('%s', (name) => {
   test('nothing is left of one whose process was killed', async () => {
     const script = `
       import { privateService } from ${JSON.stringify(join(import.meta.dirname, 'services.ts'))}
@@ -203,6 +209,43 @@ describe.skipIf(!hasService('kafka'))('Kafka behind a proxy', () => {
     expect(await consume(kafka.direct, 'again')).toBe('second')
     expect(await consume(kafka.direct, 'proxied')).toBe('first')
   })
+})
+
+describe.skipIf(!hasService('kafka'))('Kafka with TLS and an account', () => {
+  test('refuses everybody else', async () => {
+    const user = { name: 'sink', password: 'secret' }
+    await using kafka = await privateService('kafka', { tls: true, user })
+    const common = {
+      brokers: [`${kafka.host}:${kafka.port}`],
+      ssl: { ca: readFileSync(kafka.ca!) },
+      logLevel: logLevel.NOTHING,
+      retry: { retries: 0 },
+    }
+    // an object for each client: kafkajs keeps the first one's account in it
+    const sasl = (password: string) =>
+      ({ mechanism: 'plain', username: user.name, password }) as const
+    const known = { ...common, sasl: sasl(user.password), retry: { retries: 20 } }
+    const producer = new Kafka(known).producer()
+    await producer.connect()
+    await producer.send({ topic: 'safe', messages: [{ value: 'a value' }] })
+    await producer.disconnect()
+    const stranger = new Kafka({ ...common, sasl: sasl('wrong') }).admin()
+    await expect(stranger.connect().then(() => stranger.listTopics())).rejects.toThrow(
+      'Invalid username or password',
+    )
+    await stranger.disconnect()
+    expect(await consume(kafka.direct, 'safe')).toBe('a value')
+  })
+})
+
+test.skipIf(!hasService('postgres'))('PostgreSQL speaks TLS', async () => {
+  await using service = await privateService('postgres', { tls: true })
+  const ssl = { ca: readFileSync(service.ca!, 'utf8') }
+  const client = new PostgresClient({ connectionString: service.url, ssl })
+  await client.connect()
+  const { rows } = await client.query('SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()')
+  expect(rows).toEqual([{ ssl: true }])
+  await client.end()
 })
 
 describe.skipIf(!hasService('redis'))('Redis', () => {
@@ -258,6 +301,8 @@ describe.skipIf(!hasService('redis'))('Redis', () => {
       name: set.name,
       maxRetriesPerRequest: null,
     })
+    // while there is no primary
+    client.on('error', () => undefined)
     await client.set('before', '1')
     expect(await client.wait(1, 5000)).toBe(1)
     await set.primary.kill()

@@ -31,7 +31,7 @@ class Place {
   xid: string | undefined
   offset(row: SinkRow): number {
     if (row.tx !== this.#tx) this.#look(row.tx)
-    return this.#before.get(row.change)! + row.row
+    return (this.#before.get(row.change) ?? 0) + row.row
   }
   /** Whether it is the last row of a transaction that is committed. */
   isLast(offset: number): boolean {

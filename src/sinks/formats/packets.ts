@@ -83,7 +83,7 @@ class PacketTable implements EventEncoder {
     for (const { rows, place } of this.#parts) {
       const scratch = this.#scratch
       scratch.reset()
-      const reader = (): RowReader => this.#reader.over(change.reader(), rows)
+      const reader = (): RowReader => this.#reader.over(change, rows)
       const { kind, ordinal, event, tableId, snapshot } = change
       this.#entries.encode(
         {
@@ -138,11 +138,11 @@ class SomeRows implements RowReader {
   #rows: readonly number[] = []
   #at = 0
   #row = -1
-  over(reader: RowReader, rows: readonly number[]): this {
-    this.#reader = reader
+  over(change: RowsChange, rows: readonly number[]): this {
+    this.#reader = change.reader()
     this.#rows = rows
     this.#at = 0
-    this.#row = -1
+    this.#row = (change.firstRow ?? 0) - 1
     return this
   }
   next(): boolean {
@@ -162,6 +162,9 @@ class SomeRows implements RowReader {
   }
   text(side: ImageSide, column: number, out: Out): void {
     this.#reader.text(side, column, out)
+  }
+  utc(side: ImageSide, column: number, out: Out): void {
+    this.#reader.utc(side, column, out)
   }
   value(side: ImageSide, column: number): Value | undefined {
     return this.#reader.value(side, column)

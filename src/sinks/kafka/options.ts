@@ -2,10 +2,20 @@
  * Options of the Kafka sink, all described: checks, JSON Schema and manual follow from here. Connects to nothing.
  */
 import * as z from 'zod'
+import {
+  bytes,
+  duration,
+  flag,
+  integer,
+  oneOf,
+  path,
+  secret,
+  section,
+  template,
+  text,
+} from '../../config/leaves.ts'
 import { formatNames } from '../formats/index.ts'
 import { formatOptions } from '../formats/format.ts'
-import { bytes, duration, flag, integer, oneOf, section, text } from '../shape/leaves.ts'
-import { Template } from '../shape/template.ts'
 import { parseHashRules, parseTopicRules } from './rules.ts'
 
 export const clients = ['platformatic', 'kafkajs'] as const
@@ -22,8 +32,8 @@ export const options = section({
   clientId: text('a name').optional().describe('client.id; default sluice-INSTANCE-SINK'),
   format: oneOf(formatNames).default('canal-json').describe('What messages look like'),
   formatOptions: formatOptions.prefault({}).describe('Settings that some formats know'),
-  topic: text('a topic, or a template of one')
-    .default('{database}.{table}')
+  topic: template('a topic')
+    .prefault('{database}.{table}')
     .describe('Topic: a template of {database}, {table} and columns'),
   dynamicTopic: text("rules as in Canal's canal.mq.dynamicTopic")
     .optional()
@@ -45,7 +55,7 @@ export const options = section({
   databaseHash: flag()
     .default(true)
     .describe("Whether Canal's hash of a row begins with its database's"),
-  key: text('a template')
+  key: template('a key')
     .optional()
     .describe(
       'Key of messages: a template of {database}, {table}, {key} and columns; default the one of the format',
@@ -84,23 +94,20 @@ export const options = section({
   positionTopic: text('a topic')
     .optional()
     .describe('With exactlyOnce: where the position is; default sluice-position-INSTANCE-SINK'),
-  transactionBytesMax: bytes('64KiB', '1GiB')
-    .prefault('64MiB')
-    .describe('A Kafka transaction ends when it is as large as this, even within one of MySQL'),
   sasl: section({
     mechanism: oneOf(['plain', 'scram-sha-256', 'scram-sha-512']).describe('How to authenticate'),
     username: text('a name').describe('User'),
-    password: text('a password').describe('Password'),
+    password: secret('a password').min(1, { error: 'a password' }).describe('Password'),
   })
     .optional()
     .describe('Authentication'),
   tls: section({
     enabled: flag().default(false).describe('Whether to use TLS'),
-    ca: text('a path')
+    ca: path('a PEM file')
       .optional()
       .describe('Authorities to trust, PEM file; none: those Node brings'),
-    cert: text('a path').optional().describe('Client certificate, PEM file'),
-    key: text('a path').optional().describe('Its private key, PEM file'),
+    cert: path('a PEM file').optional().describe('Client certificate, PEM file'),
+    key: path('a PEM file').optional().describe('Its private key, PEM file'),
   })
     .prefault({})
     .describe('TLS to the brokers'),
@@ -117,8 +124,6 @@ export function problems(o: KafkaOptions): string[] {
       found.push(`${key}: ${(error as Error).message}`)
     }
   }
-  attempt('topic', () => new Template(o.topic))
-  if (o.key !== undefined) attempt('key', () => new Template(o.key!))
   if (o.dynamicTopic !== undefined) attempt('dynamicTopic', () => parseTopicRules(o.dynamicTopic!))
   if (o.partitionHash !== undefined)
     attempt('partitionHash', () => parseHashRules(o.partitionHash!))

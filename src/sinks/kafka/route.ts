@@ -8,7 +8,7 @@ import { SluiceError } from '../../errors.ts'
 import type { Out } from '../../out.ts'
 import type { SinkBatch } from '../shape/batch.ts'
 import type { SinkRow, TargetColumn, TargetTable } from '../shape/row.ts'
-import { Template, type BoundTemplate } from '../shape/template.ts'
+import type { BoundTemplate, Template } from '../shape/template.ts'
 import { perTable } from '../sink.ts'
 import type { KafkaOptions } from './options.ts'
 import type { Place } from './producer.ts'
@@ -47,7 +47,7 @@ export class Router {
   constructor(options: KafkaOptions, keyed: boolean) {
     this.#options = options
     this.#keyed = keyed
-    this.#template = new Template(options.topic)
+    this.#template = options.topic
     this.#topicRules = options.dynamicTopic ? parseTopicRules(options.dynamicTopic) : undefined
     this.#hashRules = options.partitionHash ? parseHashRules(options.partitionHash) : undefined
     this.#compiled = perTable((table) => this.#compile(table))

@@ -8,10 +8,10 @@ import { mkdirSync, readdirSync, readFileSync } from 'node:fs'
 import { link, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { cached, fetchJars, mavenProblem, run } from './fetch.ts'
-import { compileJava, findJdk } from './jdk.ts'
+import { compileJava, findJdk, frugal, type JvmOptions } from './jdk.ts'
 import { startLocal, type Definition, type Service } from './service.ts'
 
-export interface ElasticOptions {
+export interface ElasticOptions extends JvmOptions {
   readonly version?: '9.5.3' | '8.19.21'
   /** More settings as elasticsearch.yml has them; they win. */
   readonly settings?: Readonly<Record<string, string>>
@@ -125,7 +125,7 @@ function hasJdk(least: number): boolean {
 async function opensearchNode(): Promise<Node> {
   const problem = mavenProblem()
   if (problem) throw new Error(`cannot fetch OpenSearch: ${problem}`)
-  const [version, java] = hasJdk(21) ? (['3.8.0.0', 21] as const) : (['2.19.3.0', 17] as const)
+  const [version, java] = hasJdk(21) ? (['3.8.0.0', 21] as const) : (['2.19.1.0', 17] as const)
   const jdk = findJdk(java)
   const launcher = [source('OsMain.java')]
   const home = await cached(
@@ -141,7 +141,7 @@ async function opensearchNode(): Promise<Node> {
   return { name: 'opensearch', home, jdk, main: ['-cp', path, 'OsMain'] }
 }
 
-async function startNode(node: Node, { settings = {} }: OpensearchOptions): Promise<Service> {
+async function startNode(node: Node, options: OpensearchOptions): Promise<Service> {
   const { name, home, jdk, main } = node
   return startLocal(name, async ({ dir, port }) => {
     const folders = { config: join(dir, 'config'), tmp: join(dir, 'tmp') }
@@ -157,7 +157,7 @@ async function startNode(node: Node, { settings = {} }: OpensearchOptions): Prom
       // it is alone: any port will do
       'transport.port': '0',
       'cluster.routing.allocation.disk.threshold_enabled': 'false',
-      ...settings,
+      ...options.settings,
     }
     const lines = Object.entries(all).map(([key, value]) => `${key}: ${value}\n`)
     await writeFile(join(folders.config, `${name}.yml`), lines.join(''))
@@ -185,12 +185,22 @@ async function startNode(node: Node, { settings = {} }: OpensearchOptions): Prom
     return {
       from: `${name} of ${home}`,
       command: [
-        ...[join(jdk, 'bin/java'), '-Xms256m', '-Xmx512m', '-XX:+UseSerialGC', '-Xshare:auto'],
+        join(jdk, 'bin/java'),
+        ...frugal({ leastMb: 256, mostMb: 512 }, options),
         ...Object.entries(properties).map(([key, value]) => `-D${key}=${value}`),
-        ...['--add-opens=java.base/java.io=ALL-UNNAMED', ...main],
+        '--add-opens=java.base/java.io=ALL-UNNAMED',
+        ...main,
       ],
       ready: /^NODE-STARTED/m,
       url: `http://127.0.0.1:${port}`,
+      usable: () => recovered(`http://127.0.0.1:${port}`),
     }
   })
+}
+
+/** After a restart it serves before its indexes do. */
+async function recovered(url: string): Promise<void> {
+  const wait = 'wait_for_status=yellow&wait_for_no_initializing_shards=true&timeout=60s'
+  const response = await fetch(`${url}/_cluster/health?${wait}`)
+  if (!response.ok) throw new Error(`${url} does not recover: ${await response.text()}`)
 }

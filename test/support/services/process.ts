@@ -200,7 +200,7 @@ export function watch(cleanup: string, subject: string): () => Promise<void> {
 /** In a process group of its own: an interrupt from the keyboard is ours to handle, not the server's. */
 function launch(
   command: readonly string[],
-  { env = {}, user = undefined }: Program,
+  { env = {}, user }: Program,
   log: string,
 ): ChildProcess {
   const out = openSync(log, 'a')

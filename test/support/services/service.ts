@@ -72,9 +72,11 @@ export function given(address: Address): Service {
 export interface Prepared extends Program {
   readonly url: string
   readonly ca?: string | undefined
+  /** Waits for what it does not say: that it really can be used. */
+  readonly usable?: () => Promise<void>
 }
 
-/** Starts the process that `prepare` describes, and waits until it says that it is ready. */
+/** Starts the process that `prepare` describes, and waits until it says that it is ready, and is. */
 export async function startLocal(
   name: string,
   prepare: (place: Place) => Promise<Prepared>,
@@ -83,8 +85,9 @@ export async function startLocal(
     let prepared: Prepared | undefined
     const local = await createLocal(name, async (place) => (prepared = await prepare(place)))
     try {
-      await local.start()
-      return serviceOf(local, prepared!)
+      const service = serviceOf(local, prepared!)
+      await service.start()
+      return service
     } catch (error) {
       await local.dispose()
       // somebody else was faster to listen on the port
@@ -94,14 +97,17 @@ export async function startLocal(
   }
 }
 
-function serviceOf(local: ServerProcess, { url, ca }: Prepared): Service {
+function serviceOf(local: ServerProcess, { url, ca, usable }: Prepared): Service {
   return {
     ...parseAddress(url, { scheme: '', defaultPort: local.port }),
     ca,
     dir: local.dir,
     kill: () => local.kill(),
     stop: () => local.stop(),
-    start: () => local.start(),
+    start: async () => {
+      await local.start()
+      await usable?.()
+    },
     [Symbol.asyncDispose]: () => local.dispose(),
   }
 }

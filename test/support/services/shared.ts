@@ -14,8 +14,8 @@ import type { ServiceName } from '../services.ts'
 import { announced, inCi, shout } from './notice.ts'
 
 /**
- * Starts what is missing, all at once; `SLUICE_TEST_SERVICES=redis,kafka` narrows it down. Disposing stops what was
- * started here. Throws when the run cannot go on.
+ * Starts what is missing, all at once; `SLUICE_TEST_SERVICES=redis,kafka` narrows it down, but not in CI. Disposing stops
+ * what was started here. Throws when the run cannot go on.
  */
 export async function startServices(): Promise<AsyncDisposable> {
   const stack = new AsyncDisposableStack()
@@ -36,11 +36,14 @@ export async function startServices(): Promise<AsyncDisposable> {
 
 function wanted(): readonly ServiceName[] {
   const only = process.env['SLUICE_TEST_SERVICES']
-  if (only === undefined) return serviceNames
-  const names = only.split(',').filter(Boolean)
+  if (only === undefined || inCi()) return serviceNames
+  const names = only.split(',')
   const unknown = names.filter((name) => !(serviceNames as readonly string[]).includes(name))
   if (unknown.length > 0)
     throw new Error(`SLUICE_TEST_SERVICES knows ${serviceNames.join(', ')}, not ${unknown[0]}`)
+  const left = serviceNames.filter((name) => !names.includes(name) && !hasService(name))
+  if (left.length > 0)
+    shout(`SLUICE_TEST_SERVICES leaves out ${left.join(', ')}: what is tested on it is SKIPPED.`)
   return names as ServiceName[]
 }
 

@@ -2,8 +2,7 @@
  * Dates and times out of MySQL's text, read as digits in a buffer. Zero dates and dates with a zero month or day are no
  * day of the calendar: undefined.
  */
-import type { Column } from '../../../change.ts'
-import { Out } from '../../../out.ts'
+import type { Out } from '../../../out.ts'
 
 const two = (buf: Buffer, at: number): number => (buf[at]! - 0x30) * 10 + buf[at + 1]! - 0x30
 
@@ -40,44 +39,4 @@ export function writeMicros(seconds: number, micros: number, out: Out): void {
   const total = seconds * 1_000_000 + micros
   if (Number.isSafeInteger(total)) out.int(total)
   else out.ascii(String(BigInt(seconds) * 1_000_000n + BigInt(micros)))
-}
-
-/**
- * TIMESTAMP's text is in the instance's zone; this finds the instant again, by asking the column's own writer what it
- * prints for an instant. Of the two instants of an hour that comes twice (the end of summer time) it takes one.
- */
-export class Zones {
-  readonly #column: Column
-  readonly #bytes = Buffer.alloc(8)
-  readonly #out = new Out(64)
-  #offset = 0
-  constructor(column: Column) {
-    this.#column = column
-  }
-  /** `YYYY-MM-DDTHH:MM:SS[.f]Z` for the text in buf[from, end); false for the zero date. */
-  write(buf: Buffer, from: number, end: number, out: Out): boolean {
-    const local = secondsOf(buf, from)
-    if (local === undefined) return false
-    const fraction = buf.toString('latin1', from + 19, end)
-    const instant = new Date(this.#instant(local) * 1000).toISOString()
-    out.ascii(`"${instant.slice(0, 19)}${fraction}Z"`)
-    return true
-  }
-  #instant(local: number): number {
-    if (this.#local(local - this.#offset) !== local) {
-      const near = this.#local(local) - local
-      this.#offset = this.#local(local - near) - (local - near)
-    }
-    return local - this.#offset
-  }
-  /** What the column prints for an instant, read as UTC. */
-  #local(seconds: number): number {
-    const clamped = Math.min(Math.max(seconds, 1), 0xffff_ffff)
-    const { type, text } = this.#column
-    if (type === 7) this.#bytes.writeUInt32LE(clamped)
-    else this.#bytes.writeUInt32BE(clamped)
-    this.#out.reset()
-    text(this.#bytes, 0, 8, this.#out)
-    return secondsOf(this.#out.buf, 0)! + seconds - clamped
-  }
 }

@@ -7,7 +7,7 @@ import { NULL, type Column, type ImageSide, type Value } from '../../../change.t
 import type { Out } from '../../../out.ts'
 import { escapeJson, isBinary, writeJsonString } from '../../shape/json.ts'
 import type { SinkRow, TargetColumn } from '../../shape/row.ts'
-import { daysOf, fractionOf, secondsOf, writeMicros, Zones } from './time.ts'
+import { daysOf, fractionOf, secondsOf, writeMicros } from './time.ts'
 
 export interface Schema {
   readonly type: string
@@ -286,14 +286,22 @@ function temporalOf(column: Column, target: TargetColumn): Kind | undefined {
         write: inPlace((buf, from, end, out) => writeDatetime(buf, from, end, digits <= 3, out)),
       }
     case 7:
-    case 17: {
-      const zones = new Zones(column)
+    case 17:
       return {
         schema: named('string', 'io.debezium.time.ZonedTimestamp'),
         zero: '"1970-01-01T00:00:00Z"',
-        write: inPlace((buf, from, end, out) => zones.write(buf, from, end, out)),
+        write: (row, side, out) => {
+          const from = out.at
+          out.ascii('"')
+          row.utc(side, target, out)
+          if (daysOf(out.buf, from + 1) === undefined) out.at = from
+          else {
+            out.buf[from + 11] = 0x54 // T
+            out.ascii('Z"')
+          }
+          return out.at > from
+        },
       }
-    }
     default:
       return undefined
   }
