@@ -207,6 +207,43 @@ describe.skipIf(!hasService('kafka'))('Kafka behind a proxy', () => {
   })
 })
 
+describe.skipIf(!hasService('kafka'))('Kafka with TLS and an account', () => {
+  test('refuses everybody else', async () => {
+    const user = { name: 'sink', password: 'secret' }
+    await using kafka = await privateService('kafka', { tls: true, user })
+    const common = {
+      brokers: [`${kafka.host}:${kafka.port}`],
+      ssl: { ca: readFileSync(kafka.ca!) },
+      logLevel: logLevel.NOTHING,
+      retry: { retries: 0 },
+    }
+    // an object for each client: kafkajs keeps the first one's account in it
+    const sasl = (password: string) =>
+      ({ mechanism: 'plain', username: user.name, password }) as const
+    const known = { ...common, sasl: sasl(user.password), retry: { retries: 20 } }
+    const producer = new Kafka(known).producer()
+    await producer.connect()
+    await producer.send({ topic: 'safe', messages: [{ value: 'a value' }] })
+    await producer.disconnect()
+    const stranger = new Kafka({ ...common, sasl: sasl('wrong') }).admin()
+    await expect(stranger.connect().then(() => stranger.listTopics())).rejects.toThrow(
+      'Invalid username or password',
+    )
+    await stranger.disconnect()
+    expect(await consume(kafka.direct, 'safe')).toBe('a value')
+  })
+})
+
+test.skipIf(!hasService('postgres'))('PostgreSQL speaks TLS', async () => {
+  await using service = await privateService('postgres', { tls: true })
+  const ssl = { ca: readFileSync(service.ca!, 'utf8') }
+  const client = new PostgresClient({ connectionString: service.url, ssl })
+  await client.connect()
+  const { rows } = await client.query('SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()')
+  expect(rows).toEqual([{ ssl: true }])
+  await client.end()
+})
+
 describe.skipIf(!hasService('redis'))('Redis', () => {
   test('with TLS and an account refuses everybody else', async () => {
     const user = { name: 'cache', password: 'secret', rules: '~a:* +@all' }
@@ -260,6 +297,8 @@ describe.skipIf(!hasService('redis'))('Redis', () => {
       name: set.name,
       maxRetriesPerRequest: null,
     })
+    // while there is no primary
+    client.on('error', () => undefined)
     await client.set('before', '1')
     expect(await client.wait(1, 5000)).toBe(1)
     await set.primary.kill()

@@ -125,7 +125,7 @@ function hasJdk(least: number): boolean {
 async function opensearchNode(): Promise<Node> {
   const problem = mavenProblem()
   if (problem) throw new Error(`cannot fetch OpenSearch: ${problem}`)
-  const [version, java] = hasJdk(21) ? (['3.8.0.0', 21] as const) : (['2.19.3.0', 17] as const)
+  const [version, java] = hasJdk(21) ? (['3.8.0.0', 21] as const) : (['2.19.1.0', 17] as const)
   const jdk = findJdk(java)
   const launcher = [source('OsMain.java')]
   const home = await cached(

@@ -3,8 +3,9 @@
  * from the clients' one, so that a proxy before the clients' disturbs nothing inside.
  */
 import { mkdirSync } from 'node:fs'
-import { cp, rm, writeFile } from 'node:fs/promises'
+import { cp, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { certificate } from './certificate.ts'
 import { cached, fetchJars, mavenProblem, run } from './fetch.ts'
 import { findJdk, frugal, type JvmOptions } from './jdk.ts'
 import { freePort } from './process.ts'
@@ -13,6 +14,10 @@ import { startLocal, type Definition, type Service } from './service.ts'
 export interface KafkaOptions extends JvmOptions {
   /** Where clients are sent after their first contact, when that is not the broker itself: the port of a proxy. */
   readonly advertised?: number
+  /** Clients speak TLS, with a certificate for 127.0.0.1 that `ca` of the service vouches for. `direct` stays plain. */
+  readonly tls?: boolean
+  /** Clients must name this account (SASL, mechanism PLAIN). `direct` stays open. */
+  readonly user?: { readonly name: string; readonly password: string }
   /** More lines of server.properties; they win. */
   readonly properties?: Readonly<Record<string, string>>
 }
@@ -48,7 +53,12 @@ async function folder(): Promise<string> {
     const properties = join(to, 'format.properties')
     await writeFile(
       properties,
-      propertiesText({ ...common(1), 'log.dirs': join(to, 'formatted'), ...listeners(1, 2, 3) }),
+      propertiesText({
+        ...common(1),
+        'log.dirs': join(to, 'formatted'),
+        ...listeners(1, 2, 3),
+        ...(await security(to, {})).secure,
+      }),
     )
     const jvm = ['-Xmx128m', '-XX:TieredStopAtLevel=1', '-cp', join(to, 'libs/*')]
     const format = ['kafka.tools.StorageTool', 'format', '-t', CLUSTER, '-c', properties]
@@ -66,9 +76,11 @@ async function start(options: KafkaOptions = {}): Promise<KafkaService> {
     await cp(join(home, 'formatted'), logs, { recursive: true })
     const controller = await freePort()
     direct = await freePort()
+    const { secure, ca } = await security(dir, options)
     const properties = {
       ...common(controller),
       ...listeners(port, direct, controller, options.advertised),
+      ...secure,
       'log.dirs': logs,
       ...options.properties,
     }
@@ -90,9 +102,35 @@ async function start(options: KafkaOptions = {}): Promise<KafkaService> {
       ],
       ready: /Kafka Server started/,
       url: `kafka://127.0.0.1:${port}`,
+      ca,
     }
   })
   return { ...service, direct: `127.0.0.1:${direct}` }
+}
+
+/** What the clients' listener asks for. */
+async function security(
+  dir: string,
+  { tls = false, user }: KafkaOptions,
+): Promise<{ readonly secure: Record<string, string>; readonly ca: string | undefined }> {
+  const protocol = `${user ? 'SASL_' : ''}${tls ? 'SSL' : 'PLAINTEXT'}`
+  const secure: Record<string, string> = {
+    'listener.security.protocol.map': `CLIENT:${protocol},DIRECT:PLAINTEXT,CONTROLLER:PLAINTEXT`,
+  }
+  const prefix = 'listener.name.client'
+  if (user) {
+    const login = 'org.apache.kafka.common.security.plain.PlainLoginModule required'
+    secure[`${prefix}.sasl.enabled.mechanisms`] = 'PLAIN'
+    secure[`${prefix}.plain.sasl.jaas.config`] = `${login} user_${user.name}="${user.password}";`
+  }
+  if (!tls) return { secure, ca: undefined }
+  const own = await certificate(dir)
+  const chain = join(dir, 'keystore.pem')
+  const parts = [own.key, own.certificate].map((file) => readFile(file, 'utf8'))
+  await writeFile(chain, (await Promise.all(parts)).join(''))
+  secure[`${prefix}.ssl.keystore.type`] = 'PEM'
+  secure[`${prefix}.ssl.keystore.location`] = chain
+  return { secure, ca: own.ca }
 }
 
 const listeners = (
@@ -103,7 +141,6 @@ const listeners = (
 ): Record<string, string> => ({
   listeners: `CLIENT://127.0.0.1:${clients},DIRECT://127.0.0.1:${direct},CONTROLLER://127.0.0.1:${controller}`,
   'advertised.listeners': `CLIENT://127.0.0.1:${advertised},DIRECT://127.0.0.1:${direct}`,
-  'listener.security.protocol.map': 'CLIENT:PLAINTEXT,DIRECT:PLAINTEXT,CONTROLLER:PLAINTEXT',
   'controller.listener.names': 'CONTROLLER',
   'inter.broker.listener.name': 'DIRECT',
 })

@@ -6,7 +6,8 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
-import { cached, debianLoader, debianProblem, findCommand, run, unpackDebian } from './fetch.ts'
+import { certificate } from './certificate.ts'
+import { cached, debianLoader, debianProblem, unpackDebian } from './fetch.ts'
 import { freePort } from './process.ts'
 import { startLocal, type Definition, type Service } from './service.ts'
 
@@ -44,7 +45,7 @@ async function startOne(
   const home = await folder()
   return startLocal(name, async ({ dir, port }) => {
     const { settings = {}, tls = false, user } = options
-    const files = tls ? await certificate(dir) : undefined
+    const own = tls ? await certificate(dir) : undefined
     const all: Record<string, string> = {
       bind: '127.0.0.1',
       port: tls ? '0' : `${port}`,
@@ -54,7 +55,13 @@ async function startOne(
       // a killed process (not machine) loses nothing
       appendfsync: 'no',
       daemonize: 'no',
-      ...(files && { 'tls-port': `${port}`, 'tls-auth-clients': 'no', ...files.settings }),
+      ...(own && {
+        'tls-port': `${port}`,
+        'tls-auth-clients': 'no',
+        'tls-cert-file': own.certificate,
+        'tls-key-file': own.key,
+        'tls-ca-cert-file': own.ca,
+      }),
       ...(await more(port)),
       ...settings,
     }
@@ -70,54 +77,9 @@ async function startOne(
       command: [...debianLoader(home), join(home, 'usr/bin/redis-server'), config, ...mode],
       ready: /Ready to accept connections|Sentinel ID is/,
       url: `${tls ? 'rediss' : 'redis'}://${account}127.0.0.1:${port}`,
-      ca: files?.ca,
+      ca: own?.ca,
     }
   })
-}
-
-/** A certificate for 127.0.0.1, signed by an authority of its own, both fresh. */
-async function certificate(
-  dir: string,
-): Promise<{ readonly ca: string; readonly settings: Record<string, string> }> {
-  if (!findCommand('openssl')) throw new Error('TLS needs openssl, which is not on this machine')
-  const file = (name: string): string => join(dir, name)
-  const days = ['-days', '30']
-  const key = ['-newkey', 'rsa:2048', '-nodes']
-  const name = ['-subj', '/CN=127.0.0.1', '-addext', 'subjectAltName=IP:127.0.0.1,DNS:localhost']
-  const ca = file('ca.pem')
-  await run('openssl', [
-    'req',
-    '-x509',
-    ...key,
-    ...days,
-    '-subj',
-    '/CN=Sluice test authority',
-    '-keyout',
-    file('ca.key'),
-    '-out',
-    ca,
-  ])
-  await run('openssl', [
-    'req',
-    '-x509',
-    ...key,
-    ...days,
-    ...name,
-    '-CA',
-    ca,
-    '-CAkey',
-    file('ca.key'),
-    '-keyout',
-    file('server.key'),
-    '-out',
-    file('server.pem'),
-  ])
-  const settings = {
-    'tls-cert-file': file('server.pem'),
-    'tls-key-file': file('server.key'),
-    'tls-ca-cert-file': ca,
-  }
-  return { ca, settings }
 }
 
 export interface RedisCluster extends AsyncDisposable {
