@@ -3,6 +3,7 @@
  */
 import { file } from './file.ts'
 import { http } from './http.ts'
+import { redis } from './redis.ts'
 import type { SinkType } from './sink.ts'
 
-export const sinkTypes: readonly SinkType[] = [file, http]
+export const sinkTypes: readonly SinkType[] = [file, http, redis]
