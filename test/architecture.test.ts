@@ -36,7 +36,7 @@ const rules: Record<string, Rule> = {
   },
   sinks: {
     modules: 'store filter logger server protobuf config catalog',
-    outside: 'node:* zod kafkajs @platformatic/kafka ioredis @elastic/elasticsearch mysql2 pg',
+    outside: 'node:* zod kafkajs @platformatic/kafka ioredis @elastic/transport mysql2 pg',
   },
   client: { modules: 'server protobuf', outside: 'node:*' },
   config: { modules: 'binlog filter sinks', outside: 'zod yaml node:fs node:path' },

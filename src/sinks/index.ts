@@ -1,9 +1,10 @@
 /**
  * The sinks there are: one line each.
  */
+import { elasticsearch } from './elasticsearch.ts'
 import { file } from './file.ts'
 import { http } from './http.ts'
 import { redis } from './redis.ts'
 import type { SinkType } from './sink.ts'
 
-export const sinkTypes: readonly SinkType[] = [file, http, redis]
+export const sinkTypes: readonly SinkType[] = [elasticsearch, file, http, redis]
