@@ -140,24 +140,28 @@ describe.each(serviceNames.filter(hasService))('%s', (name) => {
     await expect(service.kill()).rejects.toThrow('shared')
   })
 
-  test('a private one keeps what was written when it is killed, and goes without trace', async () => {
-    const service = await privateService(name)
-    const { dir, port, host } = service
-    try {
-      await write(service, 'kept', 'a value')
-      await service.kill()
+  test(
+    'a private one keeps what was written when it is killed, and goes without trace',
+    { timeout: 300_000 },
+    async () => {
+      const service = await privateService(name)
+      const { dir, port, host } = service
+      try {
+        await write(service, 'kept', 'a value')
+        await service.kill()
+        expect(await answers(host, port)).toBe(false)
+        await service.start()
+        expect(await read(service, 'kept')).toBe('a value')
+        expect(await answers(host, port)).toBe(true)
+        await service.stop()
+        expect(await answers(host, port)).toBe(false)
+      } finally {
+        await service[Symbol.asyncDispose]()
+      }
       expect(await answers(host, port)).toBe(false)
-      await service.start()
-      expect(await read(service, 'kept')).toBe('a value')
-      expect(await answers(host, port)).toBe(true)
-      await service.stop()
-      expect(await answers(host, port)).toBe(false)
-    } finally {
-      await service[Symbol.asyncDispose]()
-    }
-    expect(await answers(host, port)).toBe(false)
-    expect(existsSync(dir!)).toBe(false)
-  })
+      expect(existsSync(dir!)).toBe(false)
+    },
+  )
 })
 
 // what ends them is one mechanism; PostgreSQL is ended by another signal
