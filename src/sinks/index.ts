@@ -4,7 +4,8 @@
 import { elasticsearch } from './elasticsearch.ts'
 import { file } from './file.ts'
 import { http } from './http.ts'
+import { kafka } from './kafka.ts'
 import { redis } from './redis.ts'
 import type { SinkType } from './sink.ts'
 
-export const sinkTypes: readonly SinkType[] = [elasticsearch, file, http, redis]
+export const sinkTypes: readonly SinkType[] = [elasticsearch, file, http, kafka, redis]
