@@ -30,6 +30,17 @@ export class Template {
       'name' in p && p.name !== 'database' && p.name !== 'table' ? [p.name] : [],
     )
   }
+  /** What every text of this table begins with. */
+  start(database: string, table: string): string {
+    let start = ''
+    for (const p of this.#pieces) {
+      if ('text' in p) start += p.text
+      else if (p.name === 'database') start += database
+      else if (p.name === 'table') start += table
+      else break
+    }
+    return start
+  }
   /** The text where it depends on the table alone. Throws SINK_UNSUITABLE where it does not. */
   name(database: string, table: string): string {
     return this.#pieces
