@@ -61,7 +61,7 @@ const narrower: Record<string, readonly string[]> = {
   'sinks → server': ['server/entry.ts', 'server/wire.ts', 'server/columns.ts'],
   'config → sinks': ['sinks/index.ts', 'sinks/runner/options.ts', 'sinks/shape/template.ts'],
   'sinks → config': ['config/leaves.ts'],
-  'sinks → catalog': ['catalog/ddl.ts', 'catalog/rewrites.ts'],
+  'sinks → catalog': ['catalog/ddl.ts', 'catalog/rewrites.ts', 'catalog/tokens.ts'],
 }
 
 const root = new URL('../src/', import.meta.url).pathname

@@ -118,6 +118,7 @@ export class ElasticSink implements Sink {
         else writer.write(row, parts)
       } catch (error) {
         if (!(error instanceof SluiceError) || error.code !== 'SINK_DATA') throw error
+        this.#bulk.abandon()
         failures.push({ index: row.index, error, retryable: false })
       }
     }

@@ -1,10 +1,17 @@
 /** What the Elasticsearch sink computes without a server: document versions, documents in parts, options. */
+import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import { createServer as createSecureServer } from 'node:https'
+import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { SluiceError } from '../../src/errors.ts'
 import { elasticsearch } from '../../src/sinks/elasticsearch.ts'
-import { parseExact } from '../../src/sinks/elasticsearch/client.ts'
+import { Bulk } from '../../src/sinks/elasticsearch/bulk.ts'
+import { Client, parseExact } from '../../src/sinks/elasticsearch/client.ts'
 import { packText, packVersion } from '../../src/sinks/elasticsearch/documents.ts'
 import { missingFields } from '../../src/sinks/elasticsearch/index/mapping.ts'
 import { applyChanges, ROOT, type PartChange } from '../../src/sinks/elasticsearch/parts.ts'
@@ -130,6 +137,87 @@ describe('documents in parts', () => {
     const items = changesOf([{ part: 'items', key: '1', kind: 'set', v: 1, w: 1 }])
     const spoilt = { ...put(undefined, items), items: [] }
     expect(codeOf(() => applyChanges(spoilt, [one!], 'here', facts))).toBe('SINK_DATA')
+  })
+})
+
+describe('bulk bodies', () => {
+  it('hold what was ended, not what was dropped or abandoned', async () => {
+    const bulk = new Bulk()
+    const add = (text: string): number => {
+      const action = bulk.begin(0, { index: 'i', id: text, routing: undefined })
+      bulk.out.ascii(`${text}\n`)
+      return action
+    }
+    add('one')
+    bulk.end()
+    const dropped = add('two')
+    bulk.end()
+    add('three')
+    bulk.abandon()
+    bulk.abandon()
+    bulk.drop(dropped)
+    add('four')
+    bulk.end()
+    const sent: string[] = []
+    const server = createServer((request, response) => {
+      void text(request).then((body) => {
+        sent.push(body)
+        response.setHeader('content-type', 'application/json').end('{"errors":false}')
+      })
+    })
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const { port } = server.address() as AddressInfo
+    const nodes = [`http://127.0.0.1:${port}`]
+    const client = await Client.open({ nodes, verify: true, compress: false, timeoutMs: 5000 })
+    const limits = { bytes: 9, actions: 10, requests: 1, refresh: 'none' } as const
+    const { signal } = new AbortController()
+    await bulk.send(client, limits, signal)
+    await bulk.send(client, { ...limits, bytes: 4 }, signal)
+    await client.close()
+    server.close()
+    expect(sent).toEqual(['one\nfour\n', 'one\n', 'four\n'])
+  })
+})
+
+describe('the client', () => {
+  it('trusts the authority it is given, and shows its account to the server alone', async () => {
+    const folder = join(import.meta.dirname, '../fixtures/mysql-tls')
+    const [key, cert] = ['localhost.key.pem', 'localhost.pem'].map((file) =>
+      readFileSync(join(folder, file)),
+    )
+    const accounts: (string | undefined)[] = []
+    const server = createSecureServer({ key, cert }, (request, response) => {
+      accounts.push(request.headers.authorization)
+      response.writeHead(accounts.length > 2 ? 401 : 200, { 'content-type': 'application/json' })
+      response.end('{"error": {"type": "security_exception", "reason": "who are you?"}}')
+    })
+    server.listen(0, 'localhost')
+    await once(server, 'listening')
+    const { port } = server.address() as AddressInfo
+    const ask = async (more: object): Promise<string> => {
+      const common = { verify: true, compress: false, timeoutMs: 5000 }
+      const client = await Client.open({ nodes: [`https://localhost:${port}`], ...common, ...more })
+      return client
+        .request('GET', '/')
+        .then(
+          ({ status }) => String(status),
+          (error: unknown) => `${(error as SluiceError).code} ${String(error)}`,
+        )
+        .finally(() => client.close())
+    }
+    const caFile = join(folder, 'ca.pem')
+    expect(await ask({})).toMatch(/^SINK_UNAVAILABLE .*certificate/)
+    expect(await ask({ caFile, username: 'me', password: 'hush' })).toBe('200')
+    expect(await ask({ verify: false, apiKey: 'c2VjcmV0' })).toBe('200')
+    const nodes = [`https://me:hush@localhost:${port}`]
+    const refused = await ask({ caFile, nodes })
+    expect(refused).toMatch(/^SINK_UNSUITABLE .*status 401.*who are you/)
+    expect(refused).not.toContain('hush')
+    server.closeAllConnections()
+    server.close()
+    const basic = `Basic ${Buffer.from('me:hush').toString('base64')}`
+    expect(accounts).toEqual([basic, 'ApiKey c2VjcmV0', basic])
   })
 })
 

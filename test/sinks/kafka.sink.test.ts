@@ -195,7 +195,10 @@ describe.skipIf(!hasService('kafka'))('the Kafka sink', () => {
     it('names topics by template and by rules, and sends statements', async () => {
       const t = await table('id INT PRIMARY KEY, region VARCHAR(20)')
       const byColumn = await open({ client, topic: '{database}-{region}-{table}' })
-      const byRule = await open({ client, dynamicTopic: String.raw`ruled.${t}:${database}\.t.*` })
+      const byRule = await open({
+        client,
+        dynamicTopic: String.raw`ruled.${database}.${t}:${database}\.t.*`,
+      })
       const { batch } = await feed(
         mysql,
         database,
@@ -209,7 +212,7 @@ describe.skipIf(!hasService('kafka'))('the Kafka sink', () => {
       await byRule.close()
       expect(await arrived(broker, `${database}-north-${t}`)).toHaveLength(1)
       expect(await arrived(broker, `${database}-s_d-${t}`)).toHaveLength(1)
-      const ruled = await arrived(broker, `ruled_${t}`)
+      const ruled = await arrived(broker, `ruled_${database}_${t}`)
       expect(ruled.map((m) => (JSON.parse(m.value!) as { type: string }).type)).toEqual([
         'INSERT',
         'ALTER',

@@ -60,6 +60,12 @@ export class Bulk {
   end(): void {
     this.#ends.push(this.out.at)
   }
+  /** Forgets an action that was begun and could not be written. */
+  abandon(): void {
+    if (this.#ends.length === this.#starts.length) return
+    this.out.at = this.#starts.at(-1)!
+    this.end()
+  }
   /** Forgets an action that has a successor. */
   drop(action: number): void {
     this.#ends[action] = this.#starts[action]!
@@ -81,7 +87,12 @@ export class Bulk {
     const worker = async (): Promise<void> => {
       while (next < chunks.length) {
         const chunk = chunks[next++]!
-        await this.#sendChunk(client, limits, chunk, signal, refused)
+        try {
+          await this.#sendChunk(client, limits, chunk, signal, refused)
+        } catch (error) {
+          next = chunks.length // the others send no more: it would only take longer
+          throw error
+        }
       }
     }
     const count = Math.min(limits.requests, chunks.length)

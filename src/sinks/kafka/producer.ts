@@ -97,7 +97,9 @@ export const isNamed = (error: unknown, name: string): boolean => namesOf(error)
 
 /** Whether the cluster has no such topic; @platformatic/kafka says so in words of its own. */
 export function isUnknownTopic(error: unknown): boolean {
-  return isNamed(error, 'UNKNOWN_TOPIC_OR_PARTITION') || /^Unknown topic /.test(innermost(error))
+  return (
+    isNamed(error, 'UNKNOWN_TOPIC_OR_PARTITION') || innermost(error).startsWith('Unknown topic ')
+  )
 }
 
 /** What a client's error means to the runner. */

@@ -105,8 +105,8 @@ local sid, gno = string.match(string.lower(ARGV[1]), '^(.+):(%d+)$')
 if not set or not sid then return 0 end
 local function below(a, b) return #a < #b or (#a == #b and a <= b) end
 for part in string.gmatch(set, '[^,]+') do
-  local uuid, at = string.sub(part, 1, 36), nil
-  at = uuid
+  local uuid = string.sub(part, 1, 36)
+  local at = uuid
   for item in string.gmatch(string.sub(part, 38), '[^:]+') do
     local first, last = string.match(item, '^(%d+)%-?(%d*)$')
     if not first then at = uuid .. ':' .. item

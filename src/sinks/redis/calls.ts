@@ -9,7 +9,7 @@ import { Out } from '../../out.ts'
 import type { SinkRow } from '../shape/row.ts'
 import { VERSION_LENGTH } from '../shape/version.ts'
 import type { Connection } from './connection.ts'
-import { SCRIPT, SCRIPT_SHA } from './script.ts'
+import { SCRIPT_SHA } from './script.ts'
 
 const ROWS_MAX = 256
 const BYTES_MAX = 512 * 1024
@@ -330,20 +330,5 @@ export class Calls {
       const index = row < 0 ? -1 : ready.indexes[row]!
       this.exceptions.push({ index, kind: String(reply[i + 1]), text: String(reply[i + 2]) })
     }
-  }
-}
-
-/** Sends a call by the script's name, and with its text to a server that does not know it yet. */
-export async function sendScript(
-  send: (name: string, bytes: Buffer, key: string) => Promise<unknown>,
-  { bytes, rest, count, key }: Pick<Ready, 'bytes' | 'rest' | 'count' | 'key'>,
-): Promise<readonly unknown[]> {
-  try {
-    return (await send('evalsha', bytes, key)) as readonly unknown[]
-  } catch (error) {
-    if (!(error as Error).message.startsWith('NOSCRIPT')) throw error
-    const words = `*${count}\r\n$4\r\nEVAL\r\n$${SCRIPT.length}\r\n${SCRIPT}\r\n`
-    const whole = Buffer.concat([Buffer.from(words), bytes.subarray(rest)])
-    return (await send('eval', whole, key)) as readonly unknown[]
   }
 }

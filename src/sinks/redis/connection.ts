@@ -8,8 +8,8 @@ import type { ConnectionOptions } from 'node:tls'
 import type { Cluster, Command as CommandType, Redis, RedisOptions as ClientOptions } from 'ioredis'
 import { SluiceError } from '../../errors.ts'
 import type { Logger } from '../../logger.ts'
-import { sendScript } from './calls.ts'
 import type { RedisOptions } from './options.ts'
+import { SCRIPT } from './script.ts'
 
 /** First words of replies after which trying again can help. */
 const PASSING = new Set(
@@ -20,6 +20,8 @@ const PASSING = new Set(
 /** First words of replies that an operator must see to. */
 const UNSUITABLE = new Set(['NOAUTH', 'WRONGPASS', 'NOPERM', 'NOPROTO', 'CROSSSLOT', 'DENIED'])
 
+const MISSING = /unknown (redis )?command|executing the script can't/i
+
 /** What an error of ioredis means: its code says who acts next. */
 export function failureOf(error: unknown, what: string): SluiceError {
   if (error instanceof SluiceError) return error
@@ -28,13 +30,19 @@ export function failureOf(error: unknown, what: string): SluiceError {
   const code =
     name !== 'ReplyError' || PASSING.has(word)
       ? 'SINK_UNAVAILABLE'
-      : UNSUITABLE.has(word) || /unknown command/i.test(message)
+      : UNSUITABLE.has(word) || MISSING.test(message)
         ? 'SINK_UNSUITABLE'
         : 'SINK_DATA'
   return new SluiceError(code, `Redis, ${what}: ${message}`, { cause: error })
 }
 
-type Script = Parameters<typeof sendScript>[1]
+/** A call of the script, ready for the wire. */
+interface Script {
+  readonly count: number // of words of the command
+  readonly bytes: Buffer // the whole command, with the script's name
+  readonly rest: number // where in it the number of keys stands, behind the name
+  readonly key: string // for the slot
+}
 
 export class Connection {
   readonly cluster: boolean
@@ -92,10 +100,14 @@ export class Connection {
     return new Connection(client, Command, cluster !== undefined)
   }
 
-  /** Runs the script; errors as failureOf. */
-  async script(ready: Script): Promise<readonly unknown[]> {
+  /** Runs the script by its name, and with its text on a server that does not know it yet; errors as failureOf. */
+  async script({ count, bytes, rest, key }: Script): Promise<readonly unknown[]> {
     try {
-      return await sendScript((name, bytes, key) => this.#send(name, bytes, key), ready)
+      return (await this.#send('evalsha', bytes, key).catch((error: Error) => {
+        if (!error.message.startsWith('NOSCRIPT')) throw error
+        const words = `*${count}\r\n$4\r\nEVAL\r\n$${SCRIPT.length}\r\n${SCRIPT}\r\n`
+        return this.#send('eval', Buffer.concat([Buffer.from(words), bytes.subarray(rest)]), key)
+      })) as readonly unknown[]
     } catch (error) {
       throw failureOf(error, 'writing')
     }

@@ -5,7 +5,7 @@
  *
  * A script (EVALSHA), not a FUNCTION: its name is the hash of its text, so two releases of Sluice can write to one Redis
  * without replacing each other's code, it needs no right to change the server's library, and it runs on Redis 5 to 8,
- * Valkey and cloud services alike. NOSCRIPT is answered with EVAL (calls.ts).
+ * Valkey and cloud services alike. NOSCRIPT is answered with EVAL (connection.ts).
  *
  *   KEYS  [applied]  then per row: s h j d x → version key, key · a r z y → version key, key, tombstones · p → version key
  *   ARGV  owner, tombstone ms, highest, count of cursor arguments, cursor arguments, then per row: operation, mark, …
@@ -33,7 +33,9 @@ end
 local function fails(r)
   if type(r) ~= 'table' or not r.err then return false end
   local code = string.match(r.err, '^%-?(%u+)')
-  if code == 'WRONGTYPE' or code == 'ERR' then tell('refused', r.err) else fatal = r end
+  -- ERR with the word script: a right or a command is missing, which is no fault of the row
+  if code == 'WRONGTYPE' or (code == 'ERR' and not string.find(r.err, 'script', 1, true)) then tell('refused', r.err)
+  else fatal = r end
   return true
 end
 local function newer(s, mark)

@@ -126,7 +126,12 @@ export const withHighest = ({ facts }: SinkBatch, highest: string): SinkBatch =>
 
 export function contextOf(mysql: MysqlServer, more: Partial<SinkContext> = {}): SinkContext {
   const position = {
-    ...{ epoch: 1, server: '', file: 'binlog.000001', offset: 4, skip: 0, timestamp: 0 },
+    epoch: 1,
+    server: '',
+    file: 'binlog.000001',
+    offset: 4,
+    skip: 0,
+    timestamp: 0,
     gtids: undefined,
   }
   return {

@@ -2,6 +2,8 @@
  * The Redis sink on servers of its own: cluster, sentinel, TLS and ACL; killed and started again, full, read-only; and a
  * source whose commit is logged before anybody can read it.
  */
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { Cluster, Redis } from 'ioredis'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -156,14 +158,25 @@ describe('a sentinel', () => {
 
 describe('TLS and accounts', () => {
   it('are checked, and what is missing is named', async () => {
-    const user = { name: 'sluice', password: 'secret1', rules: '~app:* +@all -@dangerous' }
+    // no more than the manual asks for
+    const manual = await readFile(join(import.meta.dirname, '../../../docs/sinks/redis.md'), 'utf8')
+    const listed = /`(\+evalsha[^`]*)`/.exec(manual)![1]!.replaceAll('\n', ' ')
+    const user = {
+      name: 'sluice',
+      password: 'secret1',
+      rules: `~app:* -@all ${listed} +scan +hscan`,
+    }
     await using server = await privateService('redis', { tls: true, user })
     const t = table()
     const options = {
       host: server.host,
       port: server.port,
       keyPrefix: 'app:',
-      rules: [{ kind: 'string', key: '{id}', match: `${database}.${t}` }],
+      rules: ['string', 'hash', 'set', 'stream', 'pubsub', 'invalidate'].map((kind) => ({
+        kind,
+        key: `${kind}:{id}`,
+        match: `${database}.${t}`,
+      })),
       username: 'sluice',
       password: 'secret1',
       tls: { ca: server.ca },
@@ -172,12 +185,17 @@ describe('TLS and accounts', () => {
     const { batch } = await log.run(`${create(t)}; ${rows(t, 1, 3)}`)
     await using sink = await openSink(options, contextOf(mysql))
     expect(await sink.write(batch, never)).toEqual([])
+    await sink.write((await log.run(`DELETE FROM ${t} WHERE id = 1`)).batch, never)
+    await sink.statement!((await log.run(`TRUNCATE ${t}`)).statements[0]!, never)
     const open = (more: object) => openSink({ ...options, ...more }, contextOf(mysql))
     await expect(open({ password: 'wrong7' })).rejects.toMatchObject({ code: 'SINK_UNSUITABLE' })
     await expect(open({ password: 'wrong7' })).rejects.not.toThrow(/wrong7/)
     await expect(open({ tls: {} })).rejects.toMatchObject({ code: 'SINK_UNAVAILABLE' })
     await using loose = await open({ tls: { mode: 'required' } })
     expect(loose.resume).toBeDefined()
+    const silent = { kind: 'pubsub', key: 'no', match: `${database}.${t}` }
+    await using mute = await open({ keyPrefix: '', rules: [silent], cursor: false })
+    await expect(mute.write(batch, never)).rejects.toMatchObject({ code: 'SINK_UNSUITABLE' })
     await using elsewhere = await open({ keyPrefix: 'other:', cursor: false })
     await expect(elsewhere.write(batch, never)).rejects.toMatchObject({ code: 'SINK_UNSUITABLE' })
   })
