@@ -20,7 +20,9 @@ class Topic implements Destination {
   readonly #kafka: KafkaService
   readonly #client: string
   readonly #topic: string
-  readonly #events: Record<string, Exact>[] = []
+  readonly #events: Record<string, Exact>[] = [] // not looked at yet
+  readonly #seen: Seen[] = []
+  #old: Record<string, Exact> | undefined // the first half of a moved key
   #consumer: Consumer | undefined
   #stream: Stream | undefined
   constructor(kafka: KafkaService, proxy: Proxy, client: string, promise: Delivery) {
@@ -55,28 +57,26 @@ class Topic implements Destination {
       topic: this.#topic,
       format: 'cloudevents',
       partition: 0,
-      timeoutMs: '5s',
       exactlyOnce: this.promise === 'transactional',
       positionTopic: `${this.#topic}-position`,
     }
   }
   async changes({ tables }: Place): Promise<readonly Seen[]> {
-    const seen: Seen[] = []
-    let old: Record<string, Exact> | undefined
-    for (const event of this.#events) {
+    for (const event of this.#events.splice(0)) {
       const id = event['id'] as string
       const data = event['data'] as Record<string, Exact>
       if (id.endsWith('-old')) {
-        old = data
+        this.#old = data
         continue
       }
       const change = { ...data, kind: 'row', id, version: event['sluiceversion']! }
+      const old = this.#old
       const whole = old === undefined ? change : { ...change, op: 'update', before: old['before']! }
-      old = undefined
+      this.#old = undefined
       const found = seenOfValue(whole, tables)
-      if (found !== undefined) seen.push(found)
+      if (found !== undefined) this.#seen.push(found)
     }
-    return seen
+    return this.#seen
   }
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#stream?.close()
