@@ -236,6 +236,7 @@ export class Instance {
       state: this.#state,
       store,
       query: (sql, params) => this.#lookup.query(sql, params),
+      filter: compileFilter(this.config.filter),
       known: () => this.#known!,
       adopt: (seen) => this.#adopt(seen),
       latest: async () => (await factsOf(connectOptions(this.config.source))).latest,

@@ -31,7 +31,10 @@ function mapped(change: RowsChange, tables: object[]): string[] {
   }
   const batch = new SinkBatch({
     slices: [{ tx, changes: [change] }],
-    ...{ start: position, end: position, highest: NO_VERSION, redelivered: false },
+    start: position,
+    end: position,
+    highest: NO_VERSION,
+    redelivered: false,
     target: compileMapping(rules(tables), 'sinks.x'),
   })
   const show = (row: SinkRow, side: 0 | 1, c: SinkRow['table']['columns'][number]): string => {
