@@ -34,9 +34,9 @@ export async function factsOf(address: Address): Promise<SourceFacts> {
 export function sourceOn(
   address: Address,
   database: string,
-  options: Partial<MysqlSourceOptions> = {},
+  options: Partial<Omit<MysqlSourceOptions, 'slabs'>> = {},
+  slabs = new SlabPool(),
 ): { source: Source; slabs: SlabPool } {
-  const slabs = options.slabs ?? new SlabPool()
   const filter: Filter = (name) => name === database
   const source = mysqlSource({
     connect: connectOptions(address),

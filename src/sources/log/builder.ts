@@ -21,7 +21,7 @@ import { HEADER_BYTES, eventName, eventTypes, type Format } from '../../binlog/r
 import type { Filter, Position, Transaction } from '../../change.ts'
 import { SluiceError } from '../../errors.ts'
 import { GtidSet } from '../../gtid.ts'
-import type { SlabPool } from '../../slab.ts'
+import type { Slabs } from '../../slab.ts'
 import { LoggedTransaction } from './logged.ts'
 import { Pending, XID, type Event } from './pending.ts'
 import { TableCache, type TableResolver } from './tables.ts'
@@ -31,7 +31,7 @@ export interface BuilderOptions {
   readonly server: string // server_uuid
   readonly catalog: TableResolver
   readonly filter: Filter
-  readonly slabs: SlabPool
+  readonly slabs: Slabs
   readonly partBytes: number
   /** Whether whole filtered transactions are to be told as a set of GTIDs. */
   readonly gtids: boolean

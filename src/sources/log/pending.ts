@@ -6,7 +6,7 @@
  */
 import type { Format } from '../../binlog/reader.ts'
 import type { QueryChange, Table } from '../../change.ts'
-import { SLAB_BYTES, type Slab, type SlabPool } from '../../slab.ts'
+import { SLAB_BYTES, type Slab, type Slabs } from '../../slab.ts'
 
 /** The event at hand; one object, reused. bytes[start, end) leaves a checksum out. */
 export interface Event {
@@ -69,14 +69,14 @@ const CHANGE_OVERHEAD = 250
 export class Pending {
   /** Kept events that are changes. */
   count = 0
-  readonly #pool: SlabPool
+  readonly #pool: Slabs
   #slab: Slab | undefined
   #from = 0 // where the transaction's bytes begin in the slab
   #numbers = new Float64Array(BLOCK * NUMBERS)
   #details: Detail[] = []
   #at = 0 // where the transaction's numbers begin in the block
 
-  constructor(pool: SlabPool) {
+  constructor(pool: Slabs) {
     this.#pool = pool
   }
 
