@@ -54,20 +54,22 @@ export class LoggedTransaction implements Transaction {
   }
 }
 
-function changesOf({ bytes, numbers, details, at, count }: Kept): Change[] {
+/** The objects of the changes, made anew with each call. */
+export function changesOf({ bytes, numbers, details, at, count }: Kept): Change[] {
   const changes: Change[] = []
   for (let i = 0, n = at; i < count; i++, n += NUMBERS) {
-    changes.push(changeOf(bytes, numbers, n, details[numbers[n + 5]!]!))
+    changes.push(changeOf(bytes, numbers, n, details[numbers[n + 5]! | 0]!))
   }
   return changes
 }
 
 function changeOf(bytes: Buffer, numbers: Float64Array, n: number, detail: Detail): Change {
-  const start = numbers[n]!
-  const end = numbers[n + 1]!
+  // Small integers need no object of their own in a field; an offset may be too large for one.
+  const start = numbers[n]! | 0
+  const end = numbers[n + 1]! | 0
   const offset = numbers[n + 2]!
-  const length = numbers[n + 3]!
-  const ordinal = numbers[n + 4]!
+  const length = numbers[n + 3]! | 0
+  const ordinal = numbers[n + 4]! | 0
   switch (detail.kind) {
     case 'insert':
     case 'update':

@@ -5,11 +5,11 @@
  */
 import type { Format } from '../../binlog/reader.ts'
 import type { TableMap } from '../../binlog/table-map.ts'
-import type { Table, Transaction } from '../../change.ts'
+import type { Change, Table, Transaction } from '../../change.ts'
 import { assert } from '../../errors.ts'
 import { GtidSet } from '../../gtid.ts'
 import type { Slab } from '../../slab.ts'
-import { LoggedTransaction } from '../log/logged.ts'
+import { LoggedTransaction, changesOf } from '../log/logged.ts'
 import { NUMBERS, type Detail, type RowsDetail, type RowsKind } from '../log/pending.ts'
 import type { TableResolver } from '../log/tables.ts'
 
@@ -235,6 +235,7 @@ export class Unpacker {
   readonly #tables = new Map<number, PackedTable | RowsDetail>()
   #parcel: Parcel | undefined
   #details: Detail[] = []
+  #common: Common | undefined
   #at = 0 // transactions given out
   #step = 0 // steps done
   #changesAt = 0
@@ -245,6 +246,7 @@ export class Unpacker {
   open(parcel: Parcel): void {
     this.#parcel = parcel
     this.#details = []
+    this.#common = { epoch: this.#options.epoch, parcel, details: this.#details }
     this.#at = 0
     this.#step = 0
     this.#changesAt = 0
@@ -297,40 +299,98 @@ export class Unpacker {
     known(resolved)
   }
   #transaction(parcel: Parcel, h: number): Transaction {
-    const { heads, changes, texts } = parcel
-    const id = heads[h + 8]!
+    const id = parcel.heads[h + 8]! | 0
     const slab = id < 0 ? undefined : this.#options.slab(id).retain()
-    const count = heads[h + 10]!
     const at = this.#changesAt
-    this.#changesAt += count * NUMBERS
-    const sid = heads[h + 13]!
-    const skipped = heads[h + 14]!
-    const kept = {
-      bytes: slab?.bytes ?? NO_BYTES,
-      numbers: changes,
-      details: this.#details,
-      at,
-      count,
-    }
-    return new LoggedTransaction(
-      { kept, slab, bytes: heads[h + 9]! },
-      {
-        epoch: this.#options.epoch,
-        server: parcel.server,
-        gtid: sid < 0 ? undefined : { sid: texts[sid]!, gno: gnoOf(heads[h + 15]!, heads[h + 16]!) },
-        lastCommitted: heads[h + 5]!,
-        sequenceNumber: heads[h + 6]!,
-        skipped: skipped < 0 ? undefined : GtidSet.parse(texts[skipped]!),
-        file: texts[heads[h + 11]!]!,
-        offset: heads[h + 2]!,
-        endFile: texts[heads[h + 12]!]!,
-        endOffset: heads[h + 3]!,
-        first: heads[h]!,
-        next: heads[h + 1]!,
-        timestamp: heads[h + 4]!,
-        state: states[heads[h + 7]!]!,
-      },
-    )
+    this.#changesAt += parcel.heads[h + 10]! * NUMBERS
+    return new PackedTransaction(this.#common!, h, at, slab)
+  }
+}
+
+/** What the transactions of one parcel share. */
+interface Common {
+  readonly epoch: number
+  readonly parcel: Parcel
+  readonly details: readonly Detail[]
+}
+
+/** A transaction that stays in its parcel: thousands wait in the window, and each is one small object. */
+class PackedTransaction implements Transaction {
+  readonly slab: Slab | undefined
+  readonly #common: Common
+  readonly #head: number
+  readonly #at: number // of its changes' numbers
+  #changes: readonly Change[] | undefined
+
+  constructor(common: Common, head: number, at: number, slab: Slab | undefined) {
+    this.slab = slab
+    this.#common = common
+    this.#head = head
+    this.#at = at
+  }
+  #number(index: number): number {
+    return this.#common.parcel.heads[this.#head + index]!
+  }
+  #text(index: number): string {
+    return this.#common.parcel.texts[this.#number(index)]!
+  }
+  get epoch(): number {
+    return this.#common.epoch
+  }
+  get server(): string {
+    return this.#common.parcel.server
+  }
+  get first(): number {
+    return this.#number(0)
+  }
+  get next(): number {
+    return this.#number(1)
+  }
+  get offset(): number {
+    return this.#number(2)
+  }
+  get endOffset(): number {
+    return this.#number(3)
+  }
+  get timestamp(): number {
+    return this.#number(4)
+  }
+  get lastCommitted(): number {
+    return this.#number(5)
+  }
+  get sequenceNumber(): number {
+    return this.#number(6)
+  }
+  get state(): Transaction['state'] {
+    return states[this.#number(7)]!
+  }
+  get bytes(): number {
+    return this.#number(9)
+  }
+  get file(): string {
+    return this.#text(11)
+  }
+  get endFile(): string {
+    return this.#text(12)
+  }
+  get gtid(): Transaction['gtid'] {
+    if (this.#number(13) < 0) return undefined
+    return { sid: this.#text(13), gno: gnoOf(this.#number(15), this.#number(16)) }
+  }
+  get skipped(): Transaction['skipped'] {
+    return this.#number(14) < 0 ? undefined : GtidSet.parse(this.#text(14))
+  }
+  get changes(): readonly Change[] {
+    return (this.#changes ??= changesOf({
+      bytes: this.slab?.bytes ?? NO_BYTES,
+      numbers: this.#common.parcel.changes,
+      details: this.#common.details,
+      at: this.#at,
+      count: this.#number(10),
+    }))
+  }
+  forgetChanges(): void {
+    this.#changes = undefined
   }
 }
 
