@@ -108,11 +108,7 @@ export class Packer implements TableResolver {
   add(tx: Transaction, slab: number): void {
     assert(tx instanceof LoggedTransaction, 'only transactions of a log can be packed')
     const { kept } = tx
-    const changes = (this.#changes = withRoom(
-      this.#changes,
-      this.#changesAt,
-      kept.count * NUMBERS,
-    ))
+    const changes = (this.#changes = withRoom(this.#changes, this.#changesAt, kept.count * NUMBERS))
     let to = this.#changesAt
     for (let i = 0, n = kept.at; i < kept.count; i++, n += NUMBERS, to += NUMBERS) {
       changes[to] = kept.numbers[n]!

@@ -51,16 +51,14 @@ const YOUNG_MB = 8
 export class ReaderThread {
   #worker: Worker | undefined
   #ended: Promise<unknown> = Promise.resolve() // with the reason
-  #closed = false
 
   /** Reads from the server at `options.connect`, in the thread. `read` throws what mysqlSource's does. */
   source(options: ThreadSourceOptions): Source {
     const identities = new Identities(options)
     return { read: (from, signal) => this.#read(options, identities, from, signal) }
   }
-  /** Ends the thread; reads should have ended before. Idempotent. */
+  /** Ends the thread, and with an error every read that goes on. A later read starts another one. */
   async close(): Promise<void> {
-    this.#closed = true
     await this.#worker?.terminate()
   }
 
@@ -109,7 +107,6 @@ export class ReaderThread {
 
   /** Hands an order to the thread, which is started when there is none. */
   #start(order: Order): MessagePort {
-    assert(!this.#closed, 'a closed reader thread was asked to read')
     const worker = (this.#worker ??= this.#spawn())
     const { port1, port2 } = new MessageChannel()
     worker.postMessage({ order, port: port2 }, [port2])
