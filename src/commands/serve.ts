@@ -58,7 +58,7 @@ export async function serve(args: Arguments): Promise<number> {
 }
 
 /** What the youngest generation may take: a batch in the making should fit, so that its objects die where they were born. */
-const NEW_SPACE_BYTES = 16 * 1024 * 1024
+const NEW_SPACE_BYTES = 8 * 1024 * 1024
 
 /**
  * V8 lets its heap grow to several times what lives in it before it collects. What lives here is small and turns over
