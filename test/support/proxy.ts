@@ -7,23 +7,31 @@ import { connect, createServer, type Server, type Socket } from 'node:net'
 /** What to do with bytes from the server; `at` is how many of the connection came before. */
 export type Rule = (chunk: Buffer, at: number) => Buffer | 'hold' | { readonly cutAfter: number }
 
+interface Address {
+  readonly host: string
+  readonly port: number
+}
+
 export class Proxy implements AsyncDisposable {
   /** Decides about every chunk from the server to the client, on all connections. */
   rule: Rule = (chunk) => chunk
+  /** Where connections go from now on. */
+  target: Address
   readonly #server: Server
   readonly #sockets = new Set<Socket>()
   readonly #servers = new Set<Socket>()
   #stalled = false
 
-  private constructor(server: Server) {
+  private constructor(server: Server, target: Address) {
     this.#server = server
+    this.target = target
   }
 
-  static async start(target: { readonly host: string; readonly port: number }): Promise<Proxy> {
+  static async start({ host, port }: Address): Promise<Proxy> {
     const server = createServer({ noDelay: true })
-    const proxy = new Proxy(server)
+    const proxy = new Proxy(server, { host, port })
     server.on('connection', (client) =>
-      proxy.#connect(client, connect({ ...target, noDelay: true })),
+      proxy.#connect(client, connect({ ...proxy.target, noDelay: true })),
     )
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject)
