@@ -1,13 +1,19 @@
-/** The suffix of a test file says what it needs: nothing, a real MySQL, or the whole process. */
+/** The suffix of a test file says what it needs: nothing, a real MySQL, the servers of sinks too, or the whole process. */
 import { defineConfig } from 'vitest/config'
-import { mysqlPossible, shout } from './test/support/mysqld/shared.ts'
+import { mysqlPossible } from './test/support/mysqld/shared.ts'
+import { shout } from './test/support/services/notice.ts'
 
 const project = (name: string, include: string[], more: object = {}) => ({
   test: { name, include, environment: 'node' as const, ...more },
 })
 
 const unit = project('unit', ['test/**/*.test.ts'], {
-  exclude: ['test/**/*.mysql.test.ts', 'test/**/*.e2e.test.ts', 'node_modules/**'],
+  exclude: [
+    'test/**/*.mysql.test.ts',
+    'test/**/*.e2e.test.ts',
+    'test/**/*.sink.test.ts',
+    'node_modules/**',
+  ],
   testTimeout: 20_000,
 })
 const onMysql = [
@@ -19,6 +25,12 @@ const onMysql = [
   project('e2e', ['test/**/*.e2e.test.ts'], {
     globalSetup: ['test/support/global.ts'],
     testTimeout: 300_000,
+    hookTimeout: 180_000,
+    fileParallelism: false,
+  }),
+  project('sinks', ['test/**/*.sink.test.ts'], {
+    globalSetup: ['test/support/global.ts'],
+    testTimeout: 120_000,
     hookTimeout: 180_000,
     fileParallelism: false,
   }),

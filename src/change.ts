@@ -23,6 +23,7 @@ export interface Position {
   readonly skip: number // events of the transaction at `offset` already done (ordinals below it), counted before any filter
   readonly gtids: GtidSet | undefined // everything delivered before this position; undefined where GTIDs are off
   readonly timestamp: number // ms; for people and lag, never for order
+  readonly row?: number | undefined // rows of the event at `skip` already done; only in what a sink stores in its target
 }
 
 /** The number in a binlog file's name: "binlog.000123" → 123. 0 where there is none. */
@@ -81,6 +82,8 @@ export interface Column {
   readonly members: readonly string[] | undefined // enum, set
   readonly size: number // > 0: every value has this many bytes; -n: an n-byte little-endian length stands before it; 0: always empty
   readonly text: TextWriter
+  /** Of TIMESTAMP only: its text in UTC, whatever zone `text` is in: exact also in the hour that a zone has twice. */
+  readonly utc?: TextWriter | undefined
   readonly value: ValueReader
 }
 
@@ -126,6 +129,8 @@ export interface RowReader {
   state(side: ImageSide, column: number): ValueState
   /** Only for PRESENT columns: writes the text of the value. */
   text(side: ImageSide, column: number, out: Out): void
+  /** As `text`, but a TIMESTAMP in UTC. */
+  utc(side: ImageSide, column: number, out: Out): void
   /** null for NULL, undefined for ABSENT. */
   value(side: ImageSide, column: number): Value | undefined
   /** Whether after differs from before in value or nullness; a column without a before image has changed. */
@@ -143,6 +148,7 @@ export interface RowsChange {
   readonly table: Table
   readonly tableId: number // the binlog's own number for the table map
   readonly snapshot: boolean
+  readonly firstRow?: number | undefined // the number in its event of the first row it has; default 0
   reader(): RowReader
   /** Decoded when somebody asks: arrays in the order of `table.columns`. Generic and slower than reader(). */
   rows(): Iterable<Row>

@@ -119,6 +119,36 @@ const commands: Readonly<Record<string, Command>> = {
       'reset forgets: the next start begins where the `start` key of the instance file says.',
     run: async (args) => (await import('./commands/position.ts')).position(args),
   },
+  sinks: {
+    usage: '<destination> list | pause NAME | resume NAME [options]',
+    summary: 'show the sinks of an instance, pause one, let one go on',
+    words: [2, 3],
+    options: { config, json: json('sinks') },
+    examples: ['sluice sinks orders list', 'sluice sinks orders pause cache'],
+    notes:
+      'A running server follows within a second; a pause holds over restarts. resume also lets a sink that has failed try again.',
+    run: async (args) => (await import('./commands/sinks.ts')).sinks(args),
+  },
+  deadletters: {
+    usage: '<destination> list | show ID | replay ID… | drop ID… [options]',
+    summary: 'show the rows that targets refused, write them again, or drop them',
+    words: [2, 1000],
+    options: {
+      config,
+      sink: { type: 'string', value: 'NAME', help: 'only of this sink' },
+      all: { type: 'boolean', help: 'with replay and drop: all of them' },
+      json: json('dead letters'),
+    },
+    examples: [
+      'sluice deadletters orders list --sink cache',
+      'sluice deadletters orders replay 17 18',
+      'sluice deadletters orders drop --all',
+    ],
+    notes:
+      'replay needs the server: the sink itself writes the row, with its old version, so that a newer value stays.\n' +
+      'Exit code 1 when not all of them were written.',
+    run: async (args) => (await import('./commands/sinks.ts')).deadletters(args),
+  },
   schema: {
     usage: '[options]',
     summary: 'write the JSON Schemas of the configuration files, for editors',

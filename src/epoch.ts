@@ -101,6 +101,34 @@ function startPosition(start: Start, facts: Facts, log: Log): Position {
 }
 
 /**
+ * A target knows this history from before: `seen` is what it kept, and the state file, which was lost or is an older one,
+ * knows an earlier epoch. Every place of ours gets the epoch that follows, so that versions go on rising. Durable when it
+ * returns; false, with nothing done, where the state file is not behind. Positions in use are the caller's to read again.
+ */
+export function continueFrom(
+  state: State,
+  known: Known,
+  seen: Pick<Known, 'epoch' | 'server'>,
+  log: Log,
+): boolean {
+  const same = seen.server === known.server
+  const epoch = same ? seen.epoch : seen.epoch + 1
+  if (seen.epoch < known.epoch || (same && seen.epoch === known.epoch)) return false
+  state.flush()
+  for (const { client, acked } of state.cursors()) {
+    if (acked.epoch === known.epoch) void state.ack(client, { ...acked, epoch }).catch(() => {})
+  }
+  state.flush()
+  state.setValue('origin', positionToJson({ ...known.origin, epoch }))
+  state.setValue('epoch', String(epoch))
+  log.warn(
+    { epoch, was: known.epoch, server: known.server, seen: seen.server },
+    'a target knows a later epoch than the state file, which was lost: going on after it',
+  )
+  return true
+}
+
+/**
  * Every later connect. `resume` is where the main reader wants to go on. Raises the epoch, durably, when the source is
  * another server that has all we have read. Throws SOURCE_CHANGED when reading cannot go on without loss.
  */

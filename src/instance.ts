@@ -15,9 +15,9 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { parseTimeZone } from './binlog/time.ts'
 import { Catalog } from './catalog/catalog.ts'
 import { formatPosition } from './change.ts'
-import type { Position, Source } from './change.ts'
+import type { Position, Source, Transaction } from './change.ts'
 import type { InstanceConfig } from './config/config.ts'
-import { begin, gtidsAt, readKnown, recognise } from './epoch.ts'
+import { begin, continueFrom, gtidsAt, readKnown, recognise } from './epoch.ts'
 import type { Known, Start } from './epoch.ts'
 import { SluiceError } from './errors.ts'
 import { compileColumns, compileFilter } from './filter.ts'
@@ -25,6 +25,10 @@ import type { Logger } from './logger.ts'
 import { Lookup } from './lookup.ts'
 import { Connection } from './mysql/connection.ts'
 import type { ConnectOptions } from './mysql/connection.ts'
+import { sinkTypes } from './sinks/index.ts'
+import type { SinkStatus } from './sinks/runner/runner.ts'
+import { Sinks } from './sinks/runner/sinks.ts'
+import type { SinkType } from './sinks/sink.ts'
 import { SlabPool } from './slab.ts'
 import { mysqlSource, sourceFacts } from './sources/mysql.ts'
 import type { SourceFacts } from './sources/mysql.ts'
@@ -43,12 +47,14 @@ export type InstanceStatus = InstanceState & {
   readonly position: Position | undefined // where reading goes on
   readonly transactions: number // appended since the start of this instance, parts counted
   readonly store: StoreStatus | undefined
+  readonly sinks: readonly SinkStatus[] // none before the source was reached for the first time
 }
 export interface InstanceOptions {
   readonly name: string
   readonly config: InstanceConfig
   readonly dataDir: string
   readonly log: Logger
+  readonly sinkTypes?: readonly SinkType[] // default: all there are
 }
 
 const DOUBT_MS = 15_000
@@ -63,6 +69,10 @@ export class Instance {
   readonly #lookup: Lookup
   #known: Known | undefined
   #store: Store | undefined
+  readonly #sinkOptions: { readonly dataDir: string; readonly types: readonly SinkType[] }
+  #sinks: Sinks | undefined
+  #connection = new AbortController() // ends one read of the source
+  #reopen = false // the state file was changed beneath the store
   #catchUp: Source['read'] | undefined
   #status: InstanceState = { state: 'stopped' }
   #since = Date.now()
@@ -76,6 +86,7 @@ export class Instance {
     this.config = options.config
     this.#log = options.log
     this.#state = state
+    this.#sinkOptions = { dataDir: options.dataDir, types: options.sinkTypes ?? sinkTypes }
     this.#lookup = new Lookup(connectOptions(options.config.source))
     this.#known = readKnown(state)
     // A source that was known before need not be there for its clients to be served.
@@ -107,6 +118,7 @@ export class Instance {
       position: this.#store?.resume,
       transactions: this.#transactions,
       store: this.#store?.status(),
+      sinks: this.#sinks?.status() ?? [],
     }
   }
 
@@ -116,10 +128,15 @@ export class Instance {
       this.#enter({ state: 'failed', error: asError(error) })
     })
   }
-  /** Ends reading, closes every cursor, makes acks durable and gives the state file back. Idempotent. */
+  /** Lets sinks that have failed try again. */
+  retrySinks(): void {
+    this.#sinks?.retry()
+  }
+  /** Ends reading, stops sinks and closes cursors, makes acks durable and gives the state file back. Idempotent. */
   async stop(): Promise<void> {
     this.#stop.abort()
     await this.#done
+    await this.#sinks?.stop()
     await this.#store?.close()
     this.#lookup.close()
     this.#state.close()
@@ -127,9 +144,13 @@ export class Instance {
   }
 
   async #run(signal: AbortSignal): Promise<void> {
+    if (this.#store) this.#startSinks(this.#store)
     while (!signal.aborted) {
+      this.#connection = new AbortController()
       try {
-        await unlessAborted(this.#read(signal), signal)
+        const either = AbortSignal.any([signal, this.#connection.signal])
+        await unlessAborted(this.#read(either), either)
+        if (this.#reopen && !signal.aborted) await this.#openAgain()
       } catch (error) {
         if (signal.aborted) return
         const lasted = this.#status.state === 'running' ? Date.now() - this.#since : 0
@@ -203,7 +224,42 @@ export class Instance {
     const start = await this.#startPoint(facts)
     this.#stop.signal.throwIfAborted() // the state file may be closed by now
     this.#known = begin(this.#state, start, facts, this.#log)
-    return (this.#store = this.#openStore(this.#known.origin))
+    this.#store = this.#openStore(this.#known.origin)
+    this.#startSinks(this.#store)
+    return this.#store
+  }
+  #startSinks(store: Store): void {
+    if (Object.keys(this.config.sinks).length === 0) return
+    this.#sinks = Sinks.open(this.config.sinks, this.#sinkOptions, {
+      instance: this.name,
+      log: this.#log,
+      state: this.#state,
+      store,
+      query: (sql, params) => this.#lookup.query(sql, params),
+      filter: compileFilter(this.config.filter),
+      known: () => this.#known!,
+      adopt: (seen) => this.#adopt(seen),
+      latest: async () => (await factsOf(connectOptions(this.config.source))).latest,
+      read: (from, signal) => this.#readOwn(from, signal),
+    })
+    this.#sinks.start()
+  }
+  /** A sink's target knows a later epoch than the state file, which was lost: every place we know is of that epoch. */
+  #adopt(seen: Pick<Known, 'epoch' | 'server'>): boolean {
+    if (!continueFrom(this.#state, this.#known!, seen, this.#log)) return false
+    this.#reopen = true
+    this.#connection.abort()
+    return true
+  }
+  /** Begins anew with what the state file says. */
+  async #openAgain(): Promise<void> {
+    this.#reopen = false
+    this.#catchUp = undefined // it reads in the old epoch
+    await this.#sinks?.stop()
+    await this.#store?.close()
+    this.#known = readKnown(this.#state)
+    this.#store = this.#openStore(this.#known!.origin)
+    this.#startSinks(this.#store)
   }
   /** The `start` key; with GTIDs on, a place in the log gets the GTIDs before it, so that a fail-over can be followed. */
   async #startPoint({ executed }: SourceFacts): Promise<Start> {
@@ -219,14 +275,15 @@ export class Instance {
     return new Store({
       windowBytes: this.config.windowBytes,
       catchUpReaders: this.config.catchUpReaders,
-      catchUp: (from, signal) => {
-        if (this.#catchUp) return this.#catchUp(from, signal)
-        throw new SluiceError('CONNECT_FAILED', `${this.name}: the source was not reached yet`)
-      },
+      catchUp: (from, signal) => this.#readOwn(from, signal),
       state: this.#state,
       origin,
       log: this.#log,
     })
+  }
+  #readOwn(from: Position, signal: AbortSignal): AsyncIterable<Transaction> {
+    if (this.#catchUp) return this.#catchUp(from, signal)
+    throw new SluiceError('CONNECT_FAILED', `${this.name}: the source was not reached yet`)
   }
   /** The same after a restart: MySQL then ends the dump that a dead connection of ours still holds. */
   #replicaUuid(): string {

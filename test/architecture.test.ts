@@ -35,8 +35,8 @@ const rules: Record<string, Rule> = {
     outside: 'node:crypto node:net node:tls node:timers/promises',
   },
   sinks: {
-    modules: 'store filter logger server protobuf',
-    outside: 'node:* zod kafkajs @platformatic/kafka ioredis @elastic/elasticsearch mysql2 pg',
+    modules: 'store filter logger server protobuf config catalog',
+    outside: 'node:* zod kafkajs @platformatic/kafka ioredis @elastic/transport mysql2 pg',
   },
   client: { modules: 'server protobuf', outside: 'node:*' },
   config: { modules: 'binlog filter sinks', outside: 'zod yaml node:fs node:path' },
@@ -59,7 +59,9 @@ const narrower: Record<string, readonly string[]> = {
   'server → store': ['store/store.ts', 'store/cursor.ts'],
   'sinks → store': ['store/store.ts', 'store/cursor.ts', 'store/state.ts'],
   'sinks → server': ['server/entry.ts', 'server/wire.ts', 'server/columns.ts'],
-  'config → sinks': ['sinks/index.ts', 'sinks/sink.ts', 'sinks/options.ts'],
+  'config → sinks': ['sinks/index.ts', 'sinks/runner/options.ts', 'sinks/shape/template.ts'],
+  'sinks → config': ['config/leaves.ts'],
+  'sinks → catalog': ['catalog/ddl.ts', 'catalog/rewrites.ts', 'catalog/tokens.ts'],
 }
 
 const root = new URL('../src/', import.meta.url).pathname

@@ -19,7 +19,7 @@ import { parseDocument } from 'yaml'
 import { loadServer } from '../src/config/config.ts'
 import { start } from './commands/run.ts'
 import { privateMysql, versions } from './support/mysql.ts'
-import { run } from './support/mysqld/fetch.ts'
+import { run } from './support/services/fetch.ts'
 import { freePort } from './support/sluice.ts'
 
 interface Service {

@@ -21,6 +21,7 @@ import { columnTypes } from './table-map.ts'
 import {
   type TimeZone,
   fractionBytes,
+  parseTimeZone,
   writeDate,
   writeDatetime,
   writeDatetime2,
@@ -73,6 +74,9 @@ export function realType(type: number, meta: number): number {
   return real === t.ENUM || real === t.SET ? real : type
 }
 
+const UTC = parseTimeZone('UTC')
+const isTimestamp = (type: number): boolean => type === t.TIMESTAMP || type === t.TIMESTAMP2
+
 /** Bytes at most of a CHAR or BINARY: above 255, bits 8 and 9 stand inverted in bits 4 and 5 of the type code. */
 function stringBytes(meta: number): number {
   const code = meta >> 8
@@ -101,6 +105,7 @@ export function compileColumn(definition: ColumnDefinition, zone: TimeZone): Col
     members,
     size,
     text: kind.text(definition, zone),
+    utc: isTimestamp(type) ? kind.text(definition, UTC) : undefined,
     value: kind.value(definition, zone),
   }
 }

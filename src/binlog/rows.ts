@@ -207,6 +207,13 @@ class ImageReader implements RowReader {
       throw this.#located(cause, column)
     }
   }
+  utc(side: ImageSide, column: number, out: Out): void {
+    const { utc } = this.#columns[column]!
+    if (utc === undefined) return this.text(side, column, out)
+    const { starts, ends } = this.#places
+    const i = side * this.#columns.length + column
+    utc(this.#bytes, starts[i]!, ends[i]!, out)
+  }
   value(side: ImageSide, column: number): Value | undefined {
     const { starts, ends } = this.#places
     const i = side * this.#columns.length + column

@@ -14,62 +14,24 @@ import { parseTimeZone } from '../binlog/time.ts'
 import { SluiceError } from '../errors.ts'
 import { compileColumns, compileFilter } from '../filter.ts'
 import { GtidSet } from '../gtid.ts'
+import { sinkTypes } from '../sinks/index.ts'
+import { ownOptions, sinksSchema } from '../sinks/runner/options.ts'
+import {
+  bytes,
+  duration,
+  flag,
+  integer,
+  oneOf,
+  path,
+  patterns,
+  port,
+  section,
+  text,
+} from './leaves.ts'
 import { load, readText } from './load.ts'
 import type { Loaded } from './load.ts'
 import { formatProblem } from './yaml.ts'
 import type { Environment, Path, YamlFile } from './yaml.ts'
-
-// ── leaves: each says what it expects in words, for the message ──────────────
-
-const integer = (error: string, min: number, max: number) =>
-  z.int({ error }).min(min, { error }).max(max, { error })
-const text = (error: string) => z.string({ error }).min(1, { error })
-const flag = () => z.boolean({ error: 'true or false' })
-const oneOf = <const T extends readonly string[]>(values: T) =>
-  z.enum(values, { error: `one of ${values.join(', ')}` })
-
-const sizeUnits: Record<string, number> = { B: 1, KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3 }
-const timeUnits: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }
-
-/** A number, or a text with a unit; comes out as a whole number of the smallest unit. */
-function quantity(
-  pattern: RegExp,
-  units: Record<string, number>,
-  error: string,
-  [min, max]: [number, number],
-) {
-  return z
-    .union([z.number({ error }), z.string({ error }).regex(pattern, { error })], { error })
-    .transform((v) => {
-      if (typeof v === 'number') return v
-      const match = pattern.exec(v)
-      return Math.round(Number(match?.[1]) * (units[match?.[2] ?? ''] ?? 1))
-    })
-    .refine((v) => Number.isInteger(v) && v >= min && v <= max, { error })
-}
-const bytes = (min: string, max: string) =>
-  quantity(
-    /^(\d+(?:\.\d+)?) ?(B|KiB|MiB|GiB)?$/,
-    sizeUnits,
-    `a size from ${min} to ${max}, as a number of bytes or like 32MiB`,
-    [parse(min, sizeUnits), parse(max, sizeUnits)],
-  )
-const duration = (min: string, max: string) =>
-  quantity(
-    /^(\d+(?:\.\d+)?) ?(ms|s|m|h)?$/,
-    timeUnits,
-    `a time from ${min} to ${max}, as a number of milliseconds or like 5s`,
-    [parse(min, timeUnits), parse(max, timeUnits)],
-  )
-function parse(quantityText: string, units: Record<string, number>): number {
-  const unit = quantityText.replace(/^[\d.]+/, '')
-  return parseFloat(quantityText) * (units[unit] ?? 1)
-}
-
-const port = () => integer('a TCP port, 1 to 65535', 1, 65_535)
-const path = (what: string) => text(`a path to ${what}`)
-const section = <T extends z.core.$ZodLooseShape>(shape: T) =>
-  z.strictObject(shape, { error: 'a mapping of keys' })
 
 // ── conf/server.yaml ─────────────────────────────────────────────────────────
 
@@ -127,18 +89,17 @@ export const serverSchema = section({
     level: oneOf(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'])
       .default('info')
       .describe('Least severity that is logged'),
+    stream: oneOf(['stdout', 'stderr'])
+      .default('stdout')
+      .describe('stdout | stderr; with a file sink on standard output it must be stderr'),
   })
     .prefault({})
-    .describe('The log: JSON lines on standard output'),
+    .describe('The log: JSON lines'),
 })
 export type ServerConfig = Readonly<z.output<typeof serverSchema>>
 
 // ── instances/<destination>.yaml ─────────────────────────────────────────────
 
-const patterns = (what: string) => {
-  const error = `${what} as text or a list of texts`
-  return z.union([z.string({ error }), z.array(text(error), { error })], { error })
-}
 const startError = 'latest, earliest, {file: binlog.000123, offset: 4} or {gtids: "uuid:1-99"}'
 
 export const instanceSchema = section({
@@ -242,6 +203,9 @@ export const instanceSchema = section({
   })
     .prefault({})
     .describe('Reconnecting after an error that may pass'),
+  sinks: sinksSchema(sinkTypes)
+    .prefault({})
+    .describe('Where changes are written to, by name: docs/sinks.md'),
 })
 export type InstanceConfig = Readonly<z.output<typeof instanceSchema>>
 
@@ -337,11 +301,30 @@ export function loadInstance(file: string, env: Environment = process.env): Load
         `expected at most half of windowBytes (${config.windowBytes}), found ${config.partBytes}`,
       )
     }
+    checkSinks(yaml, config.sinks)
     const resolved = filesOf(yaml, ['source', 'tls'], tls, (p) => resolve(dirname(file), p))
     return { ...config, source: { ...config.source, tls: { ...tls, ...resolved } } }
   })
 }
 
+function checkSinks(yaml: YamlFile, sinks: z.output<typeof instanceSchema>['sinks']): void {
+  for (const [name, sink] of Object.entries(sinks)) {
+    const at = ['sinks', name]
+    if (!sinkNamePattern.test(name)) {
+      yaml.keyProblem(
+        at,
+        `expected a name of up to 50 letters, digits, "-" and "_", found "${name}"`,
+      )
+    }
+    const { include, exclude } = sink.filter
+    attempt(yaml, [...at, 'filter', 'include'], () => compileFilter({ include }))
+    attempt(yaml, [...at, 'filter', 'exclude'], () => compileFilter({ exclude }))
+    const type = sinkTypes.find((t) => t.type === sink.type)
+    if (type === undefined) continue
+    for (const text of type.problems?.(ownOptions(type, sink)) ?? []) yaml.problem(at, text)
+  }
+}
+const sinkNamePattern = /^[A-Za-z0-9_][A-Za-z0-9_-]{0,49}$/
 const destinationPattern = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$/
 /** "instances/orders.yaml" → "orders" */
 export function destinationOf(file: string): string {

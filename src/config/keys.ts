@@ -3,7 +3,6 @@
  * closest key to a misspelt one. Works on any zod schema; knows none in particular.
  */
 import * as z from 'zod'
-import { keyPath } from './yaml.ts'
 import type { Path } from './yaml.ts'
 
 export interface Key {
@@ -59,13 +58,32 @@ export function listKeys(schema: z.ZodType): Key[] {
   return keys
 }
 
-/** The keys a mapping at `at` may have. */
-export function keysAt(schema: z.ZodType, at: Path): string[] {
-  const prefix = at.length > 0 ? `${keyPath(at)}.` : ''
-  return listKeys(schema)
-    .map((k) => k.path)
-    .filter((p) => p.startsWith(prefix) && !p.slice(prefix.length).includes('.'))
-    .map((p) => p.slice(prefix.length))
+/** The keys a mapping at `at` may have. Of several forms those that fit the `type` that `value` has there, else all. */
+export function keysAt(schema: z.ZodType, at: Path, value?: unknown): string[] {
+  let here = value
+  let nodes = formsOf(z.toJSONSchema(schema, { io: 'input' }) as JsonSchema, here)
+  for (const part of at) {
+    here = memberOf(here, part)
+    nodes = nodes.flatMap((node) => {
+      const named = typeof part === 'number' ? node['items'] : node.properties?.[String(part)]
+      const child = named ?? (node.properties ? undefined : node.additionalProperties)
+      return isObject(child) ? formsOf(child, here) : []
+    })
+  }
+  return [...new Set(nodes.flatMap((node) => Object.keys(node.properties ?? {})))]
+}
+const isObject = (value: unknown): value is JsonSchema =>
+  typeof value === 'object' && value !== null
+const memberOf = (value: unknown, part: PropertyKey): unknown =>
+  isObject(value) ? value[String(part)] : undefined
+
+function formsOf(node: JsonSchema, value: unknown): JsonSchema[] {
+  const forms = node['anyOf'] ?? node['oneOf']
+  if (!Array.isArray(forms)) return [node]
+  const all = (forms as JsonSchema[]).flatMap((form) => formsOf(form, value))
+  const type = memberOf(value, 'type')
+  const fitting = all.filter((form) => form.properties?.['type']?.['const'] === type)
+  return type !== undefined && fitting.length > 0 ? fitting : all
 }
 /** The closest of `candidates` by edits, if it is close enough to be a slip; case does not count. */
 export function nearest(word: string, candidates: readonly string[]): string | undefined {

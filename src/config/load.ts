@@ -5,6 +5,7 @@
  */
 import { readFileSync } from 'node:fs'
 import type * as z from 'zod'
+import { withoutPasswords } from '../errors.ts'
 import { keysAt, nearest } from './keys.ts'
 import { YamlFile } from './yaml.ts'
 import type { Environment, Path, Problem } from './yaml.ts'
@@ -76,9 +77,10 @@ function coerce(yaml: YamlFile, issues: readonly z.core.$ZodIssue[]): boolean {
   return any
 }
 
-function report(yaml: YamlFile, schema: z.ZodType, issue: z.core.$ZodIssue): void {
+function report(yaml: YamlFile, schema: z.ZodType, given: z.core.$ZodIssue): void {
+  const issue = atDiscriminator(given)
   if (issue.code === 'unrecognized_keys') {
-    const known = keysAt(schema, issue.path)
+    const known = keysAt(schema, issue.path, yaml.value)
     for (const key of issue.keys) {
       const near = nearest(key, known)
       const hint = near ? `did you mean "${near}"?` : `expected one of ${known.join(', ')}`
@@ -91,14 +93,24 @@ function report(yaml: YamlFile, schema: z.ZodType, issue: z.core.$ZodIssue): voi
     yaml.problem(issue.path, `expected ${issue.message}, found ${found}`)
   }
 }
+/** Of a union by a key the issue is at that key, but its input is the whole mapping. */
+function atDiscriminator(issue: z.core.$ZodIssue): z.core.$ZodIssue {
+  if (issue.code !== 'invalid_union' || issue.discriminator === undefined) return issue
+  const whole = issue.input as Readonly<Record<string, unknown>>
+  return { ...issue, input: whole[issue.discriminator] }
+}
 const secretKey = /password|secret|token/i
 function foundText(yaml: YamlFile, at: Path, input: unknown): string {
   const source = yaml.substituted(at)
   if (source !== undefined) return `the value of ${source}`
-  if (secretKey.test(String(at.at(-1))))
+  if (at.some((part) => secretKey.test(String(part))))
     return Array.isArray(input) ? 'a list' : `a ${typeof input}`
-  if (typeof input === 'string') return `"${input.length > 60 ? `${input.slice(0, 60)}…` : input}"`
-  if (Array.isArray(input)) return `the list ${JSON.stringify(input).slice(0, 60)}`
+  if (typeof input === 'string') {
+    const text = withoutPasswords(input)
+    return `"${text.length > 60 ? `${text.slice(0, 60)}…` : text}"`
+  }
+  if (Array.isArray(input))
+    return `the list ${withoutPasswords(JSON.stringify(input)).slice(0, 60)}`
   if (typeof input === 'object' && input !== null)
     return `a mapping with ${Object.keys(input).join(', ') || 'no keys'}`
   return String(input)

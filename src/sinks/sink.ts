@@ -36,11 +36,25 @@ export interface Sink {
   readonly promise: Delivery
   /** The target's own position, read by open(): outranks the local one. */
   readonly resume?: Position | undefined
+  /**
+   * The highest epoch of this instance that the target knows, with its server_uuid, where there is no `resume` to say so:
+   * should the state file have been lost, the instance goes on from there and not from 1.
+   */
+  readonly seen?: { readonly epoch: number; readonly server: string } | undefined
+  /**
+   * Whether the target is to equal the source's tables, so that changes of rows which are not in the log as rows matter
+   * (`unloggedChange`); default: unless the promise is append.
+   */
+  readonly mirrors?: boolean
   /** Whether an update of the primary key is to come as delete and insert in SinkBatch.rows(); default true. */
   readonly splitsKeys?: boolean
   /** Whether batches must end where transactions end, unless larger than the limit. */
   readonly wholeTransactions?: boolean
-  /** Batches that may be under way at once; 1: the next write begins when the last has ended. Default 1. */
+  /**
+   * Batches that may be under way at once; default 1. With `target` they share the lanes. Without, writes of several
+   * batches overlap, begun in order: only for a sink that keeps the order of its calls (after a failed one the others are
+   * written again, in order), and never for a transactional one.
+   */
   readonly inFlight?: number
   /**
    * What of the target a row is written to: rows with the same answer are written in order, others may be written at the
@@ -50,7 +64,9 @@ export interface Sink {
   /**
    * Writes rows; resolves when the target has them durably, with those it refused. Throws SluiceError when the whole
    * write failed: a retryable code (SINK_UNAVAILABLE) is tried again, SINK_DATA leads to halving, anything else stops
-   * the sink. Must leave nothing half done that a repetition of the same rows would not mend.
+   * the sink. Must leave nothing half done that a repetition of the same rows would not mend. A transactional sink writes
+   * all or nothing: it throws SINK_DATA for a row that is refused. After a retryable error it is closed and opened
+   * again, so that its `resume` decides what was written.
    */
   write(batch: SinkBatch, signal: AbortSignal): Promise<readonly RowFailure[]>
   /**
@@ -60,6 +76,10 @@ export interface Sink {
   statement?(statement: SinkStatement, signal: AbortSignal): Promise<void>
   /** Whether `statement` empties the target's part of a table at TRUNCATE. */
   readonly clears?: boolean
+  /** Whether `statement` does to the target's rows what an ALTER TABLE does to the source's. */
+  readonly alters?: boolean
+  /** Everything before `position` is in the target. Called in order, not for every batch. */
+  reached?(position: Position): Promise<void>
   /** Writes what is still held back, and lets go of the connection. */
   close(): Promise<void>
 }
@@ -78,10 +98,13 @@ export interface SinkContext {
   /**
    * Asks the source: rows as objects, integers beyond 2^53 as strings, dates as text. Throws SluiceError.
    */
-  readonly query: <T>(sql: string, params?: readonly unknown[]) => Promise<T[]>
+  readonly query: <T>(
+    sql: string,
+    params?: readonly (string | number | bigint | null)[],
+  ) => Promise<T[]>
 }
 
-export interface SinkType<Name extends string = string, Schema extends z.ZodType = z.ZodType> {
+export interface SinkType<Name extends string = string, Schema extends z.ZodObject = z.ZodObject> {
   readonly type: Name
   /** One sentence for the manual and for help. */
   readonly summary: string
@@ -93,16 +116,21 @@ export interface SinkType<Name extends string = string, Schema extends z.ZodType
   problems?(options: z.output<Schema>): readonly string[]
 }
 
-export const defineSink = <const Name extends string, Schema extends z.ZodType>(
+export const defineSink = <const Name extends string, Schema extends z.ZodObject>(
   sink: SinkType<Name, Schema>,
 ): SinkType<Name, Schema> => sink
 
 /** What a sink compiles once per table version. */
 export function perTable<T>(compile: (table: TargetTable) => T): (table: TargetTable) => T {
   const known = new WeakMap<TargetTable, T>()
+  let last: TargetTable | undefined // rows of a table mostly come one after the other
+  let lastCompiled: T | undefined
   return (table) => {
+    if (table === last) return lastCompiled as T
     let compiled = known.get(table)
     if (compiled === undefined) known.set(table, (compiled = compile(table)))
+    last = table
+    lastCompiled = compiled
     return compiled
   }
 }

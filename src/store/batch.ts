@@ -11,6 +11,10 @@ export interface Limit {
   readonly changes: number // wanted changes (begin and commit count); one is given even where this is 0
   readonly bytes: number // raw bytes of those changes; one change is given even where it is larger
   readonly waitMs: number // 0 polls, Infinity waits without limit
+  /** A transaction of up to so many bytes is not cut; a batch may then be so much larger than `bytes`. */
+  readonly wholeBytes?: number | undefined
+  /** Changes that go in batches of their own: a batch holds only neighbours for which this answers the same. */
+  readonly apart?: ((tx: Transaction, change: Change) => unknown) | undefined
 }
 /** changes[from, to) of one transaction or part. */
 export interface Part {
@@ -81,8 +85,21 @@ export class Draft {
   readonly #slabs: Slab[] = []
   changes = 0
   bytes = 0
+  bytesBefore = 0 // the transaction that was taken last
+  kind: unknown // what Limit.apart says of all its changes
   constructor(start: Position) {
     this.start = start
+  }
+  /** Whether the next change, of `size` bytes, belongs to the next batch. `begun`: its transaction has begun before. */
+  endsBefore(limit: Limit, kind: unknown, size: number, begun: boolean): boolean {
+    if (this.changes === 0) return false
+    if (kind !== this.kind) return true
+    if (this.changes < limit.changes && this.bytes + size <= limit.bytes) return false
+    return !begun || this.bytes - this.bytesBefore + size > (limit.wholeBytes ?? 0)
+  }
+  full(limit: Limit, begun: boolean): boolean {
+    if (this.changes < limit.changes && this.bytes < limit.bytes) return false
+    return !begun || this.bytes - this.bytesBefore >= (limit.wholeBytes ?? 0)
   }
   add(tx: Transaction, from: number, to: number): void {
     this.parts.push({ tx, from, to })

@@ -244,6 +244,10 @@ export class ClientCursor implements Cursor {
       const now = performance.now()
       if (this.#draft) {
         // Lingers while each turn of the event loop brings more, not for a clock: an idle source is not waited for.
+        if (result !== 'full' && this.#incomplete(limit)) {
+          await this.#sleep(Infinity, signal)
+          continue
+        }
         if (result === 'full' || limit.waitMs === 0) return this.#finish(this.#draft)
         if (lingerEnd === 0) lingerEnd = now + LINGER_MS
         else if (now >= lingerEnd || this.#draft.changes === before)
@@ -259,6 +263,12 @@ export class ClientCursor implements Cursor {
     }
   }
 
+  /** Whether the rest of the draft's last transaction is to be waited for. It comes, or its reader ends. */
+  #incomplete({ wholeBytes = 0 }: Limit): boolean {
+    if (this.#track.skip === 0 || this.#reader?.ended) return false
+    const draft = this.#draft!
+    return draft.bytes - draft.bytesBefore < wholeBytes
+  }
   #finish(draft: Draft): Batch {
     const client = this.#client
     if (client.nextId >= client.reserved) {
@@ -317,7 +327,7 @@ export class ClientCursor implements Cursor {
       }
     }
     const draft = this.#draft
-    if (draft && (draft.changes >= limit.changes || draft.bytes >= limit.bytes)) result = 'full'
+    if (draft?.full(limit, this.#track.skip > 0)) result = 'full'
     if (passed > 0 && !draft && this.#outstanding.length === 0) this.#slide()
     const { window } = this.#host
     const { tail } = window
@@ -397,14 +407,17 @@ export class ClientCursor implements Cursor {
       if (!this.#wanted.wants(change)) continue
       const size = change.event.end - change.event.start
       const draft = (this.#draft ??= this.#begin())
-      const some = draft.changes > 0
-      if (some && (draft.changes >= limit.changes || draft.bytes + size > limit.bytes)) {
+      const kind = limit.apart?.(tx, change)
+      const begun = from >= 0 || this.#track.skip > 0
+      if (!begun) draft.bytesBefore = draft.bytes
+      if (draft.endsBefore(limit, kind, size, begun)) {
         if (from < 0) return false
         this.#add(draft, tx, from, to)
         this.#track.cut(tx, changes[to - 1]!.ordinal + 1)
         this.#index = to
         return false
       }
+      draft.kind = kind
       draft.changes++
       draft.bytes += size
       if (from < 0) from = i

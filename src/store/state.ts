@@ -80,6 +80,17 @@ export class State {
     }
   }
 
+  /** Whether a process has this state file now. */
+  static held(path: string): boolean {
+    if (!existsSync(`${path}-lock`)) return false
+    try {
+      takeLock(realPath(path)).close()
+      return false
+    } catch (error) {
+      if (error instanceof SluiceError && error.code === 'STATE_LOCKED') return true
+      throw error
+    }
+  }
   /** For other processes while a Sluice runs. Throws STATE_UNREADABLE, also when there is no such file. */
   static read(path: string): StateSnapshot {
     let db: DatabaseSync | undefined
@@ -369,16 +380,17 @@ function unreadable(path: string, error: unknown): SluiceError {
 
 /** A position as JSON text, `gtids` as MySQL prints them or null. */
 export function positionToJson(position: Position): string {
-  const { epoch, server, file, offset, skip, gtids, timestamp } = position
+  const { epoch, server, file, offset, skip, gtids, timestamp, row } = position
   const text = gtids === undefined ? null : gtids.toString()
-  return JSON.stringify({ epoch, server, file, offset, skip, gtids: text, timestamp })
+  const rows = row === undefined || row === 0 ? {} : { row }
+  return JSON.stringify({ epoch, server, file, offset, skip, gtids: text, timestamp, ...rows })
 }
 /** Reads what positionToJson wrote. `where` names the place in messages. Throws STATE_UNREADABLE. */
 export function positionFromJson(text: string, where = 'a position'): Position {
   try {
     const fields: unknown = JSON.parse(text)
     assert(typeof fields === 'object' && fields !== null, 'expected an object')
-    const { epoch, server, file, offset, skip, gtids, timestamp } = fields as Record<
+    const { epoch, server, file, offset, skip, gtids, timestamp, row } = fields as Record<
       string,
       unknown
     >
@@ -392,6 +404,7 @@ export function positionFromJson(text: string, where = 'a position'): Position {
       skip: wholeNumber(skip, 'skip'),
       gtids: gtids === null ? undefined : GtidSet.parse(gtids),
       timestamp: wholeNumber(timestamp, 'timestamp'),
+      ...(row !== undefined && { row: wholeNumber(row, 'row') }),
     }
   } catch (error) {
     throw new SluiceError(

@@ -34,6 +34,7 @@ export interface SubscribeOptions {
   readonly filter?: Filter | undefined // undefined: everything
   readonly filterText?: string | undefined // stored with the subscription; undefined keeps what is stored, else ''
   readonly from?: Position | undefined // only for a client never seen; default: origin
+  readonly moveTo?: Position | undefined // outranks what is known: acked is set to it, durably
 }
 export interface CursorStatus {
   readonly client: string
@@ -122,6 +123,11 @@ export class Store {
       'CURSOR_TAKEN',
       `client ${name} has subscribed again; this cursor was taken over`,
     )
+    if (options.moveTo !== undefined) {
+      client.acked = options.moveTo
+      void state.ack(name, options.moveTo).catch(() => {}) // flush() throws it
+      state.flush()
+    }
     const host = {
       window: this.#window,
       readers: this.#readers,

@@ -7,11 +7,7 @@ import { Redis } from 'ioredis'
 import { Kafka, logLevel } from 'kafkajs'
 import { Client as Postgres } from 'pg'
 import { Proxy } from '../support/proxy.ts'
-import { elasticsearch } from '../support/services/elastic.ts'
-import { kafka } from '../support/services/kafka.ts'
-import { postgres } from '../support/services/postgres.ts'
-import { redis } from '../support/services/redis.ts'
-import type { Service } from '../support/services/service.ts'
+import { privateService, type Service } from "../support/services.ts"
 import type { Account } from './bank.ts'
 
 /** What one destination holds: its rows, and for an append-only one how often each change came. */
@@ -64,12 +60,12 @@ const account = (row: { balance: unknown; counter: unknown }): Account => ({
 })
 
 async function redisTarget(): Promise<Target> {
-  const service = await redis.start()
+  const service = await privateService("redis")
   const proxy = await behind(service)
   const sink = {
     type: 'redis',
-    url: through(service, proxy),
-    tables: [{ match: `.*\\.${TABLE}`, kind: 'hash', key: `${TABLE}:{id}` }],
+    port: proxy.port,
+    rules: [{ kind: 'hash', key: `${TABLE}:{id}` }],
   }
   return target('redis', [service, proxy], sink, async () => {
     const client = new Redis(service.url)
@@ -91,9 +87,9 @@ async function redisTarget(): Promise<Target> {
 }
 
 async function elasticTarget(): Promise<Target> {
-  const service = await elasticsearch.start()
+  const service = await privateService("elasticsearch")
   const proxy = await behind(service)
-  const sink = { type: 'elasticsearch', url: through(service, proxy), index: TABLE }
+  const sink = { type: 'elasticsearch', nodes: [through(service, proxy)], index: TABLE }
   return target('elasticsearch', [service, proxy], sink, async () => {
     const client = new Client({ node: service.url })
     try {
@@ -113,7 +109,7 @@ async function elasticTarget(): Promise<Target> {
 }
 
 async function postgresTarget(): Promise<Target> {
-  const service = await postgres.start()
+  const service = await privateService("postgres")
   const proxy = await behind(service)
   const sink = { type: 'sql', url: through(service, proxy), table: TABLE, createTables: true }
   return target('postgres', [service, proxy], sink, async () => {
@@ -132,14 +128,14 @@ async function postgresTarget(): Promise<Target> {
 
 async function kafkaTarget(): Promise<Target> {
   // the broker tells clients where to come back to: the proxy, whose port must be known before the broker starts
-  const proxy = await Proxy.start({ host: '127.0.0.1', port: 1 })
-  const service = await kafka.start({ advertised: proxy.port })
+  const proxy = await Proxy.start()
+  const service = await privateService("kafka", { advertised: proxy.port })
   proxy.target = { host: service.host, port: service.port }
   const sink = {
     type: 'kafka',
     brokers: [`127.0.0.1:${proxy.port}`],
     topic: TABLE,
-    format: 'flat',
+    format: 'canal-json',
     exactlyOnce: true,
   }
   return target('kafka', [service, proxy], sink, () => consume(service.direct))

@@ -6,7 +6,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { canalJava, javaProblem } from '../support/canal-java.ts'
 import { Driver } from '../support/driver.ts'
 import { sharedMysql, uniqueDatabase, versions, type MysqlServer } from '../support/mysql.ts'
-import { inCi, shout } from '../support/mysqld/shared.ts'
+import { inCi, shout } from '../support/services/notice.ts'
 import { startSluice, type SluiceOptions, type SluiceProcess } from '../support/sluice.ts'
 
 const problem = javaProblem()

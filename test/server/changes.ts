@@ -90,6 +90,9 @@ class TextReader implements RowReader {
   text(side: 0 | 1, index: number, out: Parameters<RowReader['text']>[2]): void {
     out.utf8(this.#cell(side, index)!)
   }
+  utc(side: 0 | 1, index: number, out: Parameters<RowReader['text']>[2]): void {
+    this.text(side, index, out)
+  }
   value(side: 0 | 1, index: number): string | null | undefined {
     return this.#cell(side, index)
   }

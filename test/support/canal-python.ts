@@ -5,7 +5,7 @@
 import { existsSync, readdirSync } from 'node:fs'
 import { chmod, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { cached, debianProblem, findCommand, run, unpackDebian } from './mysqld/fetch.ts'
+import { cached, debianProblem, findCommand, run, unpackDebian } from './services/fetch.ts'
 
 // the client's generated code is refused by any later protobuf
 const packages = ['canal-python==0.4', 'protobuf<=3.20.3']

@@ -4,21 +4,23 @@
  * which may be killed and restarted. Nothing is installed, and nothing stays behind.
  */
 import { randomBytes } from 'node:crypto'
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { createConnection, createPool } from 'mysql2/promise'
 import type { Connection, ConnectionOptions, Pool } from 'mysql2/promise'
 import { allVersions, findInstallation, variable } from './mysqld/install.ts'
 import type { Installation, MysqlVersion } from './mysqld/install.ts'
 import { account, createProcess } from './mysqld/server.ts'
-import type { ServerProcess } from './mysqld/server.ts'
+import type { MysqlProcess } from './mysqld/server.ts'
+import { parseAddress, type Service } from './services/service.ts'
 
 export type { MysqlVersion } from './mysqld/install.ts'
+export { matrixVersions } from './mysqld/install.ts'
 
-export interface MysqlServer extends AsyncDisposable {
+export interface MysqlServer extends Service {
   /** What the server says it is, e.g. "9.7.4" or "8.0.31". */
   readonly version: string
-  readonly host: string
-  readonly port: number
   readonly user: string
   readonly password: string
   /** Where its data, binary logs and ca.pem lie; none when it is shared, in Docker or not ours. */
@@ -30,24 +32,15 @@ export interface MysqlServer extends AsyncDisposable {
   query<T = Record<string, unknown>>(sql: string, params?: readonly unknown[]): Promise<T[]>
   /** A connection of your own, with mysql2's options on top of ours; yours to end. */
   connect(options?: ConnectionOptions): Promise<Connection>
-  /** SIGKILL. Data and port stay for `start`. A shared server refuses this, and the next two. */
-  kill(): Promise<void>
-  /** Orderly shutdown. Data and port stay for `start`. */
-  stop(): Promise<void>
-  /** Starts it again on its port and data; resolves when it answers. */
-  start(): Promise<void>
 }
 
-interface Address {
-  readonly host: string
-  readonly port: number
-  readonly user: string
-  readonly password: string
-}
+/** The environment's variable with the address of the server of `version` to use. */
+export const urlVariable = (version: MysqlVersion): string =>
+  version === 'mariadb-10.11' ? 'SLUICE_TEST_MARIADB' : variable('SLUICE_TEST_MYSQL', version)
 
 /** What the environment says about a shared server, as the global set-up or .ci/run put it there. */
 export function sharedUrl(version: MysqlVersion): string | undefined {
-  return process.env[variable('SLUICE_TEST_MYSQL', version)] || undefined
+  return process.env[urlVariable(version)] || undefined
 }
 
 const present = allVersions.filter((version) => sharedUrl(version))
@@ -66,7 +59,7 @@ export const uniqueDatabase = (prefix: string): string =>
 export async function sharedMysql(version: MysqlVersion): Promise<MysqlServer> {
   const url = sharedUrl(version) ?? (process.env['SLUICE_TEST_MYSQL'] || undefined)
   if (!url) throw new Error(`this run has no shared MySQL ${version}: see what the set-up said`)
-  const server = new Server(addressOf(url), undefined)
+  const server = new Server(url, undefined)
   await server.open()
   return server
 }
@@ -79,7 +72,8 @@ export async function privateMysql(
   const installation = await findInstallation(version)
   for (let attempt = 1; ; attempt++) {
     const process = await createProcess(installation, options.args ?? [])
-    const server = new Server({ host: '127.0.0.1', port: process.port, ...account }, process)
+    const { user, password } = account
+    const server = new Server(`mysql://${user}:${password}@127.0.0.1:${process.port}`, process)
     try {
       await server.start()
       return server
@@ -107,32 +101,30 @@ export async function anyMysql(): Promise<MysqlServer> {
   throw new Error(reasons.join('\n'))
 }
 
-function addressOf(text: string): Address {
-  const url = new URL(text)
-  return {
-    host: url.hostname,
-    port: Number(url.port || 3306),
-    user: decodeURIComponent(url.username),
-    password: decodeURIComponent(url.password),
-  }
-}
-
 class Server implements MysqlServer {
   readonly host: string
   readonly port: number
   readonly user: string
   readonly password: string
+  readonly url: string
+  readonly ca: string | undefined
+  readonly dir: string | undefined
   readonly dataDir: string | undefined
   version = ''
-  readonly #process: ServerProcess | undefined
+  readonly #process: MysqlProcess | undefined
   #pool: Pool | undefined
 
-  constructor(address: Address, process: ServerProcess | undefined) {
+  constructor(url: string, process: MysqlProcess | undefined) {
+    const address = parseAddress(url, { scheme: 'mysql', defaultPort: 3306 })
     this.host = address.host
     this.port = address.port
-    this.user = address.user
-    this.password = address.password
+    this.url = address.url
+    this.user = address.user ?? ''
+    this.password = address.password ?? ''
+    this.dir = process?.dir
     this.dataDir = process?.dataDir
+    const ca = this.dataDir && join(this.dataDir, 'ca.pem')
+    this.ca = ca && existsSync(ca) ? ca : undefined
     this.#process = process
   }
 
@@ -183,7 +175,7 @@ class Server implements MysqlServer {
     await this.#process?.dispose()
   }
 
-  get #own(): ServerProcess {
+  get #own(): MysqlProcess {
     if (!this.#process) throw new Error('this server is shared: start a private one to stop it')
     return this.#process
   }

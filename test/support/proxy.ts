@@ -1,38 +1,46 @@
 /**
- * A TCP proxy that misbehaves on request: what comes from the server is cut, damaged, held or let through, as a function
- * of the test decides. One per test; disposing it closes everything.
+ * A TCP proxy that misbehaves on request: what comes from the server, and what goes to it, is cut, damaged, held or let
+ * through, as a function of the test decides. It stands before any server of one port (Kafka has to be told its port:
+ * see `target`). One per test; disposing it closes everything.
  */
 import { connect, createServer, type Server, type Socket } from 'node:net'
 
-/** What to do with bytes from the server; `at` is how many of the connection came before. */
-export type Rule = (chunk: Buffer, at: number) => Buffer | 'hold' | { readonly cutAfter: number }
-
-interface Address {
+export interface Target {
   readonly host: string
   readonly port: number
 }
 
+/** What to do with bytes of one direction; `at` is how many of the connection came before. */
+export type Rule = (chunk: Buffer, at: number) => Buffer | 'hold' | { readonly cutAfter: number }
+
 export class Proxy implements AsyncDisposable {
   /** Decides about every chunk from the server to the client, on all connections. */
   rule: Rule = (chunk) => chunk
-  /** Where connections go from now on. */
-  target: Address
+  /** The same for what goes from the client to the server. */
+  requestRule: Rule = (chunk) => chunk
+  /**
+   * Where new connections go; without it they are reset. A server that has to know the proxy's port before it starts gets
+   * its proxy first: `proxy = await Proxy.start()`, `privateService('kafka', { advertised: proxy.port })`, `proxy.target =`.
+   */
+  target: Target | undefined
   readonly #server: Server
   readonly #sockets = new Set<Socket>()
   readonly #servers = new Set<Socket>()
   #stalled = false
 
-  private constructor(server: Server, target: Address) {
+  private constructor(server: Server, target: Target | undefined) {
     this.#server = server
     this.target = target
   }
 
-  static async start({ host, port }: Address): Promise<Proxy> {
+  static async start(target?: Target): Promise<Proxy> {
     const server = createServer({ noDelay: true })
-    const proxy = new Proxy(server, { host, port })
-    server.on('connection', (client) =>
-      proxy.#connect(client, connect({ ...proxy.target, noDelay: true })),
-    )
+    const proxy = new Proxy(server, target)
+    server.on('connection', (client) => {
+      if (!proxy.target) return void client.resetAndDestroy()
+      const { host, port } = proxy.target
+      proxy.#connect(client, connect({ host, port, noDelay: true }))
+    })
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject)
       server.listen(0, '127.0.0.1', resolve)
@@ -46,7 +54,6 @@ export class Proxy implements AsyncDisposable {
   }
 
   #connect(client: Socket, server: Socket): void {
-    let at = 0
     const end = (): void => {
       client.destroy()
       server.destroy()
@@ -59,22 +66,27 @@ export class Proxy implements AsyncDisposable {
         end()
       })
     }
-    client.pipe(server)
     this.#servers.add(server)
     server.on('close', () => this.#servers.delete(server))
-    server.on('data', (chunk) => {
-      const decision = this.rule(chunk, at)
+    client.on('end', () => server.end())
+    server.on('end', () => client.end())
+    this.#forward(client, server, (chunk, at) => this.requestRule(chunk, at))
+    this.#forward(server, client, (chunk, at) => this.rule(chunk, at))
+  }
+
+  #forward(from: Socket, to: Socket, rule: Rule): void {
+    let at = 0
+    from.on('data', (chunk) => {
+      const decision = rule(chunk, at)
       at += chunk.length
       if (decision === 'hold') return
-      if (!('cutAfter' in decision)) {
-        if (!client.write(decision)) {
-          server.pause()
-          client.once('drain', () => this.#stalled || server.resume())
-        }
-        return
+      if ('cutAfter' in decision) {
+        from.pause()
+        to.end(chunk.subarray(0, decision.cutAfter), () => from.destroy())
+      } else if (!to.write(decision)) {
+        from.pause()
+        to.once('drain', () => (this.#stalled && this.#servers.has(from)) || from.resume())
       }
-      server.pause()
-      client.end(chunk.subarray(0, decision.cutAfter), () => server.destroy())
     })
   }
 

@@ -28,7 +28,13 @@ export interface Lane {
 export interface BatchFacts {
   readonly slices: readonly Slice[]
   readonly start: Position
+  /**
+   * Everything before it is in the target once this is written, so that a sink may always store it with the rows: behind
+   * the rows of this batch, or where others are under way at the same time, behind the last that was done before.
+   */
   readonly end: Position
+  /** Whether that holds for each part of it that is written. */
+  readonly settled?: boolean
   /** Versions of everything this cursor has ever given out are at most this. */
   readonly highest: string
   readonly redelivered: boolean
@@ -40,6 +46,7 @@ export class SinkBatch {
   readonly #from: number
   readonly #to: number
   readonly #lane: Lane | undefined
+  #count = 0
   constructor(facts: BatchFacts, from = 0, to = Infinity, lane?: Lane) {
     this.facts = facts
     this.#from = from
@@ -47,7 +54,7 @@ export class SinkBatch {
     this.#lane = lane
   }
 
-  /** The position once everything of the whole batch is in the target. */
+  /** Everything before it is in the target once this is written; store it with the rows (State's positionToJson). */
   get end(): Position {
     return this.facts.end
   }
@@ -59,6 +66,11 @@ export class SinkBatch {
   }
   get redelivered(): boolean {
     return this.facts.redelivered
+  }
+  /** Whether `end` may be stored with it: always for a batch of the runner, else unless it is a slice or a lane. */
+  get whole(): boolean {
+    if (this.facts.settled === true) return true
+    return this.#from === 0 && this.#to === Infinity && this.#lane === undefined
   }
   /** Whether it ends where a transaction of the source ends. */
   get closed(): boolean {
@@ -72,6 +84,26 @@ export class SinkBatch {
   lane(lane: Lane): SinkBatch {
     return new SinkBatch(this.facts, this.#from, this.#to, lane)
   }
+  /** Only the rows with these indexes, which are among its own. */
+  only(indexes: readonly number[]): SinkBatch {
+    const of = new Uint8Array(Math.max(...indexes) + 1)
+    for (const index of indexes) of[index] = 1
+    return this.lane({ of, lane: 1 })
+  }
+  /** The same rows with another end. */
+  endingAt(end: Position): SinkBatch {
+    return new SinkBatch({ ...this.facts, end }, this.#from, this.#to, this.#lane)
+  }
+  /** The indexes of its rows. Throws ROWS_MALFORMED. */
+  indexes(): number[] {
+    const indexes: number[] = []
+    for (const row of this.rows(false)) indexes.push(row.index)
+    return indexes
+  }
+  /** Rows of the log that the last walk has passed. */
+  get walked(): number {
+    return this.#count
+  }
 
   /**
    * The rows, one object moved along: take what you need before you ask for the next. With `split`, an update of the
@@ -82,6 +114,7 @@ export class SinkBatch {
     const row = new SinkRow()
     const lane = this.#lane
     let index = -1
+    this.#count = 0
     for (const { tx, changes } of this.facts.slices) {
       row.tx = tx
       for (const change of changes) {
@@ -90,13 +123,14 @@ export class SinkBatch {
         row.change = change
         row.table = this.facts.target(change.table)
         row.reader = reader
-        row.row = -1
+        row.row = (change.firstRow ?? 0) - 1
         while (reader.next()) {
           index++
           row.row++
           if (index < this.#from || index >= this.#to) continue
           if (lane !== undefined && lane.of[index] !== lane.lane) continue
           row.index = index
+          this.#count++
           row.op = change.kind
           row.keyChanged = change.kind === 'update' && keyChanged(row)
           if (!split || !row.keyChanged) yield row

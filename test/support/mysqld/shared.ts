@@ -5,13 +5,11 @@
  */
 import { existsSync, readdirSync } from 'node:fs'
 import { createConnection } from 'mysql2/promise'
-import { privateMysql, sharedUrl } from '../mysql.ts'
-import { announced, cacheFolder, findCommand } from './fetch.ts'
-import { allVersions, findInstallation, roleOf, variable } from './install.ts'
+import { privateMysql, sharedUrl, urlVariable } from '../mysql.ts'
+import { cacheFolder, findCommand } from '../services/fetch.ts'
+import { announced, inCi, shout } from '../services/notice.ts'
+import { allVersions, findInstallation, roleOf, titleOf } from './install.ts'
 import type { MysqlVersion } from './install.ts'
-
-/** Where nothing may be left out. */
-export const inCi = (): boolean => !['', '0', 'false'].includes(process.env['CI'] ?? '')
 
 /** Whether there is any way at all to a MySQL on this machine; asks nobody, fetches nothing. */
 export function mysqlPossible(): boolean {
@@ -24,13 +22,7 @@ export function mysqlPossible(): boolean {
   )
 }
 
-/** Prints what must not be overlooked. */
-export function shout(...lines: readonly string[]): void {
-  const rule = '!'.repeat(100)
-  process.stderr.write(`\n${rule}\n${lines.map((line) => `!!! ${line}\n`).join('')}${rule}\n\n`)
-}
-
-/** Starts what is missing. Disposing stops what was started here. Throws when the run cannot go on. */
+/** Starts what is missing of the suite. Disposing stops what was started here. Throws when the run cannot go on. */
 export async function startShared(): Promise<AsyncDisposable> {
   const stack = new AsyncDisposableStack()
   try {
@@ -58,13 +50,15 @@ export async function startShared(): Promise<AsyncDisposable> {
   }
 }
 
-async function startOne(version: MysqlVersion, stack: AsyncDisposableStack): Promise<void> {
+/** Starts the shared server of one version, and files its address. */
+export async function startOne(version: MysqlVersion, stack: AsyncDisposableStack): Promise<void> {
   const { from } = await findInstallation(version)
-  const server = await announced(`starting MySQL ${version} (${from})`, () => privateMysql(version))
+  const server = await announced(`starting ${titleOf(version)} (${from})`, () =>
+    privateMysql(version),
+  )
   stack.use(server)
-  const { user, password, host, port } = server
-  const key = variable('SLUICE_TEST_MYSQL', version)
-  process.env[key] = `mysql://${user}:${password}@${host}:${port}`
+  const key = urlVariable(version)
+  process.env[key] = server.url
   stack.defer(async () => void delete process.env[key])
 }
 
@@ -75,5 +69,5 @@ async function useGiven(url: string): Promise<void> {
   })
   const [rows] = await connection.query('SELECT VERSION() AS version')
   const { version } = (rows as { version: string }[])[0]!
-  process.env[variable('SLUICE_TEST_MYSQL', roleOf(version) ?? '9.7')] = url
+  process.env[urlVariable(roleOf(version) ?? '9.7')] = url
 }

@@ -1,16 +1,18 @@
 /**
  * Getting software into a cache folder of our own without installing it: Debian packages through apt-get with a private
- * configuration (no root needed), Maven artefacts through mvn. What is in the cache is whole: everything is made under a
- * temporary name and renamed, under a lock that the kernel frees when its holder dies, so that an interrupted fetch is
- * simply done again and two processes never fetch the same thing at once. Knows nothing about MySQL.
+ * configuration (no root needed), Maven artefacts through mvn, npm packages through npm. What is in the cache is whole:
+ * everything is made under a temporary name and renamed, under a lock that the kernel frees when its holder dies, so
+ * that an interrupted fetch is simply done again and two processes never fetch the same thing at once. Knows nothing
+ * about any particular server.
  */
 import { execFile, execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync } from 'node:fs'
 import { rename, rm, writeFile } from 'node:fs/promises'
-import { homedir } from 'node:os'
+import { homedir, tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { announced } from './notice.ts'
 
 /** `$XDG_CACHE_HOME/sluice`, by default `~/.cache/sluice`; created when it is not there. */
 export function cacheFolder(): string {
@@ -33,14 +35,18 @@ export async function run(
     readonly cwd?: string
     readonly env?: NodeJS.ProcessEnv
     readonly timeoutMs?: number
+    /** What it reads from stdin. */
+    readonly input?: string
+    /** As whom it runs; we must be root. */
+    readonly user?: { readonly uid: number; readonly gid: number } | undefined
   } = {},
 ): Promise<string> {
-  const { cwd, env = {}, timeoutMs = 600_000 } = options
+  const { cwd, env = {}, timeoutMs = 600_000, input = '', user = {} } = options
   return new Promise((resolve, reject) => {
     const child = execFile(
       command,
       [...args],
-      { cwd, env: { ...process.env, ...env }, timeout: timeoutMs, maxBuffer: 64 << 20 },
+      { cwd, env: { ...process.env, ...env }, timeout: timeoutMs, maxBuffer: 64 << 20, ...user },
       (error, stdout, stderr) => {
         if (!error) return resolve(stdout)
         const said = `${stdout}\n${stderr}`.trim().split('\n').slice(-15).join('\n')
@@ -49,26 +55,10 @@ export async function run(
         )
       },
     )
-    child.stdin?.end()
+    // a program that fails early does not read to the end; its exit code says enough
+    child.stdin?.on('error', () => undefined)
+    child.stdin?.end(input)
   })
-}
-
-/** Does `work`; says on stderr what it is when it takes longer than two seconds, and again when it is done. */
-export async function announced<T>(what: string, work: () => Promise<T>): Promise<T> {
-  const begin = performance.now()
-  const seconds = () => `${((performance.now() - begin) / 1000).toFixed(1)} s`
-  let ticks = 0
-  const timer = setInterval(() => {
-    if (ticks++ === 0) process.stderr.write(`${what} …\n`)
-    else if (ticks % 5 === 0) process.stderr.write(`  ${what}: ${seconds()} so far\n`)
-  }, 2000)
-  try {
-    const result = await work()
-    if (ticks > 0) process.stderr.write(`  ${what}: done after ${seconds()}\n`)
-    return result
-  } finally {
-    clearInterval(timer)
-  }
 }
 
 /**
@@ -184,11 +174,75 @@ export async function unpackDebian(
   await rm(apt, { recursive: true })
 }
 
+/**
+ * How to start programs that `unpackDebian` put into `folder` together with their C library: through their own loader,
+ * so that it does not matter which release this machine has. The program and its arguments come behind.
+ */
+export function debianLoader(folder: string): string[] {
+  const usr = join(folder, 'usr')
+  const libraries = findFile(join(usr, 'lib'), /-linux-gnu$/)
+  // until Debian 13, /lib is a folder of its own in the packages
+  const old = join(folder, 'lib', basename(libraries))
+  const base = existsSync(old) ? [old] : []
+  const path = [
+    libraries,
+    ...base,
+    join(libraries, 'mysql/private'),
+    join(usr, 'lib/mysql/private'),
+  ]
+  const loader = findFile(base[0] ?? libraries, /^ld-linux.*\.so/)
+  return [loader, '--library-path', path.join(':')]
+}
+
+/** The entry of a folder whose name matches. */
+export function findFile(folder: string, pattern: RegExp): string {
+  const found = readdirSync(folder).find((entry) => pattern.test(entry))
+  if (!found) throw new Error(`nothing like ${pattern} in ${folder}`)
+  return join(folder, found)
+}
+
+/** Why Maven artefacts cannot be fetched on this machine. */
+export const mavenProblem = (): string | undefined =>
+  findCommand('mvn') ? undefined : 'no mvn on this machine'
+
 /** Unpacks one Maven artefact (`group:name:version`), without what it depends on, into `folder`. */
 export async function unpackMaven(artefact: string, folder: string): Promise<void> {
-  const repository = join(cacheFolder(), 'maven')
-  const args = ['-q', '-B', `-Dmaven.repo.local=${repository}`, 'dependency:unpack']
-  await run('mvn', [...args, `-Dartifact=${artefact}`, `-DoutputDirectory=${folder}`], {
-    cwd: folder,
+  const args = [`-Dartifact=${artefact}`, `-DoutputDirectory=${folder}`]
+  await maven(['dependency:unpack', ...args], folder)
+}
+
+/** Puts the jars of Maven artefacts (`group:name:version`) and of all they need at run time into `folder`. */
+export async function fetchJars(artefacts: readonly string[], folder: string): Promise<void> {
+  const dependencies = artefacts.map((artefact) => {
+    const [group, name, version] = artefact.split(':')
+    return `<dependency><groupId>${group}</groupId><artifactId>${name}</artifactId><version>${version}</version></dependency>`
   })
+  const project = `<project xmlns="http://maven.apache.org/POM/4.0.0">
+    <modelVersion>4.0.0</modelVersion>
+    <groupId>sluice.test</groupId><artifactId>jars</artifactId><version>1</version><packaging>pom</packaging>
+    <dependencies>${dependencies.join('')}</dependencies>
+  </project>`
+  const dir = mkdtempSync(join(tmpdir(), 'sluice-maven-'))
+  try {
+    await writeFile(join(dir, 'pom.xml'), project)
+    const args = ['-DincludeScope=runtime', `-DoutputDirectory=${folder}`]
+    await maven(['dependency:copy-dependencies', ...args], dir)
+  } finally {
+    await rm(dir, { recursive: true })
+  }
+}
+
+/** One at a time: two processes do not share a local repository safely. */
+async function maven(args: readonly string[], cwd: string): Promise<void> {
+  const repository = join(cacheFolder(), 'maven')
+  using _lock = await lock(join(cacheFolder(), 'maven.lock'))
+  await run('mvn', ['-q', '-B', `-Dmaven.repo.local=${repository}`, ...args], { cwd })
+}
+
+/** Unpacks one npm package (`name@version`) into `folder`; runs none of its scripts. */
+export async function unpackNpm(spec: string, folder: string): Promise<void> {
+  await run('npm', ['pack', '--silent', '--pack-destination', folder, spec], { cwd: folder })
+  const archive = findFile(folder, /\.tgz$/)
+  await run('tar', ['xzf', archive, '--strip-components=1'], { cwd: folder })
+  await rm(archive)
 }

@@ -1,0 +1,158 @@
+/**
+ * Changes as JSON lines in a file, or on standard output. Append: every change is written at least once, in the order of
+ * the log, and a write is confirmed when the file is on disk (standard output: when the kernel has it). A line is whole or
+ * not there: what a crash or a full disk cut off is taken back before the next write.
+ *
+ * Two kinds of Lines, the same few calls: a file that rotates (file/rotating.ts), standard output (file/standard.ts).
+ */
+import { isAbsolute } from 'node:path'
+import type * as z from 'zod'
+import { SluiceError } from '../errors.ts'
+import { Out } from '../out.ts'
+import type { Lines } from './file/lines.ts'
+import { RotatingFile } from './file/rotating.ts'
+import { StandardOutput } from './file/standard.ts'
+import { bytes, duration, flag, integer, oneOf, section, text } from '../config/leaves.ts'
+import { PlainWriter } from './shape/plain.ts'
+import type { SinkBatch } from './shape/batch.ts'
+import { defineSink, type RowFailure, type Sink, type SinkStatement } from './sink.ts'
+
+/** So much is gathered before it is written. */
+const CHUNK_BYTES = 256 * 1024
+/** A buffer that a long line made larger than this is not kept. */
+const KEEP_BYTES = 4 * 1024 * 1024
+
+const options = section({
+  path: text('an absolute path of a file, or "-" for standard output').describe(
+    'The file to append to, an absolute path; "-": standard output',
+  ),
+  format: oneOf(['plain'])
+    .default('plain')
+    .describe('What one line holds; plain: everything Sluice knows of a change, as JSON'),
+  decimal: oneOf(['string', 'number'])
+    .default('string')
+    .describe('DECIMAL as a string, or as a number with all its digits'),
+  binary: oneOf(['base64', 'hex']).default('base64').describe('How bytes are written'),
+  statements: flag()
+    .default(true)
+    .describe('Also a line for each DDL statement and TRUNCATE, in its place'),
+  lineBytesMax: bytes('1KiB', '1GiB')
+    .optional()
+    .describe('A row whose line is longer is refused (see onError); none: no limit'),
+  rotate: section({
+    bytes: bytes('0B', '1024GiB')
+      .prefault('100MiB')
+      .describe('A file that would grow beyond this is put aside; 0: never because of its size'),
+    everyMs: duration('0s', '8784h')
+      .prefault('0s')
+      .describe(
+        'A new file for each such span of time, counted from midnight UTC; 0: never because of time',
+      ),
+    gzip: flag().default(false).describe('Compress files that were put aside'),
+    keep: integer('a number of files, 0 or more', 0, 1_000_000)
+      .default(0)
+      .describe('How many files put aside are kept, the oldest are removed; 0: all'),
+  })
+    .prefault({})
+    .describe('When the file is put aside as path.000001, path.000002 and so on'),
+})
+type FileOptions = Readonly<z.output<typeof options>>
+
+export const file = defineSink({
+  type: 'file',
+  summary: 'Appends changes as JSON lines to a file that it rotates, or to standard output',
+  options,
+  problems({ path, rotate }) {
+    if (path === '-') return []
+    const found: string[] = []
+    if (!isAbsolute(path))
+      found.push(`path: expected an absolute path, or "-" for standard output, found "${path}"`)
+    if (path.endsWith('/')) found.push(`path: expected a file, found the folder "${path}"`)
+    if (rotate.everyMs > 0 && rotate.everyMs < 1000)
+      found.push(`rotate.everyMs: expected 0, or at least 1s, found ${rotate.everyMs} ms`)
+    return found
+  },
+  async open(chosen, { log }) {
+    const lines =
+      chosen.path === '-'
+        ? StandardOutput.open()
+        : await RotatingFile.open({ path: chosen.path, ...chosen.rotate, log })
+    const sink = new FileSink(lines, chosen)
+    return chosen.statements ? sink : withoutStatements(sink)
+  },
+})
+
+/** The runner asks whether there is a `statement`. */
+function withoutStatements(sink: FileSink): Sink {
+  return {
+    promise: sink.promise,
+    splitsKeys: sink.splitsKeys,
+    write: (batch, signal) => sink.write(batch, signal),
+    close: () => sink.close(),
+  }
+}
+
+class FileSink implements Sink {
+  readonly promise = 'append'
+  /** A line says what happened: an update of the key stays one line, with both images. */
+  readonly splitsKeys = false
+  /** A line tells of the TRUNCATE. */
+  readonly clears = true
+  readonly #lines: Lines
+  readonly #plain: PlainWriter
+  readonly #lineBytesMax: number
+  #out = new Out(CHUNK_BYTES + 64 * 1024)
+
+  constructor(lines: Lines, { decimal, binary, lineBytesMax }: FileOptions) {
+    this.#lines = lines
+    this.#plain = new PlainWriter({ decimal, binary })
+    this.#lineBytesMax = lineBytesMax ?? Infinity
+  }
+
+  async write(batch: SinkBatch, signal: AbortSignal): Promise<readonly RowFailure[]> {
+    const failures: RowFailure[] = []
+    const out = this.#begin()
+    await this.#lines.begin()
+    for (const row of batch.rows(false)) {
+      const from = out.at
+      this.#plain.row(row, out)
+      out.ascii('\n')
+      const length = out.at - from
+      if (length > this.#lineBytesMax) {
+        out.at = from
+        const where = `${row.table.database}.${row.table.name} at ${row.id}`
+        const text = `${where}: expected a line of at most ${this.#lineBytesMax} bytes (lineBytesMax), got ${length}`
+        const error = new SluiceError('SINK_DATA', text)
+        failures.push({ index: row.index, error, retryable: false })
+      }
+      if (out.at >= CHUNK_BYTES) await this.#put(out, signal)
+    }
+    await this.#put(out, signal)
+    await this.#lines.commit()
+    return failures
+  }
+
+  async statement(statement: SinkStatement, signal: AbortSignal): Promise<void> {
+    const out = this.#begin()
+    await this.#lines.begin()
+    this.#plain.statement(statement, out)
+    out.ascii('\n')
+    await this.#put(out, signal)
+    await this.#lines.commit()
+  }
+  async close(): Promise<void> {
+    await this.#lines.close()
+  }
+
+  #begin(): Out {
+    if (this.#out.buf.length > KEEP_BYTES) this.#out = new Out(CHUNK_BYTES + 64 * 1024)
+    this.#out.reset()
+    return this.#out
+  }
+  async #put(out: Out, signal: AbortSignal): Promise<void> {
+    if (out.at === 0) return
+    signal.throwIfAborted()
+    await this.#lines.put(out.buf.subarray(0, out.at), signal)
+    out.reset()
+  }
+}

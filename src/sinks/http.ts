@@ -1,0 +1,274 @@
+/**
+ * Webhooks: every change is a CloudEvent in a POST, signed. Append: every event is delivered at least once; events with the
+ * same key in order, one request after the other. An event that comes again has the same id.
+ *
+ * An answer of 200 to 299 means taken. What the receiver refuses (400, 409, 413, 422 and their like) is a refused row; of
+ * a batch it is found by halving. Anything else is tried again by the runner, not before the time in Retry-After.
+ */
+import { setTimeout as delay } from 'node:timers/promises'
+import * as z from 'zod'
+import { SluiceError } from '../errors.ts'
+import { batched, EventWriter, headersOf, headerText, orderKey, structured } from './http/event.ts'
+import type { CloudEvent } from './http/event.ts'
+import { Poster } from './http/post.ts'
+import { secretBytes, signatureOf } from './http/signature.ts'
+import type { BatchFacts, SinkBatch } from './shape/batch.ts'
+import { bytes, duration, flag, integer, oneOf, section, text } from '../config/leaves.ts'
+import type { SinkRow } from './shape/row.ts'
+import { defineSink, type RowFailure, type Sink, type SinkStatement } from './sink.ts'
+
+/** No receiver can make us wait for longer. */
+const RETRY_AFTER_MS_MAX = 5 * 60_000
+
+const secret = () =>
+  z
+    .string({ error: 'a secret of at least 16 characters' })
+    .min(16, { error: 'a secret of at least 16 characters' })
+    .optional()
+
+const options = section({
+  url: text('an http or https URL').describe('Where events are sent: an http or https URL'),
+  mode: oneOf(['structured', 'binary', 'batch'])
+    .default('structured')
+    .describe(
+      'structured: one event a request, all of it in the body; binary: attributes in headers; batch: a list of events a request',
+    ),
+  batchEvents: integer('a number of events, 1 to 10000', 1, 10_000)
+    .default(100)
+    .describe('Events in one request, in mode batch'),
+  batchBytes: bytes('1KiB', '64MiB')
+    .prefault('1MiB')
+    .describe('A batch is sent when it is as large as this, in mode batch'),
+  secret: secret().describe(
+    'Signs requests by HMAC-SHA-256: any text, or whsec_ and base64; none: not signed',
+  ),
+  previousSecret: secret().describe('The secret before; requests are signed with both'),
+  bearerToken: text('a token').optional().describe('Sent as Authorization: Bearer'),
+  headers: z
+    .record(
+      z.string().regex(/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/, { error: 'the name of a header' }),
+      z
+        .string({ error: 'a text of printable characters' })
+        .regex(/^[\x20-\x7e]*$/, { error: 'a text of printable characters' }),
+      { error: 'a mapping of header names to texts' },
+    )
+    .default({})
+    .describe('More headers for every request'),
+  concurrency: integer('a number of requests, 1 to 256', 1, 256)
+    .default(8)
+    .describe('Requests at once, each for other keys'),
+  timeoutMs: duration('10ms', '10m')
+    .prefault('10s')
+    .describe('A request without an answer for this long is given up, and tried again'),
+  statements: flag().default(false).describe('Also an event for each DDL statement and TRUNCATE'),
+  decimal: oneOf(['string', 'number'])
+    .default('string')
+    .describe('DECIMAL as a string, or as a number with all its digits'),
+  binary: oneOf(['base64', 'hex']).default('base64').describe('How bytes are written'),
+  tls: section({
+    ca: text('a path')
+      .optional()
+      .describe('Authorities to trust, PEM file; none: those Node brings'),
+    cert: text('a path').optional().describe('Client certificate, PEM file'),
+    key: text('a path').optional().describe('Its private key, PEM file'),
+  })
+    .prefault({})
+    .describe('TLS to the receiver, where the URL is https'),
+})
+type HttpOptions = Readonly<z.output<typeof options>>
+
+export const http = defineSink({
+  type: 'http',
+  summary: 'Sends changes to a webhook as CloudEvents, signed, in order per key',
+  options,
+  problems({ url, secret: now, previousSecret, tls, headers, bearerToken }) {
+    const found: string[] = []
+    const parsed = URL.parse(url)
+    if (parsed?.protocol !== 'http:' && parsed?.protocol !== 'https:')
+      found.push('url: expected an http or https URL')
+    if (parsed && (parsed.username !== '' || parsed.password !== ''))
+      found.push('url: expected no user and password in it; use bearerToken or headers')
+    if (previousSecret !== undefined && now === undefined)
+      found.push('previousSecret: expected secret as well')
+    if ((tls.cert === undefined) !== (tls.key === undefined))
+      found.push('tls: expected cert and key together, found only one of them')
+    const ours = Object.keys(headers).filter((name) =>
+      /^(content-(type|length)|host|transfer-encoding|ce-.*|webhook-.*|idempotency-key)$/i.test(
+        name,
+      ),
+    )
+    if (ours.length > 0) found.push(`headers: ${ours.join(', ')} are set by Sluice`)
+    if (bearerToken !== undefined && Object.keys(headers).some((n) => /^authorization$/i.test(n)))
+      found.push('headers: expected either bearerToken or a header authorization, found both')
+    return found
+  },
+  open(chosen, { instance }) {
+    let poster: Poster
+    try {
+      const { url, concurrency, timeoutMs, tls, bearerToken } = chosen
+      const headers = {
+        'user-agent': 'sluice',
+        ...chosen.headers,
+        ...(bearerToken !== undefined && { authorization: `Bearer ${bearerToken}` }),
+      }
+      poster = new Poster({ url, concurrency, timeoutMs, tls, headers })
+    } catch (error) {
+      const message = `http sink: cannot be set up: ${(error as Error).message}`
+      throw new SluiceError('SINK_UNSUITABLE', message, { cause: error })
+    }
+    return Promise.resolve(new HttpSink(poster, instance, chosen))
+  },
+})
+
+/** An event, and which row of the batch it stands for. */
+interface Item {
+  readonly event: CloudEvent
+  readonly index: number
+  readonly place: number // in Delivered
+}
+
+/** Which events of a batch were taken: when the rest is tried again, these are not sent another time. */
+class Delivered {
+  #marks = new Uint8Array(1024)
+  /** Two places for a row, for it may be split. */
+  static place(row: SinkRow): number {
+    return row.index * 2 + (row.keyChanged && row.op === 'insert' ? 1 : 0)
+  }
+  has(place: number): boolean {
+    return this.#marks[place] === 1
+  }
+  add(place: number): void {
+    if (place >= this.#marks.length) {
+      const more = new Uint8Array(Math.max(place + 1, this.#marks.length * 2))
+      more.set(this.#marks)
+      this.#marks = more
+    }
+    this.#marks[place] = 1
+  }
+}
+/** One write under way. */
+interface Sending {
+  readonly delivered: Delivered
+  readonly failures: RowFailure[]
+  readonly signal: AbortSignal
+}
+class HttpSink implements Sink {
+  readonly promise = 'append'
+  readonly clears: boolean
+  readonly statement?: (statement: SinkStatement, signal: AbortSignal) => Promise<void>
+  readonly #poster: Poster
+  readonly #events: EventWriter
+  readonly #options: HttpOptions
+  readonly #secrets: readonly Buffer[]
+  readonly #delivered = new WeakMap<BatchFacts, Delivered>()
+  #notBefore = 0 // ms; what Retry-After said
+
+  constructor(poster: Poster, instance: string, chosen: HttpOptions) {
+    const { decimal, binary, secret: now, previousSecret } = chosen
+    this.#poster = poster
+    this.#options = chosen
+    this.#events = new EventWriter(instance, { decimal, binary })
+    this.#secrets = [now, previousSecret].flatMap((s) => (s === undefined ? [] : [secretBytes(s)]))
+    this.clears = chosen.statements
+    if (chosen.statements) this.statement = (s, signal) => this.#statement(s, signal)
+  }
+
+  target(row: SinkRow): string {
+    return orderKey(row)
+  }
+
+  async write(batch: SinkBatch, signal: AbortSignal): Promise<readonly RowFailure[]> {
+    const { facts } = batch
+    let delivered = this.#delivered.get(facts)
+    if (delivered === undefined) this.#delivered.set(facts, (delivered = new Delivered()))
+    const sending: Sending = { delivered, failures: [], signal }
+    const { mode, batchEvents, batchBytes } = this.#options
+    const most = mode === 'batch' ? batchEvents : 1
+    let items: Item[] = []
+    let size = 0
+    for (const row of batch.rows(true)) {
+      const place = Delivered.place(row)
+      if (delivered.has(place)) continue
+      const event = this.#events.row(row)
+      items.push({ event, index: row.index, place })
+      size += event.data.length
+      if (items.length < most && size < batchBytes) continue
+      await this.#send(items, sending)
+      items = []
+      size = 0
+    }
+    if (items.length > 0) await this.#send(items, sending)
+    return sending.failures
+  }
+  close(): Promise<void> {
+    this.#poster.close()
+    return Promise.resolve()
+  }
+
+  async #statement(statement: SinkStatement, signal: AbortSignal): Promise<void> {
+    const item = { event: this.#events.statement(statement), index: 0, place: 0 }
+    const sending = { delivered: new Delivered(), failures: [], signal }
+    await this.#send([item], sending)
+    for (const { error } of sending.failures as RowFailure[]) throw error
+  }
+
+  /** One request; in halves when it is refused, until it is known which event is the one. */
+  async #send(items: readonly Item[], sending: Sending): Promise<void> {
+    await this.#pause(sending.signal)
+    const answer = await this.#post(items, sending.signal)
+    if (answer.kind === 'done') {
+      for (const { place } of items) sending.delivered.add(place)
+    } else if (answer.kind === 'misled') {
+      const text = `${answer.message}: redirects are not followed; set url to where it leads`
+      throw new SluiceError('SINK_UNSUITABLE', text)
+    } else if (answer.kind === 'later') {
+      const after = Math.min(answer.afterMs ?? 0, RETRY_AFTER_MS_MAX)
+      this.#notBefore = Math.max(this.#notBefore, Date.now() + after)
+      throw new SluiceError('SINK_UNAVAILABLE', answer.message)
+    } else if (items.length > 1) {
+      const middle = items.length >> 1
+      await this.#send(items.slice(0, middle), sending)
+      await this.#send(items.slice(middle), sending)
+    } else {
+      const { index, event } = items[0]!
+      const text = `${event.attributes.subject} at ${event.attributes.id}: ${answer.message}`
+      const error = new SluiceError('SINK_DATA', text)
+      sending.failures.push({ index, error, retryable: false })
+    }
+  }
+  async #post(items: readonly Item[], signal: AbortSignal): ReturnType<Poster['post']> {
+    const first = items[0]!.event
+    const last = items.at(-1)!.event.attributes.id
+    const id = items.length === 1 ? first.attributes.id : `${first.attributes.id}..${last}`
+    const { mode } = this.#options
+    const body =
+      mode === 'batch'
+        ? batched(items.map(({ event }) => event))
+        : mode === 'binary'
+          ? first.data
+          : structured(first)
+    const headers: Record<string, string> = {
+      ...(mode === 'binary' && headersOf(first)),
+      'content-type': contentTypes[mode],
+      'idempotency-key': headerText(id),
+    }
+    if (this.#secrets.length > 0) {
+      const seconds = Math.floor(Date.now() / 1000)
+      const signed = { id: headerText(id), seconds, body }
+      headers['webhook-id'] = signed.id
+      headers['webhook-timestamp'] = String(seconds)
+      headers['webhook-signature'] = signatureOf(this.#secrets, signed)
+    }
+    return this.#poster.post(body, headers, signal)
+  }
+  async #pause(signal: AbortSignal): Promise<void> {
+    const ms = this.#notBefore - Date.now()
+    if (ms > 0) await delay(ms, undefined, { signal })
+  }
+}
+
+const contentTypes = {
+  binary: 'application/json',
+  structured: 'application/cloudevents+json',
+  batch: 'application/cloudevents-batch+json',
+} as const
