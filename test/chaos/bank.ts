@@ -58,8 +58,7 @@ export class Teller {
     let db: Connection | undefined
     while (!this.#stopped) {
       try {
-        db ??= await this.#mysql.connect({ connectTimeout: 2000 })
-        db.on('error', () => undefined)
+        db ??= await this.#connect()
         await this.#move(db)
         this.moves++
         await sleep(this.#random.int(0, 4))
@@ -71,6 +70,11 @@ export class Teller {
       }
     }
     await db?.end().catch(() => undefined)
+  }
+  async #connect(): Promise<Connection> {
+    const db = await this.#mysql.connect({ connectTimeout: 2000 })
+    db.on('error', () => undefined) // a kill is also told here
+    return db
   }
   async #move(db: Connection): Promise<void> {
     const from = this.#random.int(0, ACCOUNTS - 1)

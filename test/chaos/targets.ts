@@ -7,7 +7,7 @@ import { Redis } from 'ioredis'
 import { Kafka, logLevel } from 'kafkajs'
 import { Client as Postgres } from 'pg'
 import { Proxy } from '../support/proxy.ts'
-import { privateService, type Service } from "../support/services.ts"
+import { privateService, type Service } from '../support/services.ts'
 import type { Account } from './bank.ts'
 
 /** What one destination holds: its rows, and for an append-only one how often each change came. */
@@ -60,7 +60,7 @@ const account = (row: { balance: unknown; counter: unknown }): Account => ({
 })
 
 async function redisTarget(): Promise<Target> {
-  const service = await privateService("redis")
+  const service = await privateService('redis')
   const proxy = await behind(service)
   const sink = {
     type: 'redis',
@@ -87,7 +87,7 @@ async function redisTarget(): Promise<Target> {
 }
 
 async function elasticTarget(): Promise<Target> {
-  const service = await privateService("elasticsearch")
+  const service = await privateService('elasticsearch')
   const proxy = await behind(service)
   const sink = { type: 'elasticsearch', nodes: [through(service, proxy)], index: TABLE }
   return target('elasticsearch', [service, proxy], sink, async () => {
@@ -109,7 +109,7 @@ async function elasticTarget(): Promise<Target> {
 }
 
 async function postgresTarget(): Promise<Target> {
-  const service = await privateService("postgres")
+  const service = await privateService('postgres')
   const proxy = await behind(service)
   const sink = { type: 'sql', url: through(service, proxy), table: TABLE, createTables: true }
   return target('postgres', [service, proxy], sink, async () => {
@@ -129,7 +129,7 @@ async function postgresTarget(): Promise<Target> {
 async function kafkaTarget(): Promise<Target> {
   // the broker tells clients where to come back to: the proxy, whose port must be known before the broker starts
   const proxy = await Proxy.start()
-  const service = await privateService("kafka", { advertised: proxy.port })
+  const service = await privateService('kafka', { advertised: proxy.port })
   proxy.target = { host: service.host, port: service.port }
   const sink = {
     type: 'kafka',
@@ -170,7 +170,8 @@ async function consume(broker: string): Promise<Contents> {
           resolveOffset(offset)
         }
         // control records have offsets too and are not messages: ask where the batch ends
-        if (Number(batch.lastOffset()) >= ends.get(batch.partition)! - 2) left.delete(batch.partition)
+        if (Number(batch.lastOffset()) >= ends.get(batch.partition)! - 2)
+          left.delete(batch.partition)
         if (left.size === 0) done.resolve()
         return Promise.resolve()
       },
