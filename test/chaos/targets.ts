@@ -164,10 +164,11 @@ async function consume(broker: string): Promise<Contents> {
   if (left.size > 0) {
     const done = Promise.withResolvers<void>()
     await consumer.run({
-      eachBatch: ({ batch, resolveOffset }) => {
+      eachBatch: (payload) => {
+        const { batch } = payload
         for (const { value, offset } of batch.messages) {
           count(value, seen, rows)
-          resolveOffset(offset)
+          payload.resolveOffset(offset)
         }
         // control records have offsets too and are not messages: ask where the batch ends
         if (Number(batch.lastOffset()) >= ends.get(batch.partition)! - 2)
