@@ -20,7 +20,7 @@ export interface Note {
 
 /** A value of Canal's as text in YAML: `${` would be a reference. */
 const literal = (value: unknown): unknown =>
-  typeof value === 'string' ? value.replaceAll('${', '$${') : value
+  typeof value === 'string' ? value.replaceAll('${', () => '$${') : value
 
 export class Draft {
   readonly where: string

@@ -1,0 +1,570 @@
+/** What becomes of a Canal's files: the properties format, every key, meta.dat. No source is reached. */
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { describe, expect, test, vi } from 'vitest'
+import { parse } from 'yaml'
+import { readInstallation, readMeta } from '../../src/commands/canal/installation.ts'
+import { fateKeys } from '../../src/commands/canal/keys.ts'
+import { mapInstance, mapServer, noteServerRest } from '../../src/commands/canal/mapping.ts'
+import { Keys, parseProperties } from '../../src/commands/canal/properties.ts'
+import { transactionAt } from '../../src/commands/canal/cursors.ts'
+import { loadInstance, loadServer } from '../../src/config/config.ts'
+import { run } from '../../src/cli.ts'
+
+const SECRET = 'hunter2:#${X}'
+
+/** A Canal's conf folder with these files, removed at the end. */
+function canal(files: Record<string, string | Buffer>) {
+  const dir = mkdtempSync(join(tmpdir(), 'sluice-canal-'))
+  for (const [name, content] of Object.entries(files)) {
+    const path = join(dir, 'conf', name)
+    mkdirSync(dirname(path), { recursive: true })
+    writeFileSync(path, content)
+  }
+  return {
+    dir,
+    conf: join(dir, 'conf'),
+    out: join(dir, 'out'),
+    [Symbol.dispose]: () => rmSync(dir, { recursive: true, force: true }),
+  }
+}
+function mapped(files: Record<string, string>, options = { envSecrets: false }, env = {}) {
+  using c = canal(files)
+  const installation = readInstallation(c.conf, { cursors: true, env })
+  const server = mapServer(installation, options)
+  const drafts = installation.destinations.map((d) => mapInstance(d, options))
+  noteServerRest(server, installation)
+  const notes = [server, ...drafts].flatMap((d) => d.notes)
+  const keysOf = (kind: string): string[] => notes.filter((n) => n.kind === kind).map((n) => n.key)
+  return { server, drafts, notes, keysOf, names: installation.destinations.map((d) => d.name) }
+}
+
+describe('Java properties', () => {
+  const read = (text: string | Buffer): Record<string, string> =>
+    Object.fromEntries(
+      [...parseProperties('f', Buffer.from(text as string)).properties].map(([k, v]) => [
+        k,
+        v.value,
+      ]),
+    )
+  test('keys, separators, comments, continuations and escapes', () => {
+    expect(
+      read(
+        '# comment = 1\n ! comment\n\na=1\nb : 2\nc 3\n  d\t=\t4 \nempty=\nalone\n' +
+          'long = one,\\\n    two,\\\r\n\tthree\nodd=x\\\\\\\ny\neven=x\\\\\nnext=z\n' +
+          'regex=.*\\\\..*\nplain=\\q\\t\\u00e9\\=\nk\\ e\\:y=v\na=last\nvalue=#no!comment=x\nend=1\\',
+      ),
+    ).toEqual({
+      a: 'last',
+      b: '2',
+      c: '3',
+      d: '4 ',
+      empty: '',
+      alone: '',
+      long: 'one,two,three',
+      odd: 'x\\y',
+      even: 'x\\',
+      next: 'z',
+      regex: '.*\\..*',
+      plain: 'q\té=',
+      'k e:y': 'v',
+      value: '#no!comment=x',
+      end: '1',
+    })
+  })
+  test('UTF-8 where it is that, else ISO-8859-1', () => {
+    expect(read('a=pä🙂')).toEqual({ a: 'pä🙂' })
+    expect(read(Buffer.from('a=p\xe4', 'latin1'))).toEqual({ a: 'pä' })
+  })
+  test('a malformed escape is refused with its line', () => {
+    expect(() => read('a=1\nb=\\u12g4')).toThrow('f:2: expected four hexadecimal digits after \\u')
+  })
+  test('environment, then the first file; empty is missing; references', () => {
+    const file = (name: string, text: string) => parseProperties(name, Buffer.from(text))
+    const keys = new Keys({
+      files: [
+        file('own', 'a=own\nb=\nloop=${loop}\ndir=${base:../conf}/${canal.instance.destination:}'),
+        file('server', 'a=server\nb=server\nc=server\nr=${a}-${nowhere}-${nowhere:x}\nfree=1'),
+      ],
+      env: { c: ' env ', d: '' },
+      fixed: { 'canal.instance.destination': 'orders' },
+    })
+    expect(['a', 'b', 'c', 'd', 'r', 'dir'].map((k) => keys.text(k))).toEqual([
+      'own',
+      'server',
+      'env',
+      undefined,
+      'own-${nowhere}-x',
+      '../conf/orders',
+    ])
+    expect(keys.find('b')?.from).toBe('server:2')
+    expect(keys.text('loop')).toBe('${loop}')
+    expect(keys.rest().map((f) => f.key)).toEqual(['free'])
+  })
+})
+
+describe('destinations', () => {
+  const own = 'canal.instance.master.address=db:3306\n'
+  const three = {
+    'a/instance.properties': own,
+    'b1/instance.properties': own,
+    'b2/instance.properties': own,
+  }
+  test.each([
+    ['canal.destinations= a , b1', ['a', 'b1']],
+    ['canal.destinations=a\ncanal.destinations.expr=b{1-2}', ['b1', 'b2']],
+    ['canal.destinations=a\ncanal.auto.scan=true', ['a', 'b1', 'b2']],
+  ])('%s', (text, names) => {
+    expect(mapped({ 'canal.properties': text, ...three }).names).toEqual(names)
+  })
+  test('what is wrong is said', () => {
+    expect(() => mapped({ 'canal.properties': 'canal.destinations.expr=b{2-1}' })).toThrow(
+      'canal.properties:1: canal.destinations.expr: expected prefix{1-5}, found "b{2-1}"',
+    )
+    const { notes } = mapped({ 'canal.properties': 'canal.destinations=a,x', ...three })
+    expect(notes).toContainEqual(
+      expect.objectContaining({ kind: 'lost', text: 'x has no x/instance.properties' }),
+    )
+    expect(() => mapped({})).toThrow(
+      'expected a configuration folder of Canal with canal.properties',
+    )
+  })
+})
+
+test('meta.dat, with and without its type names', () => {
+  using c = canal({
+    m1: JSON.stringify({
+      destination: 'example',
+      clientDatas: [
+        {
+          clientIdentity: { clientId: 1001, destination: 'example', filter: ' shop\\..* ' },
+          cursor: {
+            '@type': 'com.alibaba.otter.canal.protocol.position.LogPosition',
+            identity: { slaveId: -1, sourceAddress: { address: 'db', port: 3306 } },
+            postion: {
+              gtid: '',
+              included: false,
+              journalName: 'mysql-bin.000007',
+              position: 1234,
+              serverId: 9,
+              timestamp: 1_600_000_000_000,
+            },
+          },
+        },
+        { clientIdentity: { clientId: 1002, destination: 'example' } },
+      ],
+    }),
+    m2: '{"clientDatas":[{"clientIdentity":{"clientId":1,"filter":""},"cursor":{"postion":{"posi',
+    m3: '{"clientDatas":[{"clientIdentity":{"clientId":1},"cursor":{"postion":{"position":-1.5,"journalName":"x.1"}}}]}',
+  })
+  expect(readMeta(join(c.conf, 'm1'))?.clients).toEqual([
+    {
+      id: '1001',
+      filter: 'shop\\..*',
+      position: {
+        file: 'mysql-bin.000007',
+        offset: 1234,
+        serverId: 9,
+        timestamp: 1_600_000_000_000,
+        gtids: '',
+      },
+    },
+    { id: '1002', filter: '', position: undefined },
+  ])
+  expect(() => readMeta(join(c.conf, 'm2'))).toThrow('a crash can leave half of it')
+  expect(() => readMeta(join(c.conf, 'm3'))).toThrow(
+    'clientDatas[0].cursor.postion.position: expected a whole number, found -1.5',
+  )
+  expect(readMeta(join(c.conf, 'none'))).toBeUndefined()
+})
+
+const canalProperties = `
+canal.ip =
+canal.port = 11112
+canal.metrics.pull.port = 11113
+canal.user = canal
+canal.passwd = E3619321C1A937C46A0D8BD1DAC39F93B27D4458
+canal.zkServers =
+canal.destinations = orders
+canal.conf.dir = ../conf
+canal.file.data.dir = \${canal.conf.dir}
+canal.serverMode = tcp
+canal.instance.memory.buffer.size = 32768
+canal.instance.memory.buffer.memunit = 1024
+canal.instance.memory.batch.mode = MEMSIZE
+canal.instance.filter.query.ddl = true
+canal.instance.filter.query.dml = false
+canal.instance.filter.table.error = true
+canal.instance.tsdb.enable = true
+canal.mq.flatMessage = true
+kafka.bootstrap.servers = 127.0.0.1:9092
+rocketmq.producer.group = test
+canal.instance.global.spring.xml = classpath:spring/file-instance.xml
+my.own.key = x
+`
+const instanceProperties = `
+canal.instance.mysql.slaveId=1234
+canal.instance.gtidon=true
+canal.instance.master.address=db.example:3307
+canal.instance.master.journal.name=mysql-bin.000003
+canal.instance.master.position=4567
+canal.instance.master.sslMode=VERIFY_CA
+canal.instance.standby.address=other:3306
+canal.instance.dbUsername=repl
+canal.instance.dbPassword=${SECRET}
+canal.instance.enableDruid=false
+canal.instance.filter.regex=shop\\\\..*,crm\\\\.(a|b)
+canal.instance.filter.black.regex=mysql\\\\.slave_.*
+canal.instance.filter.field=shop.users:id/name
+canal.instance.filter.black.field=shop.orders:note
+canal.mq.topic=example
+canal.mq.partition=0
+`
+
+describe('mapping', () => {
+  const files = {
+    'canal.properties': canalProperties,
+    'orders/instance.properties': instanceProperties,
+  }
+  test('a usual installation, key by key', () => {
+    const { server, drafts, keysOf } = mapped(files)
+    expect(server.values).toEqual({
+      canal: {
+        host: '0.0.0.0',
+        port: 11_112,
+        user: 'canal',
+        passwordHash: 'E3619321C1A937C46A0D8BD1DAC39F93B27D4458',
+      },
+    })
+    expect(drafts[0]!.values).toEqual({
+      source: {
+        host: 'db.example',
+        port: 3307,
+        user: 'repl',
+        password: 'hunter2:#$${X}',
+        serverId: 1234,
+        tls: { mode: 'verify-ca' },
+      },
+      filter: {
+        include: 'shop\\..*,crm\\.(a|b)',
+        exclude: 'mysql\\.slave_.*',
+        columns: { include: 'shop.users:id/name', exclude: 'shop.orders:note' },
+      },
+      gtid: true,
+      start: { file: 'mysql-bin.000003', offset: 4567 },
+      windowBytes: '32MiB',
+    })
+    expect(keysOf('refused')).toEqual([])
+    expect(keysOf('lost').sort()).toEqual([
+      'canal.instance.filter.query.ddl',
+      'canal.instance.filter.table.error',
+      'canal.instance.standby.address',
+      'canal.metrics.pull.port',
+      'my.own.key',
+    ])
+    expect(keysOf('unneeded')).toEqual(['canal.instance.tsdb.enable'])
+  })
+  test('what is written is what the configuration reads, each value with its key', () => {
+    using c = canal({})
+    const { server, drafts } = mapped(files)
+    mkdirSync(c.out)
+    const [a, b] = [join(c.out, 'server.yaml'), join(c.out, 'orders.yaml')]
+    writeFileSync(a, server.toString())
+    writeFileSync(b, drafts[0]!.toString())
+    expect(loadServer(a, {})).toMatchObject({ problems: [], config: { canal: { port: 11_112 } } })
+    expect(loadInstance(b, {})).toMatchObject({
+      problems: [],
+      config: { source: { password: SECRET }, windowBytes: 32 * 1024 ** 2 },
+    })
+    expect(drafts[0]!.toString()).toMatch(
+      /host: db\.example +# canal\.instance\.master\.address \(orders\/instance\.properties:4\)/,
+    )
+  })
+  test('the environment wins, and secrets can be references to it', () => {
+    const env = { 'canal.instance.master.address': 'elsewhere' }
+    const { server, drafts, notes } = mapped(files, { envSecrets: true }, env)
+    expect(drafts[0]!.values).toMatchObject({
+      source: { host: 'elsewhere', port: 3306, password: '${SLUICE_ORDERS_PASSWORD}' },
+    })
+    expect(drafts[0]!.secrets).toEqual(new Map([['SLUICE_ORDERS_PASSWORD', SECRET]]))
+    expect(server.values).toMatchObject({
+      canal: { passwordHash: '${SLUICE_CANAL_PASSWORD_HASH}' },
+    })
+    expect(JSON.stringify(notes)).not.toContain('hunter2')
+  })
+  test('an encrypted password is asked for', () => {
+    const { drafts, notes } = mapped({
+      ...files,
+      'orders/instance.properties': `${instanceProperties}canal.instance.enableDruid=true\ncanal.instance.pwdPublicKey=k`,
+    })
+    expect(drafts[0]!.values).toMatchObject({ source: { password: '${SLUICE_ORDERS_PASSWORD}' } })
+    expect(notes).toContainEqual(
+      expect.objectContaining({ kind: 'lost', key: 'canal.instance.enableDruid' }),
+    )
+  })
+  test.each([
+    ['', 'latest'],
+    ['canal.instance.master.journal.name=b.000002', { file: 'b.000002' }],
+    ['canal.instance.master.timestamp=1600000000000', 'earliest'],
+    [
+      'canal.instance.gtidon=true\ncanal.instance.master.gtid=3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5',
+      { gtids: '3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5' },
+    ],
+  ])('start of "%s"', (text, start) => {
+    const own = `canal.instance.master.address=db:1\n${text}`
+    const { drafts } = mapped({
+      'canal.properties': 'canal.destinations=a',
+      'a/instance.properties': own,
+    })
+    expect(drafts[0]!.values).toMatchObject({ start })
+  })
+  test("a client's filter that is wider than the instance's loses nothing", () => {
+    const meta = {
+      clientDatas: [
+        {
+          clientIdentity: { clientId: 1001, filter: '.*\\..*' },
+          cursor: { postion: { journalName: 'b.1', position: 4 } },
+        },
+      ],
+    }
+    const { drafts } = mapped({ ...files, 'orders/meta.dat': JSON.stringify(meta) })
+    expect(drafts[0]!.values).toMatchObject({
+      filter: { include: ['shop\\..*,crm\\.(a|b)', '.*\\..*'] },
+    })
+  })
+  test('group mode, a port without its password and a missing address are refused', () => {
+    const { keysOf } = mapped({
+      'canal.properties':
+        'canal.user=x\ncanal.destinations=a\ncanal.instance.a.spring.xml=classpath:spring/group-instance.xml',
+      'a/instance.properties': '',
+    })
+    expect(keysOf('refused').sort()).toEqual([
+      'canal.instance.global.spring.xml',
+      'canal.instance.master.address',
+      'canal.passwd',
+    ])
+  })
+})
+
+describe('message queues', () => {
+  const kafka = (server: string, own = '') =>
+    mapped({
+      'canal.properties': `canal.serverMode=kafka\ncanal.destinations=a\nkafka.bootstrap.servers=k1:9092, k2:9092\n${server}`,
+      'a/instance.properties': `canal.instance.master.address=db:1\ncanal.mq.topic=example\n${own}`,
+    })
+  const sink = (m: ReturnType<typeof kafka>) =>
+    (m.drafts[0]!.values as { sinks: { kafka: object } }).sinks.kafka
+  test('Kafka with a fixed partition', () => {
+    const m = kafka(
+      'canal.mq.flatMessage=true\nkafka.acks=1\nkafka.max.request.size=1048576',
+      'canal.mq.partition=2',
+    )
+    expect(sink(m)).toEqual({
+      type: 'kafka',
+      brokers: ['k1:9092', 'k2:9092'],
+      format: 'canal-json',
+      headers: false,
+      topic: 'example',
+      partition: 2,
+    })
+    expect(m.server.values).toMatchObject({ canal: { host: '127.0.0.1' } })
+    expect([m.keysOf('lost'), m.keysOf('unneeded')]).toEqual([[], ['kafka.acks']])
+  })
+  test('Kafka with rules, protobuf, SASL and TLS', () => {
+    const m = kafka(
+      'canal.mq.flatMessage=false\ncanal.mq.database.hash=false\nkafka.compression.type=LZ4\nkafka.max.request.size=5000000\n' +
+        'kafka.security.protocol=SASL_SSL\nkafka.sasl.mechanism=SCRAM-SHA-512\nkafka.ssl.truststore.location=x.jks\n' +
+        'kafka.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required username="u" password="p\\\\"w";',
+      'canal.mq.dynamicTopic=t:a\\\\..*,b\ncanal.mq.partitionHash=a.t:id^x,.*\\\\..*:$pk$\ncanal.mq.partitionsNum=3\n' +
+        'canal.mq.dynamicTopicPartitionNum=t:4\ncanal.instance.gtidon=true\ncanal.instance.filter.query.ddl=true',
+    )
+    expect(sink(m)).toEqual({
+      type: 'kafka',
+      brokers: ['k1:9092', 'k2:9092'],
+      format: 'canal-protobuf',
+      formatOptions: { gtid: true },
+      headers: false,
+      topic: 'example',
+      dynamicTopic: 't:a\\..*,b',
+      partitionHash: 'a.t:id^x,.*\\..*:$pk$',
+      partitionsNum: 3,
+      databaseHash: false,
+      compression: 'lz4',
+      messageBytesMax: 5_000_000,
+      tls: { enabled: true },
+      sasl: { mechanism: 'scram-sha-512', username: 'u', password: 'p"w' },
+      statements: false,
+    })
+    expect(m.keysOf('lost')).toEqual([
+      'canal.mq.dynamicTopicPartitionNum',
+      'kafka.ssl.truststore.location',
+    ])
+  })
+  test('Kerberos, RocketMQ, RabbitMQ and Pulsar are said to be missing', () => {
+    expect(kafka('kafka.kerberos.enable=true').keysOf('lost')).toContain('kafka.kerberos.enable')
+    for (const mode of ['rocketMQ', 'rabbitMQ', 'pulsarMQ']) {
+      const m = mapped({
+        'canal.properties': `canal.serverMode=${mode}\ncanal.destinations=a\n${mode.toLowerCase()}.x=1`,
+        'a/instance.properties': 'canal.instance.master.address=db:1\ncanal.mq.topic=example',
+      })
+      expect(m.keysOf('lost')).toEqual(
+        expect.arrayContaining(['canal.serverMode', `${mode.toLowerCase()}.x`]),
+      )
+      expect(m.drafts[0]!.values).not.toHaveProperty('sinks')
+    }
+  })
+})
+
+describe('the transaction around an event', () => {
+  const rows = (list: [type: string, info?: string][]) =>
+    list.map(([Event_type, Info = ''], i) => ({
+      Pos: 4 + i * 10,
+      Event_type,
+      Server_id: 7,
+      End_log_pos: 14 + i * 10,
+      Info,
+    }))
+  const log = rows([
+    ['Format_desc'], // 4
+    ['Previous_gtids'], // 14
+    ['Gtid'], // 24
+    ['Query', 'BEGIN'], // 34
+    ['Query', 'SAVEPOINT `a`'], // 44
+    ['Table_map'], // 54
+    ['Query', 'ROLLBACK TO `a`'], // 64
+    ['Write_rows'], // 74
+    ['Xid', 'COMMIT /* xid=1 */'], // 84
+    ['Anonymous_Gtid'], // 94
+    ['Query', 'use `s``q`; CREATE TABLE t (id INT)'], // 104
+    ['Query', 'BEGIN'], // 114: 5.6 without GTIDs
+    ['Write_rows_v1'], // 124
+    ['Query', 'use `s`; COMMIT'], // 134
+    ['Gtid'], // 144
+    ['Transaction_payload'], // 154
+    ['Gtid'], // 164
+    ['Query', "XA START X'61',X'',1"], // 174
+    ['Query', "XA END X'61',X'',1"], // 184
+    ['XA_prepare'], // 194
+    ['Gtid'], // 204
+    ['Query', "XA COMMIT X'61',X'',1"], // 214
+    ['Rotate'], // 224
+  ])
+  const query = <T>(sql: string): Promise<T[]> => {
+    const from = Number(/FROM (\d+)/.exec(sql)![1])
+    return Promise.resolve(log.filter((row) => row.Pos >= from) as T[])
+  }
+  test.each([
+    [4, 4],
+    [24, 24],
+    [34, 24],
+    [54, 24],
+    [74, 24],
+    [84, 24],
+    [94, 94],
+    [104, 94],
+    [114, 114],
+    [134, 114],
+    [154, 144],
+    [194, 164],
+    [214, 204],
+    [224, 224],
+    [234, 234],
+  ])('at %i begins at %i', async (offset, first) => {
+    expect((await transactionAt(query, 'b.1', offset))?.start).toBe(first)
+  })
+  test('there is none where no event begins', async () => {
+    for (const offset of [5, 80, 233, 500])
+      expect(await transactionAt(query, 'b.1', offset)).toBeUndefined()
+  })
+})
+
+/** The command line as the process runs it, with what it prints. */
+async function cli(args: readonly string[], env: Record<string, string> = {}) {
+  const out: string[] = []
+  const errors: string[] = []
+  const spies = [
+    vi.spyOn(console, 'log').mockImplementation((line: string) => void out.push(line)),
+    vi.spyOn(console, 'error').mockImplementation((line: string) => void errors.push(line)),
+  ]
+  for (const [name, value] of Object.entries(env)) vi.stubEnv(name, value)
+  try {
+    const code = await run(['import-canal', ...args])
+    return { code, stdout: out.join('\n'), stderr: errors.join('\n') }
+  } finally {
+    for (const spy of spies) spy.mockRestore()
+    vi.unstubAllEnvs()
+  }
+}
+
+describe('the command', () => {
+  const files = {
+    'canal.properties': canalProperties,
+    'orders/instance.properties': instanceProperties
+      .replace('db.example:3307', '127.0.0.1:1')
+      .replace(/^canal.instance.master.(journal|pos).*$/gm, ''),
+  }
+  test('writes files that nobody else may read, and overwrites nothing', async () => {
+    using c = canal(files)
+    const first = await cli([c.conf, '--out', c.out])
+    expect([first.code, first.stderr]).toEqual([0, ''])
+    expect(first.stdout).toContain('canal.instance.filter.table.error: rows whose table cannot')
+    expect(first.stdout).not.toContain('hunter2')
+    const file = join(c.out, 'instances', 'orders.yaml')
+    expect(statSync(file).mode & 0o777).toBe(0o600)
+    expect(parse(readFileSync(file, 'utf8'))).toMatchObject({ start: 'latest' })
+    const second = await cli([c.conf, '--out', c.out])
+    expect(second.code).toBe(1)
+    expect(second.stdout).toContain(`${file} exists already`)
+  })
+  test('cursors need the source, a dry run does not', async () => {
+    const meta = {
+      clientDatas: [
+        {
+          clientIdentity: { clientId: 1001, filter: '' },
+          cursor: { postion: { journalName: 'b.1', position: 4 } },
+        },
+      ],
+    }
+    using c = canal({ ...files, 'orders/meta.dat': JSON.stringify(meta) })
+    const real = await cli([c.conf, '--out', c.out, '--json'])
+    expect(real.code).toBe(1)
+    const outcome = JSON.parse(real.stdout) as { written: boolean; notes: object[] }
+    expect(outcome.written).toBe(false)
+    expect(outcome.notes).toContainEqual(
+      expect.objectContaining({
+        kind: 'refused',
+        key: 'meta.dat',
+        text: expect.stringContaining('CONNECT_FAILED') as string,
+        fix: expect.stringContaining('--without-cursors') as string,
+      }),
+    )
+    expect(() => statSync(c.out)).toThrow('ENOENT')
+    const dry = await cli([c.conf, '--out', c.out, '--dry-run'])
+    expect(dry.code).toBe(0)
+    expect(dry.stdout).toContain('Not known in a dry run')
+    expect(() => statSync(c.out)).toThrow('ENOENT')
+    expect((await cli([c.conf, '--out', c.out, '--without-cursors'])).code).toBe(0)
+  })
+  test('a data folder that is not here, and cursors in ZooKeeper, are not passed over', async () => {
+    using c = canal(files)
+    const away = await cli([c.conf, '--out', c.out], {
+      'canal.file.data.dir': '/nowhere',
+    })
+    expect([away.code, away.stderr]).toEqual([
+      2,
+      expect.stringContaining('found nothing at /nowhere'),
+    ])
+    const zookeeper = await cli([c.conf, '--out', c.out], {
+      'canal.instance.global.spring.xml': 'classpath:spring/default-instance.xml',
+    })
+    expect(zookeeper.code).toBe(1)
+    expect(zookeeper.stdout).toContain('/otter/canal/destinations/orders/<client id>/cursor')
+  })
+})
+
+test('docs/coming-from-canal.md has every key of the tables', () => {
+  const manual = readFileSync(join(import.meta.dirname, '../../docs/coming-from-canal.md'), 'utf8')
+  const missing = fateKeys.filter((key) => !manual.includes(`\`${key}\``))
+  expect(missing).toEqual([])
+})
