@@ -175,7 +175,10 @@ export class Fleet {
     next.stamp = stamp
     next.config = config
     this.#entries.set(name, next)
-    if (same && next.instance && next.instance.status.state !== 'failed') return
+    if (same && next.instance && next.instance.status.state !== 'failed') {
+      next.instance.retrySinks()
+      return
+    }
     if (next.instance) {
       this.#log.info({ instance: name }, `instance ${name}: its file was changed, restarting it`)
       await this.#stop(next)

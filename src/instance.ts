@@ -124,12 +124,15 @@ export class Instance {
 
   /** Begins to read. What goes wrong shows in `status` and the log. */
   start(): void {
-    if (this.#store) this.#startSinks(this.#store)
     this.#done ??= this.#run(this.#stop.signal).catch((error: unknown) => {
       this.#enter({ state: 'failed', error: asError(error) })
     })
   }
-  /** Ends reading, closes every cursor, makes acks durable and gives the state file back. Idempotent. */
+  /** Lets sinks that have failed try again. */
+  retrySinks(): void {
+    this.#sinks?.retry()
+  }
+  /** Ends reading, stops sinks and closes cursors, makes acks durable and gives the state file back. Idempotent. */
   async stop(): Promise<void> {
     this.#stop.abort()
     await this.#done
@@ -141,6 +144,7 @@ export class Instance {
   }
 
   async #run(signal: AbortSignal): Promise<void> {
+    if (this.#store) this.#startSinks(this.#store)
     while (!signal.aborted) {
       this.#connection = new AbortController()
       try {
@@ -232,6 +236,7 @@ export class Instance {
       state: this.#state,
       store,
       query: (sql, params) => this.#lookup.query(sql, params),
+      filter: compileFilter(this.config.filter),
       known: () => this.#known!,
       adopt: (seen) => this.#adopt(seen),
       latest: async () => (await factsOf(connectOptions(this.config.source))).latest,

@@ -116,7 +116,7 @@ describe('the documents', () => {
     )
     expect(files.filter((file) => !existsSync(join(root, file)))).toEqual([])
   })
-  it('name commands and options of sluice that exist', () => {
+  it('name commands and options of sluice that exist', { timeout: 60_000 }, () => {
     const text = (...args: string[]): string =>
       execFileSync(process.execPath, ['src/main.ts', ...args], { cwd: root, encoding: 'utf8' })
     const commands = [...text('help').matchAll(/^ {2}([\w-]+) {2,}/gm)].map((match) => match[1]!)

@@ -23,7 +23,7 @@ const SAME_SIGNAL_MS = 500 // a terminal, npm and the launcher each pass on the 
 export async function serve(args: Arguments): Promise<number> {
   keepHeapSmall()
   const config = orThrow(loadServer(args.text('config') ?? DEFAULT_CONFIG))
-  const log = createLogger(config.log.level, 1)
+  const log = createLogger(config.log.level, config.log.stream === 'stderr' ? 2 : 1)
   const stopped = firstSignal(log)
   process.on('unhandledRejection', (error) => die(log, error))
   process.on('uncaughtException', (error) => die(log, error))

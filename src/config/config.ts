@@ -89,9 +89,12 @@ export const serverSchema = section({
     level: oneOf(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'])
       .default('info')
       .describe('Least severity that is logged'),
+    stream: oneOf(['stdout', 'stderr'])
+      .default('stdout')
+      .describe('stdout | stderr; with a file sink on standard output it must be stderr'),
   })
     .prefault({})
-    .describe('The log: JSON lines on standard output'),
+    .describe('The log: JSON lines'),
 })
 export type ServerConfig = Readonly<z.output<typeof serverSchema>>
 

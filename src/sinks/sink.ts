@@ -123,9 +123,14 @@ export const defineSink = <const Name extends string, Schema extends z.ZodObject
 /** What a sink compiles once per table version. */
 export function perTable<T>(compile: (table: TargetTable) => T): (table: TargetTable) => T {
   const known = new WeakMap<TargetTable, T>()
+  let last: TargetTable | undefined // rows of a table mostly come one after the other
+  let lastCompiled: T | undefined
   return (table) => {
+    if (table === last) return lastCompiled as T
     let compiled = known.get(table)
     if (compiled === undefined) known.set(table, (compiled = compile(table)))
+    last = table
+    lastCompiled = compiled
     return compiled
   }
 }

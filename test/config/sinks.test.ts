@@ -1,10 +1,16 @@
+import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 import * as z from 'zod'
 import { bytes, duration, secret, section, template, text } from '../../src/config/leaves.ts'
-import { jsonSchema } from '../../src/config/keys.ts'
+import { jsonSchema, listKeys } from '../../src/config/keys.ts'
 import { load } from '../../src/config/load.ts'
 import { formatProblem } from '../../src/config/yaml.ts'
-import { commonSchema, ownOptions, sinksSchema } from '../../src/sinks/runner/options.ts'
+import {
+  commonSchema,
+  ownOptions,
+  ruleSchema,
+  sinksSchema,
+} from '../../src/sinks/runner/options.ts'
 import { sinkTypes } from '../../src/sinks/index.ts'
 import { defineSink, type SinkType } from '../../src/sinks/sink.ts'
 
@@ -92,5 +98,19 @@ describe('sinks: of an instance', () => {
       }
     }
     expect(new Set(sinkTypes.map((t) => t.type)).size).toBe(sinkTypes.length)
+  })
+  test('docs/sinks.md has exactly the keys, defaults and descriptions of what all sinks have', () => {
+    const rows = (keys: ReturnType<typeof listKeys>, above: string): string[] =>
+      keys.map((k) => {
+        const value = k.default === undefined ? '' : `\`${JSON.stringify(k.default)}\``
+        return `| \`${above}${k.path}\` | ${value} | ${k.description.replaceAll('|', '\\|')} |`
+      })
+    const found = readFileSync('docs/sinks.md', 'utf8')
+      .split('\n')
+      .filter((line) => /^\| `[a-zA-Z.[\]]+` \| (`.*`)? \| .* \|$/.test(line))
+    expect(found).toEqual([
+      ...rows(listKeys(commonSchema), ''),
+      ...rows(listKeys(ruleSchema), 'tables[].'),
+    ])
   })
 })

@@ -19,6 +19,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { file } from '../../src/sinks/file.ts'
 import type { Sink } from '../../src/sinks/sink.ts'
 import { sharedMysql, uniqueDatabase, versions, type MysqlServer } from '../support/mysql.ts'
+import { startSluice } from '../support/sluice.ts'
 import { context, feed, type Fed } from './logged.ts'
 
 let mysql: MysqlServer
@@ -307,6 +308,28 @@ describe('standard output', () => {
     expect(parsed(text)).toHaveLength(300)
     await expect.poll(() => errors).toMatch(/\d/)
     expect(Number(/\d+/.exec(errors)?.[0])).toBeGreaterThan(10)
+  })
+  test.each(['stderr', 'stdout'])('of a whole Sluice whose log goes to %s', async (stream) => {
+    const { host, port, user, password } = mysql
+    const sluice = await startSluice({
+      dir,
+      server: { log: { stream } },
+      instances: {
+        orders: {
+          source: { host, port, user, password },
+          filter: { include: `${database}\\..*` },
+          sinks: { out: { type: 'file', path: '-' } },
+        },
+      },
+    })
+    if (stream === 'stdout')
+      expect(await sluice.logged('SINK_UNSUITABLE')).toContain('log.stream: stderr')
+    else {
+      await sluice.logged('sink out running')
+      await mysql.query(`REPLACE INTO ${database}.t VALUES (62, UUID(), 1, NULL)`)
+      expect(await sluice.logged('"kind":"row"')).toContain('"key":{"id":62}')
+    }
+    await sluice.stop()
   })
   test('whose reader ended stops the sink', async () => {
     const child = start(`REPLACE INTO t VALUES (61, REPEAT('z', 1000), 1, NULL)`, 3000)

@@ -65,7 +65,11 @@ export function changesOf(ops: readonly Op[]): Change[] {
 }
 
 const origin: Position = {
-  ...{ epoch: 1, server: UUID, file: FILE, offset: 4, skip: 0 },
+  epoch: 1,
+  server: UUID,
+  file: FILE,
+  offset: 4,
+  skip: 0,
   gtids: undefined,
   timestamp: 0,
 }
@@ -120,6 +124,7 @@ export class Rig {
         state: this.state,
         store: this.store,
         query: async () => [],
+        filter: () => true,
         known: () => this.known,
         adopt: () => false,
         latest: async () => this.store.resume,

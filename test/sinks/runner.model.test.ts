@@ -147,7 +147,7 @@ test('changes arrive, in order, whatever fails', { timeout: 120_000 }, async () 
       }
       await rig.reached(end)
       expect(outOfOrder(memory.rows.slice(lifeFrom), s.targets)).toEqual([])
-      expect([...replay(memory.rows)].toSorted()).toEqual([...table].toSorted())
+      expect(replay(memory.rows)).toEqual(table)
       for (const row of memory.rows) versions.add(`${row.version} ${row.op}`)
       if (transactional) expect(memory.rows.length).toBe(versions.size)
       expect(memory.runningMost).toBeLessThanOrEqual(transactional ? 1 : parallel)

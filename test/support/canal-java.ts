@@ -16,8 +16,10 @@ export function javaProblem(): string {
   return missing.length > 0 ? `there is no ${missing.join(' and no ')} on this machine` : ''
 }
 
-/** How to run test/support/CanalClient.java. Throws when the client cannot be fetched. */
-export async function canalJava(): Promise<{ readonly command: string; readonly args: string[] }> {
+/** How to run a program of test/support that uses Canal's classes. Throws when the client cannot be fetched. */
+export async function canalJava(
+  program = 'CanalClient.java',
+): Promise<{ readonly command: string; readonly args: string[] }> {
   const folder = await cached(
     `canal-java-${VERSION}`,
     'fetching the Java client of Canal (Maven, about 25 MB)',
@@ -25,6 +27,6 @@ export async function canalJava(): Promise<{ readonly command: string; readonly 
   )
   return {
     command: 'java',
-    args: ['-cp', join(folder, 'lib', '*'), join(import.meta.dirname, 'CanalClient.java')],
+    args: ['-cp', join(folder, 'lib', '*'), join(import.meta.dirname, program)],
   }
 }

@@ -6,6 +6,7 @@ import type { Filter } from '../../change.ts'
 import type { InstanceConfig } from '../../config/config.ts'
 import { SluiceError } from '../../errors.ts'
 import type { Connection } from '../../mysql/connection.ts'
+import { readCascades } from '../../sinks/special/unlogged.ts'
 
 export type Level = 'ok' | 'warn' | 'fail'
 export interface Finding {
@@ -381,6 +382,23 @@ const tables: Probe = async ({ connection, filter }) => {
   return findings
 }
 
+/** InnoDB changes rows by itself below what these servers log. */
+const cascades: Probe = async ({ connection, filter }) => {
+  const found = await readCascades((sql) => connection.query(sql))
+  const wanted = found.filter((c) => {
+    const [database = '', table = ''] = c.child.split('.')
+    return filter(database, table)
+  })
+  if (wanted.length === 0) return []
+  const names = wanted.slice(0, 20).map((c) => `${c.child} → ${c.parent} (${c.rule})`)
+  const more = wanted.length > names.length ? ` and ${wanted.length - names.length} more` : ''
+  return warn(
+    'foreign keys',
+    `${wanted.length} foreign keys change rows without logging them: ${names.join(', ')}${more}`,
+    'delete children before parents in the application, or MySQL 9.6 or newer; a sink stops at such a change (unloggedChange)',
+  )
+}
+
 const probes: Readonly<Record<string, Probe>> = {
   version,
   binlog,
@@ -397,4 +415,5 @@ const probes: Readonly<Record<string, Probe>> = {
   replica: replicaUpdates,
   'time zone': timeZone,
   filter: tables,
+  'foreign keys': cascades,
 }

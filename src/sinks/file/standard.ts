@@ -3,6 +3,7 @@
  * slows the sink down, and nothing else.
  */
 import { SluiceError } from '../../errors.ts'
+import { logsToStdout } from '../../logger.ts'
 import type { Lines } from './lines.ts'
 
 let taken = false
@@ -13,12 +14,18 @@ export class StandardOutput implements Lines {
     this.#broken ??= error
   }
 
-  /** Throws SINK_UNSUITABLE when another sink of this process writes there. */
+  /** Throws SINK_UNSUITABLE when another sink of this process, or its log, writes there. */
   static open(): StandardOutput {
     if (taken) {
       throw new SluiceError(
         'SINK_UNSUITABLE',
         'standard output: another sink of this process writes there; expected one at most',
+      )
+    }
+    if (logsToStdout()) {
+      throw new SluiceError(
+        'SINK_UNSUITABLE',
+        'standard output carries the log; expected log.stream: stderr in conf/server.yaml',
       )
     }
     taken = true

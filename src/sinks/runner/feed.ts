@@ -97,12 +97,16 @@ export class Feed {
       const bytes = this.#limit.bytes - work.bytes
       const left = until - performance.now()
       if (changes <= 0 || bytes <= 0 || left <= 0 || signal.aborted) return work
-      const batch = await this.#options.cursor.get(
-        { ...this.#limit, changes, bytes, waitMs: left },
-        signal,
-      )
-      if (batch === undefined) continue
-      const next = this.#read(batch)
+      let next: Work | undefined
+      try {
+        const limit = { ...this.#limit, changes, bytes, waitMs: left }
+        const batch = await this.#options.cursor.get(limit, signal)
+        next = batch && this.#read(batch)
+      } catch (error) {
+        for (const batch of work.batches) batch.release()
+        throw error
+      }
+      if (next === undefined) continue
       if (next.kind !== 'rows') {
         this.#kept = next
         return work
@@ -119,16 +123,29 @@ export class Feed {
   }
 
   #read(batch: Batch): Work {
+    try {
+      return this.#look(batch)
+    } catch (error) {
+      batch.release()
+      throw error
+    }
+  }
+  #look(batch: Batch): Work {
     const { tx, from } = batch.parts[0]!
     const first = firstWanted(batch) ?? tx.changes[from]!
     if (first.kind === 'ddl' || first.kind === 'statement')
       return { kind: 'statement', batch, tx, change: first }
     if (first.kind === 'xaRollback')
       return { kind: 'xaRollback', batch, xid: xidOfStatement(first) }
+    if (first.kind === 'xaCommit')
+      return { kind: 'xaCommit', batch, tx, xid: xidOfStatement(first) }
     const { xa } = this.#options
-    const xid = xa.committed(tx, first)
-    if (xid !== undefined) return { kind: 'xaCommit', batch, tx, xid }
-    if (typeof xa.apart(tx) === 'string') return { kind: 'held', batch }
+    if (xa.apart(tx) !== undefined) {
+      xa.hold(batch)
+      const xid = xa.committed(batch)
+      if (xid === undefined) return { kind: 'held', batch }
+      return { kind: 'xaCommit', batch, tx: batch.parts.at(-1)!.tx, xid }
+    }
     return readRows(batch)
   }
 }

@@ -119,9 +119,8 @@ export class Life {
     if (work.kind === 'rows') return await this.#rows(work)
     const { batch } = work
     try {
-      if (work.kind === 'held') this.#xa.hold(batch)
-      else if (work.kind === 'xaRollback') this.#xa.forget(work.xid)
-      else await this.#lanes.idle()
+      if (work.kind === 'xaRollback') this.#xa.forget(work.xid)
+      else if (work.kind !== 'held') await this.#lanes.idle()
       if (work.kind === 'xaCommit') await this.#commit(work)
       if (work.kind === 'statement') await this.#statement(work.tx, work.change, batch)
     } catch (error) {

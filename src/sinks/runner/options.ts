@@ -85,7 +85,8 @@ const mask = z.union(
   ],
   { error: 'hash, redact, {truncate: 4} or {hash: {secret: …}}' },
 )
-const rule = section({
+/** One entry of `tables:`. */
+export const ruleSchema = section({
   match: patterns('regular expressions over database.table').describe(
     "Tables this rule is for, Canal's syntax; the first rule that matches counts",
   ),
@@ -113,7 +114,7 @@ const rule = section({
 })
 const tables = {
   tables: z
-    .array(rule, { error: 'a list of rules' })
+    .array(ruleSchema, { error: 'a list of rules' })
     .default([])
     .describe('What becomes of the columns of which tables, first rule first'),
 }

@@ -7,7 +7,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { formatPosition, type Filter, type Position, type Source } from '../../change.ts'
 import { SluiceError, withoutPasswords } from '../../errors.ts'
-import { compileFilter, everything } from '../../filter.ts'
+import { compileFilter, everything, intersect } from '../../filter.ts'
 import type { Logger } from '../../logger.ts'
 import type { Cursor } from '../../store/cursor.ts'
 import type { State } from '../../store/state.ts'
@@ -30,6 +30,8 @@ export interface SinkHost {
   readonly store: Store
   readonly control: Control
   readonly query: SinkContext['query']
+  /** Which tables the instance reads. */
+  readonly filter: Filter
   /** Which history is read now. */
   readonly known: () => { readonly server: string; readonly epoch: number }
   /**
@@ -196,7 +198,8 @@ export class SinkRunner {
       if (resume !== undefined)
         this.#cursor = store.subscribe(this.#client, { ...subscription, moveTo: resume })
       this.#running()
-      const life = this.#life(sink, { filter, halt, signal: hard.signal, issued })
+      const wanted = intersect(this.#host.filter, filter)
+      const life = this.#life(sink, { filter: wanted, halt, signal: hard.signal, issued })
       await life.run()
     } finally {
       this.#cursor.close()

@@ -43,6 +43,10 @@ export class Sinks {
   status(): SinkStatus[] {
     return this.#last ?? this.#runners.map((runner) => runner.status)
   }
+  /** Lets sinks that have failed try again. */
+  retry(): void {
+    for (const runner of this.#runners) if (runner.status.state === 'failed') runner.resume()
+  }
   /** Idempotent; never rejects. */
   async stop(): Promise<void> {
     if (this.#timer === undefined) return

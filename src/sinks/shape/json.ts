@@ -8,7 +8,7 @@
  */
 import { NULL, PRESENT, ABSENT, type Column, type ImageSide, type Value } from '../../change.ts'
 import { SluiceError } from '../../errors.ts'
-import type { Out } from '../../out.ts'
+import { constantOf, type Constant, type Out } from '../../out.ts'
 import type { SinkRow, TargetColumn, TargetTable } from './row.ts'
 
 export interface JsonOptions {
@@ -180,7 +180,7 @@ function writeValue(
 
 /** `"name":` of every column, ready to be copied. */
 interface Member {
-  readonly name: Buffer
+  readonly name: Constant
   readonly target: TargetColumn
   readonly write: JsonWriter
 }
@@ -189,7 +189,7 @@ export class JsonObjectWriter {
   readonly #members: readonly Member[]
   constructor(table: TargetTable, options: JsonOptions = {}, columns = table.columns) {
     this.#members = columns.map((target) => ({
-      name: Buffer.from(`${JSON.stringify(target.name)}:`),
+      name: constantOf(Buffer.from(`${JSON.stringify(target.name)}:`)),
       target,
       write: valueWriter(target, options),
     }))
@@ -210,7 +210,7 @@ export class JsonObjectWriter {
       out.ensure(1)
       if (any) out.u8(0x2c)
       any = true
-      out.bytes(name, 0, name.length)
+      out.constant(name)
       if (state === NULL) out.ascii('null')
       else write(row, side, out)
     }

@@ -18,7 +18,7 @@ import {
   type ValueState,
 } from '../../change.ts'
 import { Out } from '../../out.ts'
-import { transactionId, versionHead, versionTail } from './version.ts'
+import { transactionId, versionHead, versionPart } from './version.ts'
 import { fileNumber } from '../../change.ts'
 
 /** A value that the mapping makes: of a constant, of other columns, or of its own column, hidden. */
@@ -73,8 +73,8 @@ export class SinkRow {
   /** An update of the primary key: as it is (op update), or the delete or the insert it was split into. */
   keyChanged = false
   reader!: RowReader
-  #head = '' // of the transaction it belongs to
-  #headOf: Transaction | undefined
+  #head = '' // of the event it belongs to
+  #headOf: RowsChange | undefined
 
   /** The image that says what the row is now (insert, update) or was (delete). */
   get side(): ImageSide {
@@ -82,12 +82,13 @@ export class SinkRow {
   }
   /** Fixed-width text, 40 digits (version.ts). */
   get version(): string {
-    const { tx } = this
-    if (this.#headOf !== tx) {
-      this.#headOf = tx
-      this.#head = versionHead(tx.epoch, fileNumber(tx.file), tx.offset)
+    const { tx, change, row } = this
+    if (this.#headOf !== change) {
+      this.#headOf = change
+      this.#head =
+        versionHead(tx.epoch, fileNumber(tx.file), tx.offset) + versionPart(change.ordinal)
     }
-    return this.#head + versionTail(this.change.ordinal, this.row)
+    return this.#head + versionPart(row)
   }
   /** Stable over restarts and readers: "uuid:17/3.0" (transaction / ordinal . row). */
   get id(): string {

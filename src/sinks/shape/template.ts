@@ -1,14 +1,19 @@
 /**
  * Templates of names: topics, keys, indexes, channels. `{database}` and `{table}` are the source's names, `{key}` the values
  * of the key columns joined by ":", `{column}` the value of a column of the target; `{{` and `}}` stand for braces.
+ * Where a key has several columns, a ":" or "\" in a value has a "\" before it, so that no two rows have one name.
  * Checked once per table, then a join of texts per row.
  */
-import type { ImageSide } from '../../change.ts'
+import { AFTER, BEFORE, type ImageSide } from '../../change.ts'
 import { SluiceError } from '../../errors.ts'
 import type { SinkRow, TargetColumn, TargetTable } from './row.ts'
 
 export type BoundTemplate = (row: SinkRow, side: ImageSide) => string
 
+interface Part {
+  readonly column: TargetColumn
+  readonly escaped: boolean
+}
 type Piece = { readonly text: string } | { readonly name: string }
 
 export class Template {
@@ -24,6 +29,17 @@ export class Template {
     return this.#pieces.flatMap((p) =>
       'name' in p && p.name !== 'database' && p.name !== 'table' ? [p.name] : [],
     )
+  }
+  /** What every text of this table begins with. */
+  start(database: string, table: string): string {
+    let start = ''
+    for (const p of this.#pieces) {
+      if ('text' in p) start += p.text
+      else if (p.name === 'database') start += database
+      else if (p.name === 'table') start += table
+      else break
+    }
+    return start
   }
   /** The text where it depends on the table alone. Throws SINK_UNSUITABLE where it does not. */
   name(database: string, table: string): string {
@@ -41,14 +57,17 @@ export class Template {
   }
   /**
    * For the rows of one table. Throws SINK_UNSUITABLE when the table has no such column, or no key where `{key}` stands.
-   * What it returns throws SINK_DATA when a column is absent from the image; NULL is "".
+   * What it returns throws SINK_DATA when a column is absent from the image; NULL is "". A column that is absent after an
+   * update but there before it has not changed.
    */
   bind(table: TargetTable): BoundTemplate {
-    const parts = this.#pieces.flatMap((p): (string | TargetColumn)[] => {
+    const several = table.keys.length > 1
+    const parts = this.#pieces.flatMap((p): (string | Part)[] => {
       if ('text' in p) return [p.text]
       if (p.name === 'database') return [table.database]
       if (p.name === 'table') return [table.name]
-      return p.name === 'key' ? this.#keys(table) : [this.#column(table, p.name)]
+      if (p.name !== 'key') return [{ column: this.#column(table, p.name), escaped: false }]
+      return this.#keys(table).map((k) => (k === ':' ? k : { column: k, escaped: several }))
     })
     if (parts.every((part) => typeof part === 'string')) {
       const constant = parts.join('')
@@ -61,14 +80,14 @@ export class Template {
       return text
     }
   }
-  #keys(table: TargetTable): (string | TargetColumn)[] {
+  #keys(table: TargetTable): (':' | TargetColumn)[] {
     if (table.keys.length === 0) {
       throw new SluiceError(
         'SINK_UNSUITABLE',
         `template ${this.text}: expected ${table.database}.${table.name} to have a primary key, it has none; name key columns in the sink's mapping`,
       )
     }
-    return table.keys.flatMap((column, i) => (i === 0 ? [column] : [':', column]))
+    return table.keys.flatMap((column, i) => (i === 0 ? [column] : [':' as const, column]))
   }
   #column(table: TargetTable, name: string): TargetColumn {
     const column = table.columns.find((c) => c.name === name)
@@ -78,8 +97,11 @@ export class Template {
       `template ${this.text}: no column ${name} in ${table.database}.${table.name}; it has ${table.columns.map((c) => c.name).join(', ')}`,
     )
   }
-  #value(row: SinkRow, side: ImageSide, column: TargetColumn): string {
-    const text = row.string(side, column)
+  #value(row: SinkRow, side: ImageSide, { column, escaped }: Part): string {
+    let text = row.string(side, column)
+    if (text === undefined && side === AFTER) text = row.string(BEFORE, column)
+    if (typeof text === 'string' && escaped && /[:\\]/.test(text))
+      return text.replaceAll(/[:\\]/g, '\\$&')
     if (text !== undefined) return text ?? ''
     throw new SluiceError(
       'SINK_DATA',

@@ -32,7 +32,11 @@ export function versionHead(epoch: number, file: number, offset: number): string
   return hex(epoch, 4) + hex(file, 8) + hex(offset, 12)
 }
 /** The part that says where in its transaction a row stands: 16 digits. */
-export const versionTail = (ordinal: number, row: number): string => hex(ordinal, 8) + hex(row, 8)
+export const versionTail = (ordinal: number, row: number): string =>
+  versionPart(ordinal) + versionPart(row)
+/** An ordinal, or a row, in a version: 8 digits. Small ones are ready. */
+export const versionPart = (n: number): string => small[n] ?? hex(n, 8)
+const small = Array.from({ length: 256 }, (_, n) => hex(n, 8))
 
 export function versionText(v: Version): string {
   return versionHead(v.epoch, v.file, v.offset) + versionTail(v.ordinal, v.row)

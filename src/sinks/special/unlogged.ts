@@ -25,24 +25,36 @@ export async function readCascades(query: SinkContext['query']): Promise<Cascade
     "SHOW GLOBAL VARIABLES LIKE 'innodb_native_foreign_keys'",
   )
   if (native?.Value === 'OFF') return []
-  const rows = await query<Record<'pd' | 'pt' | 'cd' | 'ct' | 'del' | 'upd' | 'col', string>>(
-    `SELECT r.UNIQUE_CONSTRAINT_SCHEMA AS pd, r.REFERENCED_TABLE_NAME AS pt, r.CONSTRAINT_SCHEMA AS cd,
-       r.TABLE_NAME AS ct, r.DELETE_RULE AS del, r.UPDATE_RULE AS upd,
-       (SELECT GROUP_CONCAT(k.REFERENCED_COLUMN_NAME) FROM information_schema.KEY_COLUMN_USAGE k
-         WHERE k.CONSTRAINT_SCHEMA = r.CONSTRAINT_SCHEMA AND k.CONSTRAINT_NAME = r.CONSTRAINT_NAME
-           AND k.TABLE_NAME = r.TABLE_NAME) AS col
-       FROM information_schema.REFERENTIAL_CONSTRAINTS r`,
+  const rows = await query<
+    Record<'cs' | 'name' | 'ps' | 'parent' | 'child' | 'del' | 'upd', string>
+  >(
+    `SELECT CONSTRAINT_SCHEMA AS cs, CONSTRAINT_NAME AS name, UNIQUE_CONSTRAINT_SCHEMA AS ps,
+       REFERENCED_TABLE_NAME AS parent, TABLE_NAME AS child, DELETE_RULE AS del, UPDATE_RULE AS upd
+       FROM information_schema.REFERENTIAL_CONSTRAINTS`,
   )
-  return rows
-    .filter((r) => ACTS.has(r.del) || ACTS.has(r.upd))
-    .map((r) => ({
-      parent: `${r.pd}.${r.pt}`,
-      child: `${r.cd}.${r.ct}`,
-      onDelete: ACTS.has(r.del),
-      onUpdate: ACTS.has(r.upd),
-      columns: (r.col ?? '').toLowerCase().split(','),
-      rule: ACTS.has(r.del) ? r.del : r.upd,
-    }))
+  const acting = rows.filter((r) => ACTS.has(r.del) || ACTS.has(r.upd))
+  const columns = acting.length === 0 ? new Map<string, string[]>() : await referenced(query)
+  return acting.map((r) => ({
+    parent: `${r.ps}.${r.parent}`,
+    child: `${r.cs}.${r.child}`,
+    onDelete: ACTS.has(r.del),
+    onUpdate: ACTS.has(r.upd),
+    columns: columns.get(`${r.cs}.${r.name}`) ?? [],
+    rule: ACTS.has(r.del) ? r.del : r.upd,
+  }))
+}
+/** By constraint, the columns of the parent in lower case. One question for all: information_schema can be slow. */
+async function referenced(query: SinkContext['query']): Promise<Map<string, string[]>> {
+  const rows = await query<Record<'cs' | 'name' | 'col', string>>(
+    `SELECT CONSTRAINT_SCHEMA AS cs, CONSTRAINT_NAME AS name, REFERENCED_COLUMN_NAME AS col
+       FROM information_schema.KEY_COLUMN_USAGE WHERE REFERENCED_COLUMN_NAME IS NOT NULL`,
+  )
+  const found = new Map<string, string[]>()
+  for (const { cs, name, col } of rows) {
+    const key = `${cs}.${name}`
+    found.set(key, [...(found.get(key) ?? []), col.toLowerCase()])
+  }
+  return found
 }
 
 type SinkPart = Pick<Sink, 'clears' | 'alters' | 'statement'>

@@ -4,7 +4,7 @@
  * durable before its rows are passed over. Knows no sink.
  */
 import { classify } from '../../catalog/ddl.ts'
-import type { Change, Position, QueryChange, Source, Transaction } from '../../change.ts'
+import type { Position, QueryChange, Source, Transaction } from '../../change.ts'
 import { comparePositions, formatPosition } from '../../change.ts'
 import { SluiceError } from '../../errors.ts'
 import { formatGtid } from '../../gtid.ts'
@@ -31,7 +31,7 @@ export class Xa {
   readonly #starts = new Map<string, Start>() // by xid
   readonly #open = new Set<string>() // places of those of which parts were seen, not the end
   #last: Transaction | undefined
-  #answer: unknown
+  #answer: string | undefined
 
   constructor(state: State, cursor: string) {
     this.#state = state
@@ -47,41 +47,40 @@ export class Xa {
   }
 
   /**
-   * For Limit.apart: a text for the rows of a transaction that is prepared or may come to be, the transaction itself for the
-   * last part of one that was committed in one phase, undefined for others.
+   * For Limit.apart: a text for the rows of a transaction that is prepared or may come to be (of one that is then committed
+   * in one phase too, where it came in parts), undefined for others.
    */
-  apart(tx: Transaction): unknown {
+  apart(tx: Transaction): string | undefined {
     if (tx !== this.#last) {
       this.#last = tx
       this.#answer = this.#look(tx)
     }
     return this.#answer
   }
-  #look(tx: Transaction): unknown {
+  #look(tx: Transaction): string | undefined {
     const place = placeOf(tx)
-    if (tx.state === 'prepared') return `held ${place}`
-    if (tx.state === 'open') {
-      if (tx.first === 0 && xidOf(tx) !== '') this.#open.add(place)
-      return this.#open.has(place) ? `held ${place}` : undefined
-    }
-    return tx.first > 0 && this.#open.has(place) ? tx : undefined
+    const parts = this.#open.has(place)
+    if (tx.state === 'prepared' || (parts && tx.first > 0)) return `held ${place}`
+    if (tx.state === 'committed' || tx.first > 0 || xidOf(tx) === '') return undefined
+    this.#open.add(place)
+    return `held ${place}`
   }
 
   /** The batch holds rows that wait for XA COMMIT: where they begin is durable when this returns. */
   hold(batch: Batch): void {
-    const { tx } = batch.parts[0]!
+    const { tx, from } = batch.parts[0]!
     const xid = xidOf(tx)
-    if (xid === '' || tx.first > 0) return // a further part
+    if (xid === '' || tx.first > 0 || from > 0) return // more of one that was seen before
     const gtid = tx.gtid && formatGtid(tx.gtid)
     const { file, offset } = tx
     this.#starts.delete(xid) // the newest last
     this.#starts.set(xid, { position: batch.start, file, offset, gtid, done: false })
     this.#save()
   }
-  /** The xid whose rows are due with this batch; undefined: it commits no XA transaction. */
-  committed(tx: Transaction, change: Change): string | undefined {
-    if (change.kind === 'xaCommit') return xidOfStatement(change)
-    if (this.apart(tx) !== tx) return undefined
+  /** The xid whose rows are due with a batch of held rows: the last one of a transaction committed in one phase. */
+  committed(batch: Batch): string | undefined {
+    const { tx } = batch.parts.at(-1)!
+    if (tx.state !== 'committed' || batch.end.skip > 0) return undefined
     for (const [xid, start] of this.#starts) if (placeOf(start) === placeOf(tx)) return xid
     return undefined
   }

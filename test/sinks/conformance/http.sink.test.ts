@@ -9,14 +9,12 @@ class Hooks implements Destination {
   readonly promise = 'append'
   readonly refused = 'refuse me'
   readonly #receiver: Receiver
-  readonly #mode: string
   readonly #seen: Seen[] = []
   #full = false
   #place: Place | undefined
 
-  constructor(receiver: Receiver, mode: string) {
+  constructor(receiver: Receiver) {
     this.#receiver = receiver
-    this.#mode = mode
     // A request counts when it is answered by 200: only then has the receiver kept it.
     receiver.reply = (request) => {
       receiver.requests.length = 0
@@ -32,7 +30,7 @@ class Hooks implements Destination {
   sink(place: Place, { host, port }: Address): object {
     this.#place = place
     const url = `http://${host}:${port}/hook`
-    return { type: 'http', url, mode: this.#mode, secret: 'a secret, long enough', timeoutMs: '2s' }
+    return { type: 'http', url, secret: 'a secret, long enough', timeoutMs: '2s' }
   }
   async changes(): Promise<readonly Seen[]> {
     return this.#seen
@@ -58,5 +56,4 @@ class Hooks implements Destination {
   }
 }
 
-for (const mode of ['structured', 'batch'])
-  conformance(`http, mode ${mode}`, async () => new Hooks(await Receiver.start(), mode))
+conformance('http', async () => new Hooks(await Receiver.start()))

@@ -54,8 +54,10 @@ export interface Destination extends AsyncDisposable {
   changes?(place: Place): Promise<readonly Seen[]>
   /** The form in which it has a value, where the manual says that it is another one. */
   shown?(column: ColumnSpec, value: string | null): string | null
-  /** A value of picky.s that it refuses; none: it takes anything. */
+  /** A value of picky.v that it refuses (the others are digits); none: it takes anything. */
   readonly refused?: string
+  /** Lets it forget the position that it keeps, where it keeps one. */
+  forget?(place: Place): Promise<void>
   /** Makes it full until disposed. */
   fill?(place: Place): Promise<AsyncDisposable>
 }
