@@ -2,7 +2,7 @@
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
-import { describe, expect, test, vi } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { parse } from 'yaml'
 import { readInstallation, readMeta } from '../../src/commands/canal/installation.ts'
 import { fateKeys } from '../../src/commands/canal/keys.ts'
@@ -10,7 +10,7 @@ import { mapInstance, mapServer, noteServerRest } from '../../src/commands/canal
 import { Keys, parseProperties } from '../../src/commands/canal/properties.ts'
 import { transactionAt } from '../../src/commands/canal/cursors.ts'
 import { loadInstance, loadServer } from '../../src/config/config.ts'
-import { run } from '../../src/cli.ts'
+import { inProcess } from './run.ts'
 
 const SECRET = 'hunter2:#${X}'
 
@@ -401,6 +401,17 @@ describe('message queues', () => {
       'kafka.ssl.truststore.location',
     ])
   })
+  test('what is written for Kafka is what the sink reads', () => {
+    using c = canal({})
+    const m = kafka('', 'canal.mq.partitionHash=.*\\\\..*:$pk$\ncanal.mq.dynamicTopic=.*\\\\..*')
+    mkdirSync(c.out)
+    const file = join(c.out, 'a.yaml')
+    writeFileSync(file, m.drafts[0]!.toString())
+    expect(loadInstance(file, {})).toMatchObject({
+      problems: [],
+      config: { sinks: { kafka: { type: 'kafka', partitionHash: '.*\\..*:$pk$' } } },
+    })
+  })
   test('Kerberos, RocketMQ, RabbitMQ and Pulsar are said to be missing', () => {
     expect(kafka('kafka.kerberos.enable=true').keysOf('lost')).toContain('kafka.kerberos.enable')
     for (const mode of ['rocketMQ', 'rabbitMQ', 'pulsarMQ']) {
@@ -479,24 +490,6 @@ describe('the transaction around an event', () => {
   })
 })
 
-/** The command line as the process runs it, with what it prints. */
-async function cli(args: readonly string[], env: Record<string, string> = {}) {
-  const out: string[] = []
-  const errors: string[] = []
-  const spies = [
-    vi.spyOn(console, 'log').mockImplementation((line: string) => void out.push(line)),
-    vi.spyOn(console, 'error').mockImplementation((line: string) => void errors.push(line)),
-  ]
-  for (const [name, value] of Object.entries(env)) vi.stubEnv(name, value)
-  try {
-    const code = await run(['import-canal', ...args])
-    return { code, stdout: out.join('\n'), stderr: errors.join('\n') }
-  } finally {
-    for (const spy of spies) spy.mockRestore()
-    vi.unstubAllEnvs()
-  }
-}
-
 describe('the command', () => {
   const files = {
     'canal.properties': canalProperties,
@@ -506,14 +499,14 @@ describe('the command', () => {
   }
   test('writes files that nobody else may read, and overwrites nothing', async () => {
     using c = canal(files)
-    const first = await cli([c.conf, '--out', c.out])
+    const first = await inProcess(['import-canal', c.conf, '--out', c.out])
     expect([first.code, first.stderr]).toEqual([0, ''])
     expect(first.stdout).toContain('canal.instance.filter.table.error: rows whose table cannot')
     expect(first.stdout).not.toContain('hunter2')
     const file = join(c.out, 'instances', 'orders.yaml')
     expect(statSync(file).mode & 0o777).toBe(0o600)
     expect(parse(readFileSync(file, 'utf8'))).toMatchObject({ start: 'latest' })
-    const second = await cli([c.conf, '--out', c.out])
+    const second = await inProcess(['import-canal', c.conf, '--out', c.out])
     expect(second.code).toBe(1)
     expect(second.stdout).toContain(`${file} exists already`)
   })
@@ -527,7 +520,7 @@ describe('the command', () => {
       ],
     }
     using c = canal({ ...files, 'orders/meta.dat': JSON.stringify(meta) })
-    const real = await cli([c.conf, '--out', c.out, '--json'])
+    const real = await inProcess(['import-canal', c.conf, '--out', c.out, '--json'])
     expect(real.code).toBe(1)
     const outcome = JSON.parse(real.stdout) as { written: boolean; notes: object[] }
     expect(outcome.written).toBe(false)
@@ -540,22 +533,24 @@ describe('the command', () => {
       }),
     )
     expect(() => statSync(c.out)).toThrow('ENOENT')
-    const dry = await cli([c.conf, '--out', c.out, '--dry-run'])
+    const dry = await inProcess(['import-canal', c.conf, '--out', c.out, '--dry-run'])
     expect(dry.code).toBe(0)
     expect(dry.stdout).toContain('Not known in a dry run')
     expect(() => statSync(c.out)).toThrow('ENOENT')
-    expect((await cli([c.conf, '--out', c.out, '--without-cursors'])).code).toBe(0)
+    expect(
+      (await inProcess(['import-canal', c.conf, '--out', c.out, '--without-cursors'])).code,
+    ).toBe(0)
   })
   test('a data folder that is not here, and cursors in ZooKeeper, are not passed over', async () => {
     using c = canal(files)
-    const away = await cli([c.conf, '--out', c.out], {
+    const away = await inProcess(['import-canal', c.conf, '--out', c.out], {
       'canal.file.data.dir': '/nowhere',
     })
     expect([away.code, away.stderr]).toEqual([
       2,
       expect.stringContaining('found nothing at /nowhere'),
     ])
-    const zookeeper = await cli([c.conf, '--out', c.out], {
+    const zookeeper = await inProcess(['import-canal', c.conf, '--out', c.out], {
       'canal.instance.global.spring.xml': 'classpath:spring/default-instance.xml',
     })
     expect(zookeeper.code).toBe(1)
