@@ -201,6 +201,37 @@ describe.each(versions)('import-canal on MySQL %s', (version) => {
     expect(await served(c, [1001], 12)).toEqual([from(5)])
   })
 
+  test('DDL, compressed and XA transactions begin where the server says they do', async () => {
+    await using mysql = await privateMysql(version)
+    const log = await filled(mysql, version)
+    const { file, end } = log[5]!
+    await using connection = await mysql.connect()
+    await connection.query('ALTER TABLE shop.t ADD more INT')
+    await connection.query('SET binlog_transaction_compression = ON')
+    await connection.query(
+      "INSERT INTO shop.t VALUES (13, REPEAT('a', 20), 1), (14, REPEAT('a', 20), 1)",
+    )
+    await connection.query('SET binlog_transaction_compression = OFF')
+    await connection.query(
+      "XA START 'x'; INSERT INTO shop.t VALUES (15, 'a', 1); XA END 'x'; XA PREPARE 'x'",
+    )
+    await connection.query("XA COMMIT 'x'")
+    const events = await mysql.query<EventRow>(`SHOW BINLOG EVENTS IN '${file}' LIMIT 10000`)
+    const ours = events.filter((e) => e.Pos > end)
+    const starts = ours.filter((e) => e.Event_type === 'Gtid').map((e) => e.Pos)
+    const inside = [/ALTER TABLE/, /compression='ZSTD'/, /^XA END/, /^XA COMMIT/].map(
+      (text) => ours.find((e) => text.test(e.Info))!.Pos,
+    )
+    const clients = inside.map((position, i) => ({
+      id: i + 1,
+      postion: { journalName: file, position, serverId: 0 },
+    }))
+    using c = await canal(mysql, clients)
+    expect(await c.import()).toMatchObject({ code: 0 })
+    expect(starts).toHaveLength(4)
+    expect(State.read(c.state).cursors.map((x) => x.acked.offset)).toEqual(starts)
+  })
+
   test('without a cursor, a start inside a transaction is moved to its beginning', async () => {
     await using mysql = await privateMysql(version)
     const log = await filled(mysql, version)
