@@ -71,3 +71,39 @@ test('sinks says that there are none, and which there are not', async () => {
   expect([wrong.code, wrong.stderr]).toEqual([2, expect.stringContaining('no sink "cache"')])
   expect((await call('pause')).code).toBe(2)
 })
+test('sinks lists what each said last, and pauses and resumes for the server to see', async () => {
+  await using rig = new Rig()
+  const config = join(rig.dir, 'server.yaml')
+  writeFileSync(config, stringify({ dataDir: rig.dir, instancesDir: rig.dir }))
+  // Under the name of the rig's sink, so that the running one is the one that is told.
+  const sinks = {
+    mem: { type: 'file', path: join(rig.dir, 'out') },
+    off: { type: 'file', path: join(rig.dir, 'off'), enabled: false },
+  }
+  writeFileSync(join(rig.dir, 'orders.yaml'), stringify({ sinks }))
+  const call = (...args: string[]) => run('sinks', 'orders', ...args, '-c', config)
+  const list = async () => JSON.parse((await call('list', '--json')).stdout) as object[]
+  rig.memory.refuse = () => ({ error: new Error('no'), retryable: false })
+  rig.ops({ kind: 'insert', id: 1, v: 'a' })
+  rig.sinks.start()
+  await rig.until(() => rig.status.state === 'failed')
+  expect(await list()).toMatchObject([
+    { sink: 'mem', type: 'file', state: 'failed', paused: false, deadLetters: 0 },
+    { sink: 'off', state: 'disabled' },
+  ])
+  expect((await call('list')).stdout).toMatch(
+    /^mem {2}file {2}failed\n {2}position .*\n.*\n {2}error .*shop\.items id=1/,
+  )
+  rig.memory.refuse = () => undefined
+  expect(await call('resume', 'mem')).toMatchObject({ code: 0, stdout: 'mem: goes on\n' })
+  await rig.until(() => rig.memory.rows.length === 1)
+  expect(await call('pause', 'mem')).toMatchObject({ code: 0, stdout: 'mem: pauses\n' })
+  await rig.until(() => rig.status.state === 'paused')
+  await rig.sinks.stop()
+  rig.state.close()
+  expect(await list()).toMatchObject([{ sink: 'mem', state: 'stopped', paused: true }, {}])
+  expect((await call('resume', 'mem')).stdout).toContain(
+    'at the next start: the server does not run',
+  )
+  expect(await list()).toMatchObject([{ paused: false }, {}])
+})
