@@ -91,8 +91,8 @@ async function canal(mysql: MysqlServer, clients: readonly Client[], more = '') 
     config: join(out, 'conf', 'server.yaml'),
     port: canalPort,
     state: join(out, 'data', 'orders.sqlite'),
-    import: (...args: string[]) =>
-      inProcess(['import-canal', join(dir, 'conf'), '--out', out, ...args]),
+    import: (env: Record<string, string> = {}) =>
+      inProcess(['import-canal', join(dir, 'conf'), '--out', out], env),
     [Symbol.dispose]: () => rmSync(dir, { recursive: true, force: true }),
   }
 }
@@ -230,6 +230,18 @@ describe.each(versions)('import-canal on MySQL %s', (version) => {
     expect(await c.import()).toMatchObject({ code: 0 })
     expect(starts).toHaveLength(4)
     expect(State.read(c.state).cursors.map((x) => x.acked.offset)).toEqual(starts)
+  })
+
+  test("Canal's own cursor in Kafka mode becomes the sink's", async () => {
+    await using mysql = await privateMysql(version)
+    const { file, end, begin } = (await filled(mysql, version))[4]!
+    const postion = { journalName: file, position: end, serverId: 0 }
+    using c = await canal(mysql, [{ id: 1001, postion }], 'canal.mq.topic=orders\n')
+    const env = { 'canal.serverMode': 'kafka', 'kafka.bootstrap.servers': '127.0.0.1:9' }
+    expect(await c.import(env)).toMatchObject({ code: 0 })
+    const { cursors } = State.read(c.state)
+    expect(cursors.map((x) => x.client)).toEqual(['sink:kafka'])
+    expect(cursors[0]!.acked.offset).toBeLessThan(begin)
   })
 
   test('without a cursor, a start inside a transaction is moved to its beginning', async () => {

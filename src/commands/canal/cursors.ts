@@ -2,7 +2,7 @@
  * Canal's cursors as ours. Canal keeps the start of an *event*, somewhere in the transaction it last acked; a position of
  * ours is the start of a transaction. So the source's log is asked where that transaction begins: it is delivered once
  * more, nothing is left out. That the log is the one Canal read is checked by the event itself: its place, its server
- * id, its time. Where the file is gone or is another one, the GTID set decides, if there is one and nothing of it was
+ * id, its time. (Canal's `included` says nothing: it is false for events that were acked, too.) Where the file is gone or is another one, the GTID set decides, if there is one and nothing of it was
  * purged; else this throws, and says what to do.
  */
 import { randomInt, randomUUID } from 'node:crypto'

@@ -19,8 +19,10 @@ export interface Note {
 }
 
 /** A value of Canal's as text in YAML: `${` would be a reference. */
-const literal = (value: unknown): unknown =>
-  typeof value === 'string' ? value.replaceAll('${', () => '$${') : value
+function literal(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(literal)
+  return typeof value === 'string' ? value.replaceAll('${', () => '$${') : value
+}
 
 export class Draft {
   readonly where: string

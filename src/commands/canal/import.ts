@@ -208,6 +208,7 @@ function writeAll(files: ReadonlyMap<string, (path: string) => void>): void {
   try {
     for (const [path, write] of files) {
       mkdirSync(dirname(path), { recursive: true })
+      if (existsSync(path)) throw new SluiceError('USAGE', `${path} exists since a moment ago`)
       begun.push(path)
       write(path)
     }
@@ -285,7 +286,8 @@ function together(notes: readonly Note[]): Note[] {
   for (const note of notes) {
     const id = JSON.stringify([note.key, note.text])
     const known = same.get(id)
-    same.set(id, known ? { ...known, where: `${known.where}, ${note.where}` } : note)
+    const where = [known?.where, note.where].filter(Boolean).join(', ')
+    same.set(id, { ...note, where })
   }
   return [...same.values()]
 }
