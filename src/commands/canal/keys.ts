@@ -18,7 +18,7 @@ const off = ['false', '0', '-1']
 /** Sluice does without these; nothing is lost. */
 const unneeded: readonly Fate[] = [
   {
-    keys: ['canal.register.ip', 'canal.zookeeper.flush.period', 'canal.admin.*'],
+    keys: ['canal.id', 'canal.register.ip', 'canal.zookeeper.flush.period', 'canal.admin.*'],
     text: 'Sluice registers nowhere; its configuration is files',
   },
   {
@@ -31,8 +31,12 @@ const unneeded: readonly Fate[] = [
   },
   { keys: ['canal.socketChannel'], text: 'there is one way to connect to MySQL' },
   {
-    keys: ['canal.instance.global.*', 'canal.instance.tsdb.*'],
-    text: 'table definitions come with the events or from the server; there is no database of them and no Spring',
+    keys: ['canal.instance.global.*'],
+    text: 'instances are files; there is no Spring, no manager and no lazy start',
+  },
+  {
+    keys: ['canal.instance.tsdb.*'],
+    text: 'table definitions come with the events or from the server; there is no database of them',
   },
   {
     keys: ['canal.instance.memory.*'],
@@ -71,7 +75,10 @@ const unneeded: readonly Fate[] = [
     keys: ['canal.instance.binlog.format', 'canal.instance.binlog.image'],
     text: '`sluice check` tests the format and the row image of the source',
   },
-  { keys: ['canal.instance.parser.*'], text: 'the reader is fast enough on one core' },
+  {
+    keys: ['canal.instance.parser.*'],
+    text: 'there is one reader per instance, with nothing to tune',
+  },
   {
     keys: ['canal.instance.pwdPublicKey'],
     text: 'the key of an encrypted password; see canal.instance.enableDruid',
