@@ -48,7 +48,7 @@ const rules: Record<string, Rule> = {
   fleet: { modules: inProcess, outside: 'node:*' },
   commands: {
     modules: `${inProcess} server cli client metrics`,
-    outside: 'node:* pino @vlasky/zongji',
+    outside: 'node:* pino @vlasky/zongji yaml',
   },
   cli: { modules: 'config commands', outside: 'node:*' },
   main: { modules: `${inProcess} server cli commands`, outside: 'node:*' },
