@@ -94,7 +94,7 @@ async function searchCopy(stack: AsyncDisposableStack): Promise<Copy[]> {
   return [
     {
       name: 'elasticsearch',
-      sink: { type: 'elasticsearch', nodes: [search.url], index: 'orders', refresh: 'true' },
+      sink: { type: 'elasticsearch', nodes: [search.url], index: 'orders', refresh: 'now' },
       async look(id) {
         // found by a search, as an application would
         const url = `${search.url}/orders/_search?ignore_unavailable=true&q=id:${id}`
