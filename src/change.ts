@@ -227,6 +227,14 @@ export interface Transaction {
   forgetChanges?(): void
 }
 
+/** Where a transaction begins, `skip` events into it. Transactions are not for spreading: their fields may be computed. */
+export function beginningOf(
+  { file, offset }: Pick<Transaction, 'file' | 'offset'>,
+  skip = 0,
+): Pick<Position, 'file' | 'offset' | 'skip'> {
+  return { file, offset, skip }
+}
+
 /** The position after a whole transaction or part, given the position before it. */
 export function advance(from: Position, tx: Transaction): Position {
   const open = tx.state === 'open'

@@ -5,7 +5,13 @@
  * and no sink by name.
  */
 import { setTimeout as delay } from 'node:timers/promises'
-import { formatPosition, type Filter, type Position, type Source } from '../../change.ts'
+import {
+  formatPosition,
+  type Filter,
+  type Position,
+  type Source,
+  beginningOf,
+} from '../../change.ts'
 import { SluiceError, withoutPasswords } from '../../errors.ts'
 import { compileFilter, everything, intersect } from '../../filter.ts'
 import type { Logger } from '../../logger.ts'
@@ -306,7 +312,7 @@ export class SinkRunner {
       version,
       changeId: id,
       op: change.kind,
-      position: formatPosition({ ...tx, skip: change.ordinal }),
+      position: formatPosition(beginningOf(tx, change.ordinal)),
       code: cause instanceof SluiceError ? cause.code : cause.name,
       error,
       row: rowToText(row),
