@@ -24,7 +24,7 @@ const catalogOf = (query: CatalogOptions['query'], more: Partial<CatalogOptions>
   })
 
 /** What a test compares; the compiled functions are made anew for each column. */
-const facts = ({ text: _text, value: _value, ...rest }: Column): Partial<Column> => rest
+const facts = ({ text: _text, value: _value, utc: _utc, ...rest }: Column): Partial<Column> => rest
 
 async function failure(run: () => unknown): Promise<SluiceError> {
   try {
