@@ -62,7 +62,6 @@ class Topics implements Destination {
       brokers: [`${host}:${port}`],
       format: 'cloudevents',
       statements: false,
-      timeoutMs: '5s',
       ...this.#mode,
     }
   }
