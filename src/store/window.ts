@@ -3,7 +3,13 @@
  * the arithmetic of places in the log that the store's files share. The window counts bytes and finds places; who may
  * evict what, and when, is the store's decision. It owns one reference to each entry's slab. Knows no cursors.
  */
-import { comparePositions, fileNumber, type Position, type Transaction } from '../change.ts'
+import {
+  comparePositions,
+  fileNumber,
+  formatPosition,
+  type Position,
+  type Transaction,
+} from '../change.ts'
 import { assert } from '../errors.ts'
 import { GtidSet } from '../gtid.ts'
 
@@ -143,7 +149,13 @@ export class Window {
       : undefined
   }
   push(tx: Transaction): void {
-    assert(compareEnd(tx, this.end) >= 0, 'the main reader went back in the log')
+    if (compareEnd(tx, this.end) < 0) {
+      const from = formatPosition(this.end)
+      assert(
+        false,
+        `the main reader went back in the log, from ${from} to ${formatPosition(endOf(tx))}`,
+      )
+    }
     if (this.count === this.#ring.length) this.#grow()
     this.#ring[this.tail++ & (this.#ring.length - 1)] = tx
     this.bytes += tx.bytes

@@ -155,6 +155,7 @@ async function slow(scene: Scene): Promise<void> {
   const before = scene.memory().rss
   proxy?.stall(true)
   let most = 0
+  let stalled = 0
   const watch = setInterval(() => (most = Math.max(most, scene.memory().rss)), 20)
   try {
     const rows = 8
@@ -166,14 +167,18 @@ async function slow(scene: Scene): Promise<void> {
     }
     await scene.work(20)
     await sleep(500)
+    stalled = most
     proxy?.stall(false)
     await scene.inStep([REFUSED])
   } finally {
     proxy?.stall(false)
     clearInterval(watch)
   }
-  // 20 MB went through; a window of 4 MiB and a batch of half a MiB are in memory, in a few forms
-  expect(most - before, `${before} MB before, ${most} MB at most`).toBeLessThan(36)
+  if (!proxy) stalled = most
+  // 20 MB wait; a window of 4 MiB and a batch of half a MiB are in memory, in a few forms
+  expect(stalled - before, `${before} MB before, ${stalled} MB while it waits`).toBeLessThan(36)
+  // What a client has sent is garbage outside of V8's heap, which is collected when there are 64 MiB of it.
+  expect(most - before, `${before} MB before, ${most} MB at most`).toBeLessThan(36 + 64)
   await scene.run('DELETE FROM large WHERE id > 3')
 }
 
@@ -269,6 +274,9 @@ async function twoWriters(scene: Scene): Promise<void> {
   expect(second.log.filter((line) => line.includes(`sink ${SINK} failed`))).toEqual([])
   await first.kill()
   await second.stop()
+  // The state that goes on is the newer one: with the other a fenced target is rightly ahead of all that was issued.
+  rmSync(scene.dataDir, { recursive: true })
+  cpSync(join(copy, 'data'), scene.dataDir, { recursive: true })
   rmSync(copy, { recursive: true })
   await scene.start()
   await scene.work(5)

@@ -283,6 +283,23 @@ describe('filter and positions', () => {
     expect(all.at(-1)).toMatchObject({ end: `binlog.000002:${log.offset}`, changes: [] })
   })
 
+  // A server that takes more than a second to find in a long file what we lack says where it is, again and again.
+  test.each([0, 3])(
+    'a source that passes over what we have moves no position: +%i',
+    async (skip) => {
+      const log = new LogWriter().start().transaction('users', 1, 5)
+      const dump = new LogWriter().start()
+      const [first, second] = [dump.offset + 10, dump.offset + 20]
+      const from = { offset: log.offset, skip, gtids: new GtidSet() }
+      dump.heartbeat(first).heartbeat(second).heartbeat(from.offset)
+      dump.offset = from.offset
+      dump.transaction('noise', 1, 5).transaction('users', 2, 5).heartbeat()
+      const all = await read(packets(dump.events), { filter: () => true, jumps: true, from })
+      expect(all.map((tx) => tx.place)).toEqual([`binlog.000001:${from.offset}`, all[0]?.end])
+      expect(all.map((tx) => tx.changes.length)).toEqual([skip === 0 ? 3 : 2, 4])
+    },
+  )
+
   test('offsets count on beyond 4 GiB', async () => {
     const log = new LogWriter().rotate('binlog.000001', 2 ** 32 - 300).format(true)
     for (let i = 0; i < 3; i++) log.transaction('users', 1, 100)

@@ -84,7 +84,7 @@ export class TransactionBuilder {
   #skippedFrom: Place = { file: '', offset: 0 }
   #skippedSince = 0 // event time, ms
   #skippedSinceWall = 0
-  #told: Place | undefined // end of the last transaction handed on
+  #told: Place | undefined // end of the last transaction handed on; at first where we go on, where the log knows that
 
   constructor(options: BuilderOptions) {
     this.#options = options
@@ -99,6 +99,7 @@ export class TransactionBuilder {
   /** Should the next transaction be the one at `from`, its events with ordinals below `from.skip` are done. */
   resume(from: Pick<Position, 'file' | 'offset' | 'skip'>): void {
     this.#resume = from
+    if (from.file !== '') this.#told = { file: from.file, offset: from.offset }
   }
 
   /**
@@ -413,27 +414,31 @@ export class TransactionBuilder {
     this.#skippedBytes += end.file === this.#file ? end.offset - this.#offset : end.offset
     const { gtid } = this.#gtid
     if (gtid && this.#options.gtids) (this.#skipped ??= new GtidSet()).add(gtid)
-    if (
+    const enough =
       this.#skippedCount >= SKIPPED_TRANSACTIONS ||
       this.#skippedBytes >= SKIPPED_BYTES ||
       this.#timestamp - this.#skippedSince >= SKIPPED_MS ||
       Date.now() - this.#skippedSinceWall >= SKIPPED_MS
-    )
-      this.#tell(end)
+    if (enough && this.#isNews(end)) this.#tell(end)
   }
 
-  /** The source has nothing more to say for now: what moved the position without a transaction is told. */
+  /**
+   * The source has nothing more to say for now: what moved the position without a transaction is told. A source that is
+   * still passing over what we have already says where it is as well: nothing before the place we go on from is told.
+   */
   idle(place: Place): void {
     if (this.#open || this.ready) return
-    const resume = this.#resume
-    // A server that leaves out what we have says now and then how far it is: that is behind us.
-    if (resume && resume.file !== '' && comparePositions({ ...place, skip: 0 }, resume) < 0) return
-    const told = this.#told
-    if (told === undefined) {
+    if (this.#told === undefined) {
       this.#told = { file: place.file, offset: place.offset }
       if (this.#skippedCount === 0) return
-    } else if (told.file === place.file && told.offset === place.offset) return
+    } else if (!this.#isNews(place)) return
     this.#tell(place)
+  }
+  /** Whether the log has come further than it was told. */
+  #isNews({ file, offset }: Place): boolean {
+    const told = this.#told
+    if (told === undefined) return true
+    return comparePositions({ file, offset, skip: 0 }, { ...told, skip: 0 }) > 0
   }
 
   #tell(end: Place): void {

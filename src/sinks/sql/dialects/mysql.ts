@@ -69,6 +69,19 @@ function failureOf(where: string, cause: unknown): SluiceError {
   return failure(CONSTRAINTS.has(number) ? 'constraint' : 'SINK_DATA', where, cause)
 }
 
+const IDLE_S = 28_800
+const IDLE_INSIDE_S = 15
+/**
+ * MySQL has no limit for transactions that nobody goes on with: a process that sleeps, or a machine that was lost, would
+ * hold the cursor's row for hours. So the connection's own limit is a short one from BEGIN on; between our statements
+ * there are milliseconds.
+ */
+function impatient(sql: string): string {
+  if (sql.startsWith('BEGIN')) return `SET wait_timeout=${IDLE_INSIDE_S}; ${sql}`
+  if (sql === 'COMMIT' || sql === 'ROLLBACK') return `${sql}; SET wait_timeout=${IDLE_S}`
+  return sql
+}
+
 class MysqlSession implements Session {
   readonly #connection: Connection
   readonly #where: string
@@ -90,7 +103,8 @@ class MysqlSession implements Session {
     return this.#broken === undefined
   }
   async run(statement: MysqlStatement | string): Promise<Outcome> {
-    const { sql, lenient } = typeof statement === 'string' ? { sql: statement } : statement
+    if (typeof statement === 'string') return outcome(await this.#query(impatient(statement)))
+    const { sql, lenient } = statement
     if (lenient === undefined) return outcome(await this.#query(sql))
     try {
       await this.#query(`SET sql_mode='${LENIENT}'`)
@@ -170,7 +184,7 @@ async function connect(address: Address, where: string): Promise<{ session: Mysq
   const session = new MysqlSession(connection, where, address.statementTimeoutMs)
   await session.run(
     `SET SESSION sql_mode='${STRICT}', time_zone='+00:00', innodb_lock_wait_timeout=30,
-       max_error_count=65535, wait_timeout=28800, foreign_key_checks=1, unique_checks=1`,
+       max_error_count=65535, wait_timeout=${IDLE_S}, foreign_key_checks=1, unique_checks=1`,
   )
   await session.run('SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED')
   return { session }

@@ -113,8 +113,8 @@ async function connect(address: Address, where: string): Promise<Session> {
     query_timeout: address.statementTimeoutMs,
     keepAlive: true,
     application_name: 'sluice',
-    // a connection that was lost must not hold the cursor's row
-    idle_in_transaction_session_timeout: 60_000,
+    // a process that was lost or sleeps must not hold the cursor's row: between statements there are milliseconds
+    idle_in_transaction_session_timeout: 15_000,
     lock_timeout: 30_000,
     // texts come as the source has them
     types: { getTypeParser: () => (value: unknown) => value },
