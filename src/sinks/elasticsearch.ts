@@ -87,7 +87,11 @@ export class ElasticSink implements Sink {
   constructor(
     own: ElasticOptions,
     context: SinkContext,
-    { client, opensearch, cursor }: {
+    {
+      client,
+      opensearch,
+      cursor,
+    }: {
       client: Client
       opensearch: boolean
       cursor: CursorDocument | undefined
