@@ -34,11 +34,9 @@ export const sluice: Format = {
   open: ({ instance }) => new SluiceEncoder(instance),
 }
 
-type Half = 'delete' | 'insert'
 interface Head extends StoredPart {
   readonly v: 1
   readonly instance: string
-  readonly half?: Half
 }
 
 class SluiceEncoder implements Encoder {
@@ -78,8 +76,8 @@ class SluiceTable implements RowEncoder {
     const head: Head = {
       v: 1,
       instance: this.#instance,
-      ...(row.keyChanged && row.op !== 'update' && { half: row.op }),
       ...storedPart(row, this.#columns),
+      ...(row.keyChanged && row.op !== 'update' && { half: row.op }),
     }
     out.utf8(`${JSON.stringify(head).slice(0, -1)},`)
     out.constant(this.#tail)
@@ -111,19 +109,15 @@ const TABLES_MAX = 10_000
 export class RowReading {
   readonly #tables = new Map<string, Table>()
 
-  /**
-   * `halves`: an update of the key is the delete, or the insert, that belongs to its message's key; else both of its
-   * messages are the whole update. Throws an Error that says what is wrong with the text.
-   */
-  read(text: string, halves: boolean): ReadRow {
+  /** Throws an Error that says what is wrong with the text. */
+  read(text: string): ReadRow {
     const line = text.indexOf('\n')
     const tail = text.slice(line + 1)
     if (line < 0 || !tail.startsWith('"table":') || !text.startsWith('{"v":'))
       throw new Error(`expected a message of format sluice, got ${JSON.stringify(start(text))}`)
-    const { v, instance, half, ...part } = JSON.parse(`${text.slice(0, line - 1)}}`) as Head
+    const { v, instance, ...part } = JSON.parse(`${text.slice(0, line - 1)}}`) as Head
     if (v !== 1) throw new Error(`expected version 1 of format sluice, got ${String(v)}`)
-    const wanted = halves && half !== undefined ? halfOf(part, half) : part
-    return { ...rowFromPart(wanted, this.#table(tail)), instance }
+    return { ...rowFromPart(part, this.#table(tail)), instance }
   }
   #table(tail: string): Table {
     const known = this.#tables.get(tail)
@@ -137,10 +131,3 @@ export class RowReading {
 }
 
 const start = (text: string): string => text.slice(0, 40)
-
-function halfOf(part: StoredPart, half: Half): StoredPart {
-  const { changed: _, ...rest } = part
-  return half === 'delete'
-    ? { ...rest, kind: half, after: [] }
-    : { ...rest, kind: half, before: [] }
-}

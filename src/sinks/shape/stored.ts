@@ -51,6 +51,7 @@ export interface StoredPart {
   readonly before: readonly Cell[] // empty: the change has no such side
   readonly after: readonly Cell[]
   readonly changed?: readonly number[] // of an update
+  readonly half?: RowsChange['half']
 }
 /** A table as data. */
 export interface StoredTable {
@@ -78,7 +79,7 @@ export function storedPart(
 ): StoredPart {
   const { epoch, server, lastCommitted, sequenceNumber, file, offset, endFile, endOffset } = tx
   const { first, next, timestamp, state, gtid } = tx
-  const { event, kind, ordinal, tableId, table } = change
+  const { event, kind, ordinal, tableId, table, half } = change
   const image = (side: ImageSide): Cell[] => {
     const cells: Cell[] = Array.from(table.columns, () => 0 as const)
     for (const { index } of columns) cells[index] = cellOf(reader, side, index)
@@ -114,6 +115,7 @@ export function storedPart(
     ...(kind === 'update' && {
       changed: columns.flatMap((c) => (reader.changed(c.index) ? [c.index] : [])),
     }),
+    ...(half && { half }),
   }
 }
 export function storedTable({ database, name, origin, columns, selected }: Table): StoredTable {
@@ -213,6 +215,7 @@ class OneRow implements RowsChange {
   readonly tableId: number
   readonly snapshot = false
   readonly firstRow: number
+  readonly half: RowsChange['half']
   readonly #stored: StoredPart
   constructor(stored: StoredPart, table: Table) {
     const bytes = Buffer.from(stored.event.head, 'base64')
@@ -223,6 +226,7 @@ class OneRow implements RowsChange {
     this.table = table
     this.tableId = stored.tableId
     this.firstRow = stored.row
+    this.half = stored.half
     this.#stored = stored
   }
   reader(): RowReader {

@@ -3,7 +3,7 @@
  * letters, lanes. What differs: positions say nothing here, for others write other partitions, and so does the highest
  * version that was given out: that something newer is in the target is the others' work, never a fault.
  */
-import type { Position, RowsChange } from '../../change.ts'
+import type { Position } from '../../change.ts'
 import { SluiceError } from '../../errors.ts'
 import { compileFilter } from '../../filter.ts'
 import type { Logger } from '../../logger.ts'
@@ -58,7 +58,7 @@ export class Writer {
    * what ends the sink's life.
    */
   async write(sink: Sink, piece: Piece, halt: AbortSignal, signal: AbortSignal): Promise<boolean> {
-    const slices = this.#slices(sink, piece)
+    const slices = this.#slices(piece)
     if (slices.length === 0) return true
     const lanes = this.#lanes(sink, halt, signal)
     try {
@@ -101,15 +101,13 @@ export class Writer {
     const lanes = sink.target === undefined ? 1 : parallel
     return new Lanes({ delivery, lanes, depth: 1, entriesMax: 1 })
   }
-  #slices(sink: Sink, { topic, partition, messages }: Piece): Slice[] {
+  #slices({ topic, partition, messages }: Piece): Slice[] {
     const { counts, instance } = this.#options
-    // An append sink writes what it gets; a fenced one sees for itself what an update does to its keys.
-    const halves = sink.promise === 'append' && sink.splitsKeys !== false
     const slices: Slice[] = []
     for (const { value, offset } of messages) {
       if (value === null) continue // a tombstone: the delete before it has said all
       const where = `topic ${topic}, partition ${partition}, offset ${offset}`
-      const { tx, change, instance: from } = this.#read(value, halves, where)
+      const { tx, change, instance: from } = this.#read(value, where)
       if (from !== instance) {
         throw new SluiceError(
           'SINK_UNSUITABLE',
@@ -118,13 +116,13 @@ export class Writer {
       }
       counts.bytes += value.length
       if (this.#wanted(change.table.database, change.table.name))
-        slices.push({ tx, changes: [change satisfies RowsChange] })
+        slices.push({ tx, changes: [change] })
     }
     return slices
   }
-  #read(value: Buffer, halves: boolean, where: string): ReturnType<RowReading['read']> {
+  #read(value: Buffer, where: string): ReturnType<RowReading['read']> {
     try {
-      return this.#reading.read(value.toString('utf8'), halves)
+      return this.#reading.read(value.toString('utf8'))
     } catch (cause) {
       const text = `${where}: ${(cause as Error).message}; workers read topics that a kafka sink with format: sluice wrote`
       throw new SluiceError('SINK_UNSUITABLE', text, { cause })
