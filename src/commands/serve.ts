@@ -15,7 +15,7 @@ import { Fleet } from '../fleet.ts'
 import { createLogger } from '../logger.ts'
 import type { Logger } from '../logger.ts'
 import { CanalServer } from '../server/server.ts'
-import { dieOfBugs, firstSignal } from './process.ts'
+import { dieOfBugs, firstSignal } from './common.ts'
 
 const CONNECT_MS = 5000 // how long the port waits for the first connections to the sources
 

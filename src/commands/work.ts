@@ -9,7 +9,7 @@ import { SluiceError, withoutPasswords } from '../errors.ts'
 import { createLogger } from '../logger.ts'
 import { Control, controlFile } from '../sinks/letters/control.ts'
 import { Worker } from '../sinks/work/worker.ts'
-import { dieOfBugs, firstSignal } from './process.ts'
+import { dieOfBugs, firstSignal } from './common.ts'
 
 /** Runs until SIGTERM or SIGINT, then returns 0; 1 when the worker cannot go on. */
 export async function work(args: Arguments): Promise<number> {

@@ -11,9 +11,9 @@
  * shape/stored.ts. There are no messages for statements.
  */
 import { SluiceError } from '../../errors.ts'
-import type { Column, ImageSide, Table } from '../../change.ts'
+import { ABSENT, AFTER, BEFORE, type Column, type ImageSide, type Table } from '../../change.ts'
 import type { Out } from '../../out.ts'
-import type { SinkRow, TargetTable } from '../shape/row.ts'
+import type { SinkRow, TargetColumn, TargetTable } from '../shape/row.ts'
 import {
   rowFromPart,
   storedPart,
@@ -69,7 +69,7 @@ class SluiceTable implements RowEncoder {
     this.#tail = fixed(`\n"table":${JSON.stringify(storedTable(source))}}`)
     const name = `${source.database}.${source.name}`
     const key = (row: SinkRow, side: ImageSide, out: Out): void =>
-      out.utf8(JSON.stringify([name, ...keys.map((c) => row.string(side, c) ?? null)]))
+      out.utf8(JSON.stringify([name, ...keys.map((c) => keyValue(row, side, c))]))
     this.key = keys.length > 0 ? key : undefined
   }
   value(row: SinkRow, out: Out): void {
@@ -82,6 +82,12 @@ class SluiceTable implements RowEncoder {
     out.utf8(`${JSON.stringify(head).slice(0, -1)},`)
     out.constant(this.#tail)
   }
+}
+
+/** From the other image where the log left it out of this one. */
+function keyValue(row: SinkRow, side: ImageSide, column: TargetColumn): string | null {
+  const from = row.state(side, column) === ABSENT ? (side === AFTER ? BEFORE : AFTER) : side
+  return row.string(from, column) ?? null
 }
 
 /** What the mapping makes of a row would be lost, or a column it hides would not: that is for the worker's sink to do. */
