@@ -12,6 +12,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { stringify } from 'yaml'
+import { Control, controlFile } from '../../src/sinks/letters/control.ts'
+import { rowFromText } from '../../src/sinks/shape/stored.ts'
 import { sharedMysql, uniqueDatabase, type MysqlServer } from '../support/mysql.ts'
 import { hasService, sharedService } from '../support/services.ts'
 import { startSluice, type SluiceProcess } from '../support/sluice.ts'
@@ -291,8 +293,8 @@ describe.skipIf(!hasService('kafka') || !hasService('redis'))('workers behind Ka
     const [o, i] = [await select(`${database}.o`), await select(`${database}.i`)]
     const message = lastLines(scene)
     const copied = async (t: string): Promise<unknown> => {
-      const rows = await select(`${database}_copy.${t}`).catch(() => [])
-      return rows.map(({ sluice_version: _, ...row }) => row)
+      const columns = t === 'o' ? 'id, v' : 'id, o, v'
+      return mysql.query(`SELECT ${columns} FROM ${database}_copy.${t} ORDER BY id`).catch(() => [])
     }
     await expect.poll(() => copied('o'), { ...poll, message }).toEqual(o)
     await expect.poll(() => copied('i'), { ...poll, message }).toEqual(i)
@@ -327,6 +329,32 @@ describe.skipIf(!hasService('kafka') || !hasService('redis'))('workers behind Ka
     for (const worker of scene.living) expect(await worker.end('SIGTERM')).toBe(0)
     await mysql.query(`DROP DATABASE ${database}_copy`)
   }, 300_000)
+
+  it('keep what the target refuses, and go on', async () => {
+    await mysql.query(`CREATE TABLE ${database}.d (id INT PRIMARY KEY, v INT)`)
+    await using scene = new Scene('d', { partition: 0 })
+    await scene.write()
+    const prefix = `${database}:d`
+    await client.rpush(`${prefix}:2`, 'no hash')
+    await mysql.query(`INSERT INTO ${database}.d VALUES (1, 1), (2, 2), (3, 3)`)
+    const rules = [{ kind: 'hash', key: `${prefix}:{id}` }]
+    const worker = scene.work('cache', { type: 'redis', ...redis(), rules, onError: 'deadLetter' })
+    await expect.poll(() => client.hgetall(`${prefix}:3`), poll).toEqual({ id: '3', v: '3' })
+    expect(await client.hgetall(`${prefix}:1`)).toEqual({ id: '1', v: '1' })
+    expect(await worker.end('SIGTERM')).toBe(0)
+    const control = Control.open(controlFile(scene.dir, `cache-${scene.topic}`))
+    const [letter, ...others] = control.letters()
+    control.close()
+    expect(others).toEqual([])
+    expect(letter).toMatchObject({
+      table: `${database}.d`,
+      key: '2',
+      op: 'insert',
+      code: 'SINK_DATA',
+    })
+    const { change } = rowFromText(letter!.row)
+    expect([...change.rows()]).toEqual([{ before: undefined, after: [2, 2] }])
+  }, 200_000)
 
   it('stops the writer at what no message says, and the worker at what is no message', async () => {
     await mysql.query(`CREATE TABLE ${database}.s (id INT PRIMARY KEY)`)

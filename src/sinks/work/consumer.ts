@@ -121,9 +121,8 @@ class Member {
     if (lost !== undefined) throw lost
   }
   async #pieces(payload: EachBatchPayload, halt: AbortSignal): Promise<void> {
-    const { batch, resolveOffset, commitOffsetsIfNecessary, uncommittedOffsets } = payload
-    const { topic, partition } = batch
-    for (const messages of cut(batch.messages, this.#options.limit)) {
+    const { topic, partition, messages: all } = payload.batch
+    for (const messages of cut(all, this.#options.limit)) {
       if (halt.aborted || !payload.isRunning() || payload.isStale()) return
       let done = false
       try {
@@ -132,8 +131,8 @@ class Member {
         this.#life.fail(error)
       }
       if (!done) return
-      resolveOffset(messages.at(-1)!.offset)
-      await commitOffsetsIfNecessary(uncommittedOffsets())
+      payload.resolveOffset(messages.at(-1)!.offset)
+      await payload.commitOffsetsIfNecessary(payload.uncommittedOffsets())
     }
   }
 }

@@ -32,7 +32,7 @@ function messages(batch: SinkBatch): Message<object>[] {
 }
 const out = new Out(64)
 /** Everything that a sink can ask of a row. */
-function told(row: SinkRow, withOp = true): object {
+function told(row: SinkRow): object {
   const text = (side: ImageSide, index: number, kind: 'text' | 'utc'): string | undefined => {
     if (row.reader.state(side, index) !== 2) return undefined
     out.reset()
@@ -49,8 +49,11 @@ function told(row: SinkRow, withOp = true): object {
   const { version, id, op, table, tx } = row
   const { text: _t, value: _v, utc: _u, ...plain } = table.columns[1]!.column!
   return {
-    ...{ version, id, table: `${table.database}.${table.name}`, column: plain },
-    ...(withOp && { op }),
+    version,
+    id,
+    op,
+    table: `${table.database}.${table.name}`,
+    column: plain,
     gtid: tx.gtid,
     timestamp: tx.timestamp,
     before: op === 'insert' ? 'none' : cells(BEFORE),
