@@ -1,5 +1,6 @@
 /**
- * `npm run demo`: a real MySQL, Sluice in front of it, changes made in the one and printed by a client of the other.
+ * `npm run demo`: a real MySQL, Sluice in front of it, changes made in the one and printed by a client of the other; then
+ * a row that appears in Redis and Elasticsearch as soon as it has changed.
  * Everything runs on free ports and in temporary folders, and is gone at the end.
  */
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -8,6 +9,7 @@ import { join } from 'node:path'
 import { connect, type Batch } from '../src/client.ts'
 import { anyMysql, uniqueDatabase } from '../test/support/mysql.ts'
 import { startSluice } from '../test/support/sluice.ts'
+import { inStep } from './sinks.ts'
 
 const say = (text: string): void => console.log(text)
 
@@ -48,10 +50,15 @@ for (const sql of statements) {
 
 await client.close()
 await sluice.stop()
+say(`\n   ${statements.length} transactions, delivered and acked.\n`)
+
+say('4. The same table kept in step in Redis and in Elasticsearch, by sinks:')
+await inStep({ source: { host, port, user, password }, database, query: (sql) => mysql.query(sql) })
+
 await mysql.query(`DROP DATABASE ${database}`)
 rmSync(dir, { recursive: true, force: true })
 say(`
-Done: ${statements.length} transactions, delivered and acked.
+Done.
 
 Next, with a MySQL of your own:
   1. edit instances/example.yaml (host, user, password)

@@ -225,6 +225,16 @@ export interface Transaction {
   readonly state: 'open' | 'committed' | 'prepared'
   readonly slab: Slab | undefined // holds every event's bytes; undefined when there are no changes
   readonly bytes: number // what it counts in the window's budget: raw bytes and a fixed overhead per object
+  /** Nobody needs the objects of `changes` for now; who asks again gets others. Missing where they are all there is. */
+  forgetChanges?(): void
+}
+
+/** Where a transaction begins, `skip` events into it. Transactions are not for spreading: their fields may be computed. */
+export function beginningOf(
+  { file, offset }: Pick<Transaction, 'file' | 'offset'>,
+  skip = 0,
+): Pick<Position, 'file' | 'offset' | 'skip'> {
+  return { file, offset, skip }
 }
 
 /** The position after a whole transaction or part, given the position before it. */

@@ -171,6 +171,37 @@ const commands: Readonly<Record<string, Command>> = {
     examples: ['sluice schema', 'sluice schema --out /etc/sluice'],
     run: async (args) => (await import('./commands/schema.ts')).schema(args),
   },
+  'import-canal': {
+    usage: '<conf dir> [options]',
+    summary: "take over an alibaba/canal: its configuration and its clients' positions",
+    words: [1, 1],
+    options: {
+      out: {
+        type: 'string',
+        value: 'FOLDER',
+        help: 'where conf/, instances/ and data/ are made (default .); nothing is overwritten',
+      },
+      'dry-run': { type: 'boolean', help: 'only say what would become of every key' },
+      'env-secrets': {
+        type: 'boolean',
+        help: 'write ${SLUICE_<DESTINATION>_PASSWORD} in place of passwords',
+      },
+      'without-cursors': {
+        type: 'boolean',
+        help: 'only the configuration: instances begin where their start key says',
+      },
+      json: json('the outcome'),
+    },
+    examples: [
+      'sluice import-canal /opt/canal/conf --out /etc/sluice --dry-run',
+      'sluice import-canal /opt/canal/conf --out /etc/sluice',
+    ],
+    notes:
+      'Stop Canal first: its cursors move while it runs. The sources must be reachable: a cursor of Canal lies inside a\n' +
+      'transaction, whose beginning is looked up in the log, so that nothing is lost and at most that transaction repeats.\n' +
+      'Exit code 1 when something was refused; then nothing was written.',
+    run: async (args) => (await import('./commands/canal/import.ts')).importCanal(args),
+  },
   version: {
     usage: '',
     summary: 'print the version',

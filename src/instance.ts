@@ -30,8 +30,7 @@ import type { SinkStatus } from './sinks/runner/runner.ts'
 import { Sinks } from './sinks/runner/sinks.ts'
 import type { SinkType } from './sinks/sink.ts'
 import { SlabPool } from './slab.ts'
-import { mysqlSource, sourceFacts } from './sources/mysql.ts'
-import type { SourceFacts } from './sources/mysql.ts'
+import { mysqlSource, sourceFacts, type ReaderThread, type SourceFacts } from './sources/index.ts'
 import { State } from './store/state.ts'
 import { Store } from './store/store.ts'
 import type { StoreStatus } from './store/store.ts'
@@ -55,6 +54,8 @@ export interface InstanceOptions {
   readonly dataDir: string
   readonly log: Logger
   readonly sinkTypes?: readonly SinkType[] // default: all there are
+  /** Where the log is read; left out, in this thread. */
+  readonly thread?: ReaderThread | undefined
 }
 
 const DOUBT_MS = 15_000
@@ -65,6 +66,7 @@ export class Instance {
   readonly #log: Logger
   readonly #state: State
   readonly #stop = new AbortController()
+  readonly #thread: ReaderThread | undefined
   readonly #slabs = new SlabPool()
   readonly #lookup: Lookup
   #known: Known | undefined
@@ -85,6 +87,7 @@ export class Instance {
     this.name = options.name
     this.config = options.config
     this.#log = options.log
+    this.#thread = options.thread
     this.#state = state
     this.#sinkOptions = { dataDir: options.dataDir, types: options.sinkTypes ?? sinkTypes }
     this.#lookup = new Lookup(connectOptions(options.config.source))
@@ -184,24 +187,25 @@ export class Instance {
       epoch: this.#known!.epoch,
       server: facts.serverUuid,
       catalog,
-      filter: compileFilter(config.filter),
-      slabs: this.#slabs,
       partBytes: config.partBytes,
       heartbeatMs: config.source.heartbeatMs,
     }
+    const here = { ...options, filter: compileFilter(config.filter), slabs: this.#slabs }
     // Only one dump can run under one server id or one uuid: each catch-up reader draws its own.
-    this.#catchUp = (from, stop) => mysqlSource(options).read(from, stop)
-    const { serverId } = config.source
+    this.#catchUp = (from, stop) => mysqlSource(here).read(from, stop)
     const about = { version: facts.version, timezone: zone, server: facts.serverUuid }
-    const source = mysqlSource({
+    const main = {
       ...options,
-      serverId,
+      serverId: config.source.serverId,
       replicaUuid: this.#replicaUuid(),
       // The first thing a granted dump sends: before that, "running" would be a guess.
       onFormat: () => {
         if (this.#status.state === 'connecting') this.#enter({ state: 'running' }, about)
       },
-    })
+    }
+    const source = this.#thread
+      ? this.#thread.source({ ...main, filter: config.filter })
+      : mysqlSource({ ...here, ...main })
     await this.#pump(source, store, signal)
   }
 

@@ -119,7 +119,7 @@ describe('the documents', () => {
   it('name commands and options of sluice that exist', { timeout: 60_000 }, () => {
     const text = (...args: string[]): string =>
       execFileSync(process.execPath, ['src/main.ts', ...args], { cwd: root, encoding: 'utf8' })
-    const commands = [...text('help').matchAll(/^ {2}(\w+) {2,}/gm)].map((match) => match[1]!)
+    const commands = [...text('help').matchAll(/^ {2}([\w-]+) {2,}/gm)].map((match) => match[1]!)
     expect(commands).toContain('serve')
     const used = named(/(?<![\w/.-])sluice ((?!help\b)[a-z]\w*[^`]*)/g)
     expect(used.length).toBeGreaterThan(10)

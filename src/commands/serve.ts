@@ -15,6 +15,7 @@ import { Fleet } from '../fleet.ts'
 import { createLogger } from '../logger.ts'
 import type { Logger } from '../logger.ts'
 import { CanalServer } from '../server/server.ts'
+import { ReaderThread } from '../sources/index.ts'
 import { dieOfBugs, firstSignal } from './common.ts'
 
 const CONNECT_MS = 5000 // how long the port waits for the first connections to the sources
@@ -26,7 +27,8 @@ export async function serve(args: Arguments): Promise<number> {
   const log = createLogger(config.log.level, config.log.stream === 'stderr' ? 2 : 1)
   const stopped = firstSignal(log)
   dieOfBugs(log)
-  const fleet = new Fleet({ folder: config.instancesDir, dataDir: config.dataDir, log })
+  const thread = new ReaderThread()
+  const fleet = new Fleet({ folder: config.instancesDir, dataDir: config.dataDir, log, thread })
   await fleet.open()
   // A client that comes as soon as the port answers should find its destination.
   await Promise.race([fleet.settled(CONNECT_MS), stopped])
@@ -47,14 +49,15 @@ export async function serve(args: Arguments): Promise<number> {
   const ended = await within(config.shutdownMs, async () => {
     await server.close()
     await fleet.close()
+    await thread.close()
   })
   if (!ended) log.warn({ shutdownMs: config.shutdownMs }, 'stopping took too long: cut off')
   else log.info('stopped')
   return ended ? 0 : 1
 }
 
-/** What the youngest generation may take: a batch in the making should fit, so that its objects die where they were born. */
-const NEW_SPACE_BYTES = 16 * 1024 * 1024
+/** What the youngest generation may take: the objects of a batch in the making should fit, to die where they were born. */
+const NEW_SPACE_BYTES = 8 * 1024 * 1024
 
 /**
  * V8 lets its heap grow to several times what lives in it before it collects. What lives here is small and turns over
@@ -62,6 +65,8 @@ const NEW_SPACE_BYTES = 16 * 1024 * 1024
  */
 function keepHeapSmall(): void {
   setFlagsFromString('--heap-growing-percent=30')
+  // So little survives that waking four threads for it costs more than it saves.
+  setFlagsFromString('--no-parallel-scavenge')
   const collected = new PerformanceObserver(() => {
     const young = getHeapSpaceStatistics().find((space) => space.space_name === 'new_space')
     if (!young || young.space_size < NEW_SPACE_BYTES) return

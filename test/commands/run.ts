@@ -4,7 +4,9 @@ import type { ChildProcess } from 'node:child_process'
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { vi } from 'vitest'
 import { stringify } from 'yaml'
+import { run as runHere } from '../../src/cli.ts'
 
 export interface Result {
   readonly code: number | null
@@ -58,6 +60,27 @@ export function start(
   return { child, result, printed }
 }
 export const run = (...args: string[]): Promise<Result> => start(args).result
+
+/** The same without a process of its own: for commands that print by console and end. */
+export async function inProcess(
+  args: readonly string[],
+  env: Record<string, string> = {},
+): Promise<Result> {
+  const out: string[] = []
+  const errors: string[] = []
+  const spies = [
+    vi.spyOn(console, 'log').mockImplementation((line: string) => void out.push(line)),
+    vi.spyOn(console, 'error').mockImplementation((line: string) => void errors.push(line)),
+  ]
+  for (const [name, value] of Object.entries(env)) vi.stubEnv(name, value)
+  try {
+    const code = await runHere(args)
+    return { code, stdout: out.join('\n'), stderr: errors.join('\n') }
+  } finally {
+    for (const spy of spies) spy.mockRestore()
+    vi.unstubAllEnvs()
+  }
+}
 
 /** A folder with conf/server.yaml and instance files, removed at the end. */
 export function checkout(instances: Record<string, object | string>, server: object = {}) {

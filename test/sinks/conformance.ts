@@ -19,6 +19,8 @@ import { randomTuples, typeTables } from './conformance/tables.ts'
 export type { Destination, Place } from './conformance/scene.ts'
 
 const REFUSED = 'picky/13'
+/** Seconds are enough; a machine that many share may need longer. */
+const CASE_MS = 240_000
 
 export function conformance(name: string, open: () => Promise<Destination>): void {
   describe(`conformance of ${name}`, () => {
@@ -39,15 +41,19 @@ export function conformance(name: string, open: () => Promise<Destination>): voi
     const state = (): boolean => destination.rows !== undefined
     let broken = false
     const step = (title: string, body: () => Promise<void>): void => {
-      test(title, async () => {
-        if (broken) throw new Error('not tried: a case before this one failed')
-        onTestFailed(() => {
-          if (!broken) console.error(`SLUICE_SEED=${seed}\n${scene?.log.slice(-12).join('\n')}`)
-          broken = true
-        })
-        await body()
-        await inStep()
-      })
+      test(
+        title,
+        async () => {
+          if (broken) throw new Error('not tried: a case before this one failed')
+          onTestFailed(() => {
+            if (!broken) console.error(`SLUICE_SEED=${seed}\n${scene?.log.slice(-12).join('\n')}`)
+            broken = true
+          })
+          await body()
+          await inStep()
+        },
+        CASE_MS,
+      )
     }
 
     step('every column type has its exact value', () => everyType(scene))
@@ -71,7 +77,11 @@ export function conformance(name: string, open: () => Promise<Destination>): voi
       const changes = await destination.changes(scene.place)
       expect(disorder(changes).slice(0, 10)).toEqual([])
       expect(distinct(changes)).toBe(scene.written - without.length)
-      if (destination.promise === 'transactional') expect(changes).toHaveLength(distinct(changes))
+      if (destination.promise === 'transactional') {
+        // of a change with two halves (an update of the key), each once
+        const once = new Set(changes.map(({ id, op }) => `${id} ${op}`))
+        expect(changes).toHaveLength(once.size)
+      }
     })
   })
 }
@@ -147,7 +157,7 @@ async function slow(scene: Scene): Promise<void> {
   let most = 0
   const watch = setInterval(() => (most = Math.max(most, scene.memory().rss)), 20)
   try {
-    const rows = 12
+    const rows = 8
     for (let i = 0; i < 10; i++) {
       const values = Array.from({ length: rows }, (_, k) => {
         return `(${1 + i * rows + k}, CONCAT(RANDOM_BYTES(1000), REPEAT('x', 250000)))`
@@ -162,8 +172,8 @@ async function slow(scene: Scene): Promise<void> {
     proxy?.stall(false)
     clearInterval(watch)
   }
-  // 30 MB went through; a window of 4 MiB and a batch of half a MiB are in memory, in a few forms
-  expect(most - before, `${before} MB before, ${most} MB at most`).toBeLessThan(40)
+  // 20 MB went through; a window of 4 MiB and a batch of half a MiB are in memory, in a few forms
+  expect(most - before, `${before} MB before, ${most} MB at most`).toBeLessThan(36)
   await scene.run('DELETE FROM large WHERE id > 3')
 }
 
@@ -184,18 +194,16 @@ async function full(scene: Scene): Promise<void> {
 }
 
 async function shutdown(scene: Scene): Promise<void> {
-  for (let i = 0; i < 2; i++) {
-    const working = scene.work(60)
-    await sleep(scene.random.int(20, 150))
-    expect(await scene.stop()).toBe(0)
-    await working
-    await scene.start()
-  }
+  const working = scene.work(60)
+  await sleep(scene.random.int(20, 150))
+  expect(await scene.stop()).toBe(0)
+  await working
+  await scene.start()
 }
 
 async function killed(scene: Scene): Promise<void> {
   const { proxy } = scene
-  for (let i = 0; i < 3; i++) {
+  for (let i = 0; i < 2; i++) {
     const before = await scene.count()
     // what the destination answers does not come through: it has the rows, and Sluice does not know
     if (proxy) proxy.rule = () => 'hold'

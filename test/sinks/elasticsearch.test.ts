@@ -198,13 +198,13 @@ describe('the client', () => {
     const ask = async (more: object): Promise<string> => {
       const common = { verify: true, compress: false, timeoutMs: 5000 }
       const client = await Client.open({ nodes: [`https://localhost:${port}`], ...common, ...more })
-      return client
-        .request('GET', '/')
-        .then(
-          ({ status }) => String(status),
-          (error: unknown) => `${(error as SluiceError).code} ${String(error)}`,
-        )
-        .finally(() => client.close())
+      try {
+        return String((await client.request('GET', '/')).status)
+      } catch (error) {
+        return `${(error as SluiceError).code} ${String(error)}`
+      } finally {
+        await client.close()
+      }
     }
     const caFile = join(folder, 'ca.pem')
     expect(await ask({})).toMatch(/^SINK_UNAVAILABLE .*certificate/)

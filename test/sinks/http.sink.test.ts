@@ -148,7 +148,7 @@ describe('an event', () => {
     expect(ids()).toHaveLength(8)
   })
   test('statements where they are wanted', async () => {
-    expect((await open()).statement).toBeUndefined()
+    expect((await open()).statement === undefined).toBe(true)
     const sink = await open({ statements: true })
     await sink.statement!(fed.statements.at(-1)!, signal)
     expect(JSON.parse(receiver.requests[0]!.body)).toMatchObject({

@@ -70,7 +70,11 @@ export class PackedVersions {
   #text = ''
   text(tx: Transaction): string {
     if (tx !== this.#of) {
-      this.#text = packVersion({ ...tx, file: fileNumber(tx.file) }).toString()
+      this.#text = packVersion({
+        epoch: tx.epoch,
+        file: fileNumber(tx.file),
+        offset: tx.offset,
+      }).toString()
       this.#of = tx
     }
     return this.#text

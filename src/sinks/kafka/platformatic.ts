@@ -1,6 +1,7 @@
 /**
  * The producer of @platformatic/kafka: idempotent always, so one request at a time per broker and acks=all.
  */
+import { isIP } from 'node:net'
 import type { BaseOptions, Producer as Client } from '@platformatic/kafka'
 import { RETRIES, retryMs, type Producer, type ProducerOptions, type Sendable } from './producer.ts'
 
@@ -26,9 +27,12 @@ export function baseOptions(options: ProducerOptions): BaseOptions {
         password: sasl.password,
       },
     }),
-    ...(tls && { tls, tlsServerName: true }),
+    // a server is not asked for by an address, only by a name
+    ...(tls && { tls, tlsServerName: !brokers.some((broker) => isIP(hostOf(broker))) }),
   }
 }
+
+const hostOf = (broker: string): string => broker.replace(/:\d+$/, '').replace(/^\[(.*)\]$/, '$1')
 
 export async function platformaticProducer(options: ProducerOptions): Promise<Producer> {
   const { Producer: Client } = await import('@platformatic/kafka')

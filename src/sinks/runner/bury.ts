@@ -1,7 +1,7 @@
 /**
  * A row that a target refuses becomes a dead letter: durable when this returns, so that what comes behind it may be acked.
  */
-import { formatPosition } from '../../change.ts'
+import { beginningOf, formatPosition } from '../../change.ts'
 import { SluiceError, withoutPasswords } from '../../errors.ts'
 import type { Logger } from '../../logger.ts'
 import type { Control } from '../letters/control.ts'
@@ -39,7 +39,7 @@ export function bury(
     version,
     changeId: id,
     op: change.kind,
-    position: formatPosition({ ...tx, skip: change.ordinal }),
+    position: formatPosition(beginningOf(tx, change.ordinal)),
     code: cause instanceof SluiceError ? cause.code : cause.name,
     error,
     row: rowToText(row),

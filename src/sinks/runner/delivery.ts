@@ -4,7 +4,13 @@
  * says. Keeps the order of a batch's rows in all of this. Throws what ends the sink's life; knows no lanes and no cursors.
  */
 import { setTimeout as delay } from 'node:timers/promises'
-import { advance, comparePositions, formatPosition, type Position } from '../../change.ts'
+import {
+  advance,
+  comparePositions,
+  formatPosition,
+  type Position,
+  beginningOf,
+} from '../../change.ts'
 import { SluiceError } from '../../errors.ts'
 import type { BatchFacts, SinkBatch } from '../shape/batch.ts'
 import type { SinkRow } from '../shape/row.ts'
@@ -194,7 +200,7 @@ function refusal(row: SinkRow, error: Error): string {
   const { table, tx } = row
   const keys = table.keys.map((c) => `${c.name}=${String(row.string(row.side, c))}`).join(' ')
   const where = `${table.database}.${table.name}${keys ? ` ${keys}` : ''}`
-  return `${where} (${row.op} at ${formatPosition({ ...tx, skip: 0 })}, ${row.id}) is refused: ${error.message}`
+  return `${where} (${row.op} at ${formatPosition(beginningOf(tx))}, ${row.id}) is refused: ${error.message}`
 }
 
 /** Whether `end` lies behind the batch's own rows. */

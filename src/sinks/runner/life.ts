@@ -4,7 +4,7 @@
  * runner's decision.
  */
 import type { Filter, Position, QueryChange, Source, Transaction } from '../../change.ts'
-import { fileNumber, formatPosition } from '../../change.ts'
+import { fileNumber, formatPosition, beginningOf } from '../../change.ts'
 import { SluiceError } from '../../errors.ts'
 import type { Logger } from '../../logger.ts'
 import type { Batch, Cursor } from '../../store/cursor.ts'
@@ -257,7 +257,7 @@ export class Life {
   #stopAt(what: string, tx: Transaction): SluiceError {
     return new SluiceError(
       'UNLOGGED_CHANGE',
-      `${formatPosition({ ...tx, skip: 0 })}: ${what} changes rows without logging them, so the target no longer equals the source. ` +
+      `${formatPosition(beginningOf(tx))}: ${what} changes rows without logging them, so the target no longer equals the source. ` +
         `Put the target right, then let the sink go on with unloggedChange: ignore in sinks.${this.#options.name}`,
     )
   }
@@ -266,7 +266,7 @@ export class Life {
   async #commit({ batch, tx, xid }: Work & { kind: 'xaCommit' }): Promise<void> {
     const { log, read, config, filter, halt } = this.#options
     if (!this.#xa.knows(xid)) {
-      log.warn({ xid, at: formatPosition({ ...tx, skip: 0 }) }, UNKNOWN_XA)
+      log.warn({ xid, at: formatPosition(beginningOf(tx)) }, UNKNOWN_XA)
       return
     }
     this.#issue(versionBefore(batch.end))

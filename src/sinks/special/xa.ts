@@ -5,7 +5,7 @@
  */
 import { classify } from '../../catalog/ddl.ts'
 import type { Position, QueryChange, Source, Transaction } from '../../change.ts'
-import { comparePositions, formatPosition } from '../../change.ts'
+import { comparePositions, formatPosition, beginningOf } from '../../change.ts'
 import { SluiceError } from '../../errors.ts'
 import { formatGtid } from '../../gtid.ts'
 import type { Batch } from '../../store/cursor.ts'
@@ -129,7 +129,7 @@ export class Xa {
       tx.slab?.release()
       if (
         tx.server === commit.server &&
-        comparePositions({ ...tx, skip: 0 }, { ...commit, skip: 0 }) >= 0
+        comparePositions(beginningOf(tx), beginningOf(commit)) >= 0
       )
         break
     }

@@ -1,101 +1,103 @@
 /**
- * The Kafka sink in the conformance suite, with both clients, without and with transactions: CloudEvents in one partition,
- * read by a read_committed consumer. The two events of an update of the key are one change.
+ * The Kafka sink in the conformance suite, with both clients: exactly once with one, at least once with the other. A
+ * read_committed consumer keeps what it sees, over a listener of the broker that no proxy stands before.
  */
+import { randomUUID } from 'node:crypto'
 import { Admin, Consumer } from '@platformatic/kafka'
-import { clients } from '../../../src/sinks/kafka/options.ts'
-import type { Delivery } from '../../../src/sinks/sink.ts'
+import { long } from '../../e2e/load.ts'
 import { Proxy } from '../../support/proxy.ts'
 import { hasService, privateService, type KafkaService } from '../../support/services.ts'
 import { conformance, type Destination, type Place } from '../conformance.ts'
+import type { Address } from './scene.ts'
 import { seenOfValue, type Seen } from './seen.ts'
 import { parseExact, type Exact } from './tables.ts'
 
-type Stream = Awaited<ReturnType<Consumer['consume']>>
+interface Mode {
+  readonly client: 'platformatic' | 'kafkajs'
+  readonly exactlyOnce: boolean
+}
 
-class Topic implements Destination {
-  readonly promise: Delivery
-  readonly refused = 'x'.repeat(1_500_000)
+class Topics implements Destination {
+  readonly promise
+  readonly refused = 'x'.repeat(1_200_000) // more than a message may have
   readonly proxy: Proxy
-  readonly #kafka: KafkaService
-  readonly #client: string
-  readonly #topic: string
-  readonly #events: Record<string, Exact>[] = []
+  readonly #server: KafkaService
+  readonly #mode: Mode
+  readonly #seen: Seen[] = []
   #consumer: Consumer | undefined
-  #stream: Stream | undefined
-  constructor(kafka: KafkaService, proxy: Proxy, client: string, promise: Delivery) {
-    this.#kafka = kafka
+
+  private constructor(server: KafkaService, proxy: Proxy, mode: Mode) {
+    this.#server = server
     this.proxy = proxy
-    this.#client = client
-    this.promise = promise
-    this.#topic = `changes-${client}-${promise}`
+    this.#mode = mode
+    this.promise = mode.exactlyOnce ? ('transactional' as const) : ('append' as const)
   }
-  async prepare(): Promise<void> {
-    const base = { clientId: 'conformance', bootstrapBrokers: [this.#kafka.direct] }
+  static async open(mode: Mode): Promise<Topics> {
+    const proxy = await Proxy.start()
+    const server = await privateService('kafka', { advertised: proxy.port })
+    proxy.target = server
+    return new Topics(server, proxy, mode)
+  }
+  async prepare({ database, tables }: Place): Promise<void> {
+    const base = { clientId: 'conformance', bootstrapBrokers: [this.#server.direct], retries: 10 }
+    const topics = tables.map(({ name }) => `${database}.${name}`)
     const admin = new Admin(base)
-    await admin.createTopics({ topics: [this.#topic], partitions: 1, replicas: 1 })
+    await admin.createTopics({ topics, partitions: 3, replicas: 1 })
     await admin.close()
-    this.#consumer = new Consumer({ ...base, groupId: this.#topic })
-    this.#stream = await this.#consumer.consume({
-      topics: [this.#topic],
+    this.#consumer = new Consumer({ ...base, groupId: `g-${randomUUID()}` })
+    const stream = await this.#consumer.consume({
+      topics,
       mode: 'earliest',
       isolationLevel: 1,
-      sessionTimeout: 30_000,
-      maxWaitTime: 50,
+      maxWaitTime: 100,
+      maxBytes: 8 << 20,
     })
-    this.#stream.on('data', ({ value }) => {
-      this.#events.push(parseExact((value as Buffer).toString()) as Record<string, Exact>)
+    stream.on('data', ({ value }) => {
+      if (value) this.#keep(value.toString(), tables)
     })
   }
-  sink(_place: Place, { host, port }: { host: string; port: number }): object {
+  sink(_: Place, { host, port }: Address): object {
     return {
       type: 'kafka',
       brokers: [`${host}:${port}`],
-      client: this.#client,
-      topic: this.#topic,
       format: 'cloudevents',
-      partition: 0,
-      timeoutMs: '5s',
-      exactlyOnce: this.promise === 'transactional',
-      positionTopic: `${this.#topic}-position`,
+      statements: false,
+      ...this.#mode,
     }
   }
-  async changes({ tables }: Place): Promise<readonly Seen[]> {
-    const seen: Seen[] = []
-    let old: Record<string, Exact> | undefined
-    for (const event of this.#events) {
-      const id = event['id'] as string
-      const data = event['data'] as Record<string, Exact>
-      if (id.endsWith('-old')) {
-        old = data
-        continue
-      }
-      const change = { ...data, kind: 'row', id, version: event['sluiceversion']! }
-      const whole = old === undefined ? change : { ...change, op: 'update', before: old['before']! }
-      old = undefined
-      const found = seenOfValue(whole, tables)
-      if (found !== undefined) seen.push(found)
-    }
-    return seen
+  async changes(): Promise<readonly Seen[]> {
+    return this.#seen
   }
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#stream?.close()
     await this.#consumer?.close(true)
-    await this.#kafka[Symbol.asyncDispose]()
+    await this.#server[Symbol.asyncDispose]()
+  }
+
+  #keep(text: string, tables: Place['tables']): void {
+    const event = parseExact(text) as { [key: string]: Exact }
+    // the halves of an update of the key are one change
+    const id = (event['id'] as string).replace(/-old$/, '')
+    const data = event['data'] as object
+    const value = { ...data, kind: 'row', id, version: event['sluiceversion']! }
+    const seen = seenOfValue(value, tables)
+    if (seen) this.#seen.push(seen)
   }
 }
 
-/** A broker of its own for each: its proxy ends with the scene. */
-async function start(client: string, promise: Delivery): Promise<Topic> {
-  const proxy = await Proxy.start()
-  const kafka = await privateService('kafka', { advertised: proxy.port })
-  proxy.target = { host: kafka.host, port: kafka.port }
-  return new Topic(kafka, proxy, client, promise)
-}
-
+/** In the short form each client and each promise once, in the long one every pair. */
+const modes: readonly Mode[] = [
+  { client: 'platformatic', exactlyOnce: true },
+  { client: 'kafkajs', exactlyOnce: false },
+  ...(long
+    ? [
+        { client: 'platformatic', exactlyOnce: false } as const,
+        { client: 'kafkajs', exactlyOnce: true } as const,
+      ]
+    : []),
+]
 if (hasService('kafka')) {
-  for (const client of clients) {
-    for (const promise of ['append', 'transactional'] as const)
-      conformance(`kafka, ${client}, ${promise}`, () => start(client, promise))
-  }
+  for (const mode of modes)
+    conformance(`kafka, ${mode.client}, ${mode.exactlyOnce ? 'exactly' : 'at least'} once`, () =>
+      Topics.open(mode),
+    )
 }

@@ -191,7 +191,7 @@ export class Scene implements AsyncDisposable {
   /** Runs one statement; counts the rows it changed. */
   async run(sql: string): Promise<number> {
     const [result] = await this.#db.query(sql)
-    const { affectedRows = 0, changedRows } = result as ResultSetHeader
+    const { affectedRows, changedRows } = result as ResultSetHeader
     const rows = /^\s*UPDATE/i.test(sql) ? (changedRows ?? 0) : affectedRows
     this.written += rows
     return rows

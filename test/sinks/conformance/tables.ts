@@ -33,10 +33,10 @@ export type Row = Readonly<Record<string, string | null>>
 
 function formOf(sql: string): Form {
   if (/^((TINY|SMALL|MEDIUM|BIG)?INT|BIT|YEAR)\b/.test(sql)) return 'integer'
-  if (/^DECIMAL/.test(sql)) return 'decimal'
+  if (sql.startsWith('DECIMAL')) return 'decimal'
   if (/^(FLOAT|DOUBLE)/.test(sql)) return 'float'
-  if (/^SET/.test(sql)) return 'set'
-  if (/^JSON/.test(sql)) return 'json'
+  if (sql.startsWith('SET')) return 'set'
+  if (sql.startsWith('JSON')) return 'json'
   if (/BINARY|BLOB|GEOMETRY|POINT|LINESTRING|POLYGON|VECTOR/.test(sql)) return 'bytes'
   return 'text'
 }
@@ -158,7 +158,7 @@ function ordered(value: Exact): string {
 export function fromJson({ form, sql }: ColumnSpec, value: Exact): string | null {
   if (value === null) return null
   if (form === 'json') return short(canonicalJson(value))
-  if (form === 'set' && Array.isArray(value)) return value.join(',')
+  if (form === 'set' && Array.isArray(value)) return value.map(String).join(',')
   const text = value instanceof Digits ? value.text : value
   if (typeof text !== 'string')
     throw new Error(`${sql}: no text or number: ${JSON.stringify(value)}`)

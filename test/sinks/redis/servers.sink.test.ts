@@ -164,7 +164,7 @@ describe('TLS and accounts', () => {
     const user = {
       name: 'sluice',
       password: 'secret1',
-      rules: `~app:* -@all ${listed} +scan +hscan`,
+      rules: `~app:* &app:* -@all ${listed} +scan +hscan`,
     }
     await using server = await privateService('redis', { tls: true, user })
     const t = table()
