@@ -149,6 +149,8 @@ export interface RowsChange {
   readonly tableId: number // the binlog's own number for the table map
   readonly snapshot: boolean
   readonly firstRow?: number | undefined // the number in its event of the first row it has; default 0
+  /** An update of the key of which somebody else writes the other half; whoever does not split it writes all of it. */
+  readonly half?: 'delete' | 'insert' | undefined
   reader(): RowReader
   /** Decoded when somebody asks: arrays in the order of `table.columns`. Generic and slower than reader(). */
   rows(): Iterable<Row>

@@ -7,6 +7,7 @@ import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { DEFAULT_CONFIG } from './config/config.ts'
 import { nearest } from './config/keys.ts'
+import { DEFAULT_WORKER_CONFIG } from './config/worker.ts'
 import { SluiceError } from './errors.ts'
 
 /** What a command gets: its words without options, and its options by name. */
@@ -53,6 +54,19 @@ const commands: Readonly<Record<string, Command>> = {
       'Files in the instances folder that are added, edited or removed start, restart or stop that instance.\n' +
       'SIGTERM or SIGINT stops gracefully and exits 0; a second one exits at once.',
     run: async (args) => (await import('./commands/serve.ts')).serve(args),
+  },
+  work: {
+    usage: '[options]',
+    summary: 'run a worker: write what Sluice wrote to Kafka into one sink',
+    words: [0, 0],
+    options: {
+      config: { ...config, help: `the worker's configuration (default ${DEFAULT_WORKER_CONFIG})` },
+    },
+    examples: ['sluice work', 'sluice work --config /etc/sluice/search.yaml'],
+    notes:
+      'Start as many as you like with the same file: Kafka spreads the partitions over them. The topics must have been\n' +
+      'written by a kafka sink with format: sluice. SIGTERM or SIGINT stops gracefully and exits 0.',
+    run: async (args) => (await import('./commands/work.ts')).work(args),
   },
   check: {
     usage: '[destination…] [options]',

@@ -60,7 +60,12 @@ const narrower: Record<string, readonly string[]> = {
   'server → store': ['store/store.ts', 'store/cursor.ts'],
   'sinks → store': ['store/store.ts', 'store/cursor.ts', 'store/state.ts'],
   'sinks → server': ['server/entry.ts', 'server/wire.ts', 'server/columns.ts'],
-  'config → sinks': ['sinks/index.ts', 'sinks/runner/options.ts', 'sinks/shape/template.ts'],
+  'config → sinks': [
+    'sinks/index.ts',
+    'sinks/kafka/options.ts',
+    'sinks/runner/options.ts',
+    'sinks/shape/template.ts',
+  ],
   'sinks → config': ['config/leaves.ts'],
   'sinks → catalog': ['catalog/ddl.ts', 'catalog/rewrites.ts', 'catalog/tokens.ts'],
 }

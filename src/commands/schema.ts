@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import type { Arguments } from '../cli.ts'
 import { instanceSchema, serverSchema } from '../config/config.ts'
 import { jsonSchema } from '../config/keys.ts'
+import { workerSchema } from '../config/worker.ts'
 
 /** File name → contents. */
 export function schemaFiles(): Record<string, string> {
@@ -15,10 +16,11 @@ export function schemaFiles(): Record<string, string> {
     'instance.schema.json': text(
       jsonSchema(instanceSchema, 'Sluice: instances/<destination>.yaml'),
     ),
+    'worker.schema.json': text(jsonSchema(workerSchema, 'Sluice: conf/worker.yaml')),
   }
 }
 
-/** Writes both files and says where. */
+/** Writes the files and says where. */
 export async function schema(args: Arguments): Promise<number> {
   const folder = args.text('out') ?? 'conf'
   mkdirSync(folder, { recursive: true })

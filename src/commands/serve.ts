@@ -16,9 +16,9 @@ import { createLogger } from '../logger.ts'
 import type { Logger } from '../logger.ts'
 import { CanalServer } from '../server/server.ts'
 import { ReaderThread } from '../sources/index.ts'
+import { dieOfBugs, firstSignal } from './common.ts'
 
 const CONNECT_MS = 5000 // how long the port waits for the first connections to the sources
-const SAME_SIGNAL_MS = 500 // a terminal, npm and the launcher each pass on the same Ctrl-C
 
 /** Runs until SIGTERM or SIGINT. Returns 0 after a graceful stop, 1 when that took longer than `shutdownMs`. */
 export async function serve(args: Arguments): Promise<number> {
@@ -26,8 +26,7 @@ export async function serve(args: Arguments): Promise<number> {
   const config = orThrow(loadServer(args.text('config') ?? DEFAULT_CONFIG))
   const log = createLogger(config.log.level, config.log.stream === 'stderr' ? 2 : 1)
   const stopped = firstSignal(log)
-  process.on('unhandledRejection', (error) => die(log, error))
-  process.on('uncaughtException', (error) => die(log, error))
+  dieOfBugs(log)
   const thread = new ReaderThread()
   const fleet = new Fleet({ folder: config.instancesDir, dataDir: config.dataDir, log, thread })
   await fleet.open()
@@ -133,25 +132,6 @@ function warnIfOpen({ canal }: ServerConfig, log: Logger): void {
   log.warn({ host: canal.host, missing }, text)
 }
 
-/** The first SIGTERM or SIGINT; a later one ends the process at once. */
-function firstSignal(log: Logger): Promise<string> {
-  return new Promise((resolve) => {
-    let first = 0
-    const on = (signal: string, number: number): void => {
-      process.on(signal, () => {
-        if (first === 0) {
-          first = Date.now()
-          resolve(signal)
-        } else if (Date.now() - first > SAME_SIGNAL_MS) {
-          log.warn({ signal }, `${signal} again: ending at once`)
-          process.exit(128 + number)
-        }
-      })
-    }
-    on('SIGINT', 2)
-    on('SIGTERM', 15)
-  })
-}
 /** Whether `work` was done in time. */
 async function within(ms: number, work: () => Promise<void>): Promise<boolean> {
   let timer: NodeJS.Timeout | undefined
@@ -163,11 +143,4 @@ async function within(ms: number, work: () => Promise<void>): Promise<boolean> {
   } finally {
     clearTimeout(timer)
   }
-}
-function die(log: Logger, error: unknown): void {
-  log.fatal(
-    { stack: error instanceof Error ? error.stack : undefined },
-    `a bug in Sluice: ${String(error)}`,
-  )
-  process.exit(1)
 }

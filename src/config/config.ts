@@ -15,7 +15,7 @@ import { SluiceError } from '../errors.ts'
 import { compileColumns, compileFilter } from '../filter.ts'
 import { GtidSet } from '../gtid.ts'
 import { sinkTypes } from '../sinks/index.ts'
-import { ownOptions, sinksSchema } from '../sinks/runner/options.ts'
+import { ownOptions, sinksSchema, type SinkConfig } from '../sinks/runner/options.ts'
 import {
   bytes,
   duration,
@@ -42,6 +42,10 @@ const canalTls = section({
     .optional()
     .describe('Demand client certificates signed by one of these authorities, PEM file'),
 })
+
+export const logLevel = oneOf(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'])
+  .default('info')
+  .describe('Least severity that is logged')
 
 export const serverSchema = section({
   canal: section({
@@ -86,9 +90,7 @@ export const serverSchema = section({
     .prefault('10s')
     .describe('How long a graceful stop may take before connections are cut'),
   log: section({
-    level: oneOf(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'])
-      .default('info')
-      .describe('Least severity that is logged'),
+    level: logLevel,
     stream: oneOf(['stdout', 'stderr'])
       .default('stdout')
       .describe('stdout | stderr; with a file sink on standard output it must be stderr'),
@@ -307,7 +309,7 @@ export function loadInstance(file: string, env: Environment = process.env): Load
   })
 }
 
-function checkSinks(yaml: YamlFile, sinks: z.output<typeof instanceSchema>['sinks']): void {
+function checkSinks(yaml: YamlFile, sinks: Readonly<Record<string, SinkConfig>>): void {
   for (const [name, sink] of Object.entries(sinks)) {
     const at = ['sinks', name]
     if (!sinkNamePattern.test(name)) {
@@ -316,13 +318,16 @@ function checkSinks(yaml: YamlFile, sinks: z.output<typeof instanceSchema>['sink
         `expected a name of up to 50 letters, digits, "-" and "_", found "${name}"`,
       )
     }
-    const { include, exclude } = sink.filter
-    attempt(yaml, [...at, 'filter', 'include'], () => compileFilter({ include }))
-    attempt(yaml, [...at, 'filter', 'exclude'], () => compileFilter({ exclude }))
-    const type = sinkTypes.find((t) => t.type === sink.type)
-    if (type === undefined) continue
-    for (const text of type.problems?.(ownOptions(type, sink)) ?? []) yaml.problem(at, text)
+    checkSink(yaml, at, sink)
   }
+}
+/** What the schema of a sink cannot say. */
+export function checkSink(yaml: YamlFile, at: Path, sink: SinkConfig): void {
+  const { include, exclude } = sink.filter
+  attempt(yaml, [...at, 'filter', 'include'], () => compileFilter({ include }))
+  attempt(yaml, [...at, 'filter', 'exclude'], () => compileFilter({ exclude }))
+  const type = sinkTypes.find((t) => t.type === sink.type)
+  for (const text of type?.problems?.(ownOptions(type, sink)) ?? []) yaml.problem(at, text)
 }
 const sinkNamePattern = /^[A-Za-z0-9_][A-Za-z0-9_-]{0,49}$/
 const destinationPattern = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$/

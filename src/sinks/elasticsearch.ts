@@ -7,7 +7,7 @@
  */
 import type { Position } from '../change.ts'
 import { SluiceError } from '../errors.ts'
-import { VERSION_LENGTH } from './shape/version.ts'
+import { VERSION_MAX } from './shape/version.ts'
 import { Bulk, type BulkLimits, type Refused, type Where } from './elasticsearch/bulk.ts'
 import { Client, exactNumber, parseExact } from './elasticsearch/client.ts'
 import { CursorDocument } from './elasticsearch/cursor.ts'
@@ -53,8 +53,8 @@ import {
 } from './sink.ts'
 
 const PURGE_EVERY_MS = 3_600_000
-/** Above every version there is. */
-const ALL_VERSIONS = 'f'.repeat(VERSION_LENGTH)
+/** Above every version of a document. */
+const DOCUMENT_VERSION_MAX = 2n ** 63n - 1n
 
 type Writer = DocumentWriter | PartWriter
 
@@ -77,7 +77,7 @@ export class ElasticSink implements Sink {
   readonly #mapping: MappingOptions
   readonly #indexes: Indexes
   readonly #limits: BulkLimits
-  readonly #cursor: CursorDocument
+  readonly #cursor: CursorDocument | undefined
   readonly #bulk = new Bulk()
   readonly #parts: PartStore
   readonly #writers = new WeakMap<TargetTable, Writer>()
@@ -87,13 +87,21 @@ export class ElasticSink implements Sink {
   constructor(
     own: ElasticOptions,
     context: SinkContext,
-    { client, opensearch, cursor }: { client: Client; opensearch: boolean; cursor: CursorDocument },
+    {
+      client,
+      opensearch,
+      cursor,
+    }: {
+      client: Client
+      opensearch: boolean
+      cursor: CursorDocument | undefined
+    },
   ) {
     this.#own = own
     this.#client = client
     this.#cursor = cursor
-    this.resume = cursor.resume
-    this.seen = cursor.seen
+    this.resume = cursor?.resume
+    this.seen = cursor?.seen
     this.#mapping = { decimal: own.decimal, json: own.json, text: own.text, opensearch }
     const { bulkBytes, bulkActions, bulkRequests, refresh } = own
     this.#limits = { bytes: bulkBytes, actions: bulkActions, requests: bulkRequests, refresh }
@@ -153,19 +161,19 @@ export class ElasticSink implements Sink {
           addChange(documents, concrete, id, { ...gone, row: 0 })
         }
       }
-      const failed = await this.#parts.write(documents, ALL_VERSIONS, signal)
+      const failed = await this.#parts.write(documents, VERSION_MAX, signal)
       const first = failed[0]
       if (first !== undefined)
         throw new SluiceError('SINK_UNAVAILABLE', `emptying ${name}: ${first.error.message}`)
     }
   }
 
-  reached(position: Position): Promise<void> {
-    return this.#cursor.reached(position)
+  async reached(position: Position): Promise<void> {
+    await this.#cursor?.reached(position)
   }
   async close(): Promise<void> {
     try {
-      await this.#cursor.flush()
+      await this.#cursor?.flush()
     } finally {
       await this.#client.close()
     }
@@ -299,7 +307,7 @@ export class ElasticSink implements Sink {
     signal: AbortSignal,
   ): Promise<RowFailure[]> {
     const failures: RowFailure[] = []
-    const limit = packText(highest)
+    const limit = highest === VERSION_MAX ? DOCUMENT_VERSION_MAX : packText(highest)
     for (const one of refused) {
       if (one.status === 409) await this.#checkConflict(one, limit, signal)
       else {
@@ -386,7 +394,9 @@ export const elasticsearch = defineSink({
     const client = await Client.open({ ...own, nodes })
     try {
       const opensearch = await recognise(client, context.signal)
-      const cursor = await CursorDocument.open(client, own.cursorIndex, context)
+      const cursor = context.shared
+        ? undefined
+        : await CursorDocument.open(client, own.cursorIndex, context)
       return new ElasticSink(own, context, { client, opensearch, cursor })
     } catch (error) {
       await client.close()

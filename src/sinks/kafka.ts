@@ -8,7 +8,6 @@
  * anything is written: a commit whose answer was lost is not written twice.
  */
 import { randomUUID } from 'node:crypto'
-import { readFileSync } from 'node:fs'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Position } from '../change.ts'
 import { SluiceError } from '../errors.ts'
@@ -24,6 +23,7 @@ import { laterPosition, readRecord, writeRecord, type PositionRecord } from './k
 import {
   isFenced,
   sinkError,
+  tlsOf,
   type Place,
   type Producer,
   type ProducerOptions,
@@ -58,8 +58,8 @@ class KafkaSink implements Sink {
   readonly promise
   readonly splitsKeys
   readonly wholeTransactions
-  /** Topics are a log, they do not equal tables. */
-  readonly mirrors = false
+  /** Topics are a log, they do not equal tables; but what workers make of them does. */
+  readonly mirrors: boolean
   resume: Position | undefined
   seen: Sink['seen']
   readonly #options: KafkaOptions
@@ -77,7 +77,8 @@ class KafkaSink implements Sink {
 
   private constructor(o: KafkaOptions, context: SinkContext) {
     const { instance, sink, server } = context
-    const format = formats[o.format]
+    const format: Format = formats[o.format]
+    this.mirrors = format.mirrors ?? false
     this.#owner = `${process}/${context.fence}`
     this.#options = o
     this.#context = context
@@ -373,13 +374,6 @@ async function aborted(producer: Producer): Promise<boolean> {
 
 function producerOptions(o: KafkaOptions, { instance, sink }: SinkContext): ProducerOptions {
   const { brokers, timeoutMs, compression, sasl, tls, exactlyOnce } = o
-  const read = (path: string): Buffer => {
-    try {
-      return readFileSync(path)
-    } catch (cause) {
-      throw new SluiceError('SINK_UNSUITABLE', `Kafka: tls: ${(cause as Error).message}`, { cause })
-    }
-  }
   return {
     brokers,
     clientId: o.clientId ?? `sluice-${instance}-${sink}`,
@@ -387,12 +381,6 @@ function producerOptions(o: KafkaOptions, { instance, sink }: SinkContext): Prod
     compression,
     transactionalId: exactlyOnce ? `${instance}/${sink}` : undefined,
     sasl,
-    tls: tls.enabled
-      ? {
-          ...(tls.ca !== undefined && { ca: read(tls.ca) }),
-          ...(tls.cert !== undefined && { cert: read(tls.cert) }),
-          ...(tls.key !== undefined && { key: read(tls.key) }),
-        }
-      : undefined,
+    tls: tlsOf(tls),
   }
 }

@@ -15,7 +15,7 @@ import { redisOptions, redisProblems, type RedisOptions } from './redis/options.
 import { rulesOf, writersOf, type Rule, type RuleContext } from './redis/rules.ts'
 import { waitVisible } from './redis/visible.ts'
 import type { SinkBatch } from './shape/batch.ts'
-import { NO_VERSION, VERSION_LENGTH } from './shape/version.ts'
+import { NO_VERSION, VERSION_MAX } from './shape/version.ts'
 import { defineSink, perTable } from './sink.ts'
 import type { Delivery, RowFailure, Sink, SinkContext, SinkStatement } from './sink.ts'
 
@@ -24,7 +24,8 @@ export const redis = defineSink({
   summary: 'Rows as keys of a Redis (or Valkey), fenced by version, or deletion of cache keys',
   options: redisOptions,
   problems: redisProblems,
-  async open(options, context): Promise<Sink> {
+  async open(given, context): Promise<Sink> {
+    const options = context.shared ? { ...given, cursor: false } : given
     const name = `sluice:${context.instance}/${context.sink}`
     const connection = await Connection.open(options, name, context.log, context.signal)
     try {
@@ -36,7 +37,6 @@ export const redis = defineSink({
   },
 })
 
-const VERSION_MAX = 'f'.repeat(VERSION_LENGTH)
 const APPEND = new Set<Rule['kind']>(['stream', 'pubsub', 'invalidate'])
 const WHOLE = new Set<Rule['kind']>(['string', 'json'])
 

@@ -96,6 +96,11 @@ export interface SinkContext {
   /** The local position: where the sink would begin without a `resume` of its own. */
   readonly position: Position
   /**
+   * Several processes write to the target as this sink (workers behind Kafka): no position of the log is meaningful in
+   * it, and there is no source to ask: `query` answers nothing.
+   */
+  readonly shared?: boolean
+  /**
    * Asks the source: rows as objects, integers beyond 2^53 as strings, dates as text. Throws SluiceError.
    */
   readonly query: <T>(

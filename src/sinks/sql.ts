@@ -4,6 +4,7 @@
  * row carries its version instead, for several writers at once.
  */
 import * as z from 'zod'
+import { SluiceError } from '../errors.ts'
 import type { SinkRow } from './shape/row.ts'
 import type { Dialect } from './sql/dialects/dialect.ts'
 import type { SinkBatch } from './shape/batch.ts'
@@ -123,6 +124,12 @@ function problems(o: SqlOptions): string[] {
 }
 
 async function open(o: SqlOptions, context: SinkContext): Promise<Sink> {
+  if (context.shared && o.fence === 'position') {
+    throw new SluiceError(
+      'SINK_UNSUITABLE',
+      'fence: expected version where several workers write, found position: one position says nothing of their parts of the log',
+    )
+  }
   const address = addressOf(o)
   const dialect =
     address.dialect === 'mysql' ? await mysqlDialect(address) : postgresDialect(address, o.json)

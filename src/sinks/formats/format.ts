@@ -52,6 +52,8 @@ export interface Format {
   readonly contentType: string
   /** Whether an update of the primary key comes as delete and insert. */
   readonly splitsKeys: boolean
+  /** Whether messages stand in for the rows of tables, so that changes of rows which are not in the log as rows matter. */
+  readonly mirrors?: boolean
   /** Whether statements belong in a topic of their own, named as the source. */
   readonly statementsApart?: boolean
   open(context: FormatContext): Encoder

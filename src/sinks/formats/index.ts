@@ -7,6 +7,7 @@ import { canalJson } from './flat.ts'
 import type { Format } from './format.ts'
 import { maxwell } from './maxwell.ts'
 import { canalProtobuf } from './packets.ts'
+import { sluice } from './sluice.ts'
 
 export const formats = {
   'canal-json': canalJson,
@@ -16,6 +17,7 @@ export const formats = {
   cloudevents,
   'cloudevents-binary': cloudeventsBinary,
   maxwell,
+  sluice,
 } as const satisfies Record<string, Format>
 
 export type FormatName = keyof typeof formats

@@ -4,26 +4,30 @@
  */
 import { zstdCompress, zstdDecompress } from 'node:zlib'
 import { promisify } from 'node:util'
-import type { Message, Producer as Client, TopicMessages, Transaction } from 'kafkajs'
+import type { Kafka, Message, Producer as Client, TopicMessages, Transaction } from 'kafkajs'
 import type { Logger } from '../../logger.ts'
 import { RETRIES, retryMs, type Producer, type ProducerOptions, type Sendable } from './producer.ts'
 
 const codes = { none: 0, gzip: 1, snappy: 2, lz4: 3, zstd: 4 } as const
 
-export async function kafkajsProducer(options: ProducerOptions, log: Logger): Promise<Producer> {
+/** How a client of kafkajs reaches the brokers; of the producer here and of workers (sinks/work/). */
+export async function kafkajsClient(
+  options: Pick<ProducerOptions, 'brokers' | 'clientId' | 'timeoutMs' | 'sasl' | 'tls'>,
+  log: Logger,
+): Promise<Kafka> {
   const { default: kafkajs } = await import('kafkajs')
-  const { brokers, clientId, timeoutMs, sasl, tls, transactionalId, compression } = options
+  const { brokers, clientId, timeoutMs, sasl, tls } = options
   kafkajs.CompressionCodecs[kafkajs.CompressionTypes.ZSTD] = () => ({
     compress: ({ buffer }: { buffer: Buffer }) => promisify(zstdCompress)(buffer),
     decompress: promisify(zstdDecompress),
   })
   const { username, password } = sasl ?? {}
-  const kafka = new kafkajs.Kafka({
+  return new kafkajs.Kafka({
     brokers: [...brokers],
     clientId,
     requestTimeout: timeoutMs,
     connectionTimeout: Math.min(timeoutMs, 10_000),
-    retry: { retries: RETRIES, initialRetryTime: retryMs(0), maxRetryTime: 1000 },
+    retry,
     ...(sasl && {
       sasl: { mechanism: sasl.mechanism as 'plain', username: username!, password: password! },
     }),
@@ -31,12 +35,18 @@ export async function kafkajsProducer(options: ProducerOptions, log: Logger): Pr
     logLevel: kafkajs.logLevel.WARN,
     logCreator: () => (entry) => log.debug({ kafkajs: entry.log.message }, 'kafkajs'),
   })
+}
+export const retry = { retries: RETRIES, initialRetryTime: retryMs(0), maxRetryTime: 1000 }
+
+export async function kafkajsProducer(options: ProducerOptions, log: Logger): Promise<Producer> {
+  const { timeoutMs, transactionalId, compression } = options
+  const kafka = await kafkajsClient(options, log)
   const client = kafka.producer({
     idempotent: true,
     maxInFlightRequests: 1,
     allowAutoTopicCreation: false,
     transactionTimeout: timeoutMs,
-    retry: { retries: RETRIES, initialRetryTime: retryMs(0), maxRetryTime: 1000 },
+    retry,
     ...(transactionalId !== undefined && { transactionalId }),
   })
   return new KafkajsProducer(client, transactionalId !== undefined, codes[compression])

@@ -21,11 +21,33 @@ import { parseHashRules, parseTopicRules } from './rules.ts'
 export const clients = ['platformatic', 'kafkajs'] as const
 export const compressions = ['none', 'gzip', 'snappy', 'lz4', 'zstd'] as const
 
-export const options = section({
+/** How to reach the brokers; of workers, too. */
+export const connection = {
   brokers: z
     .array(text('host:port'), { error: 'a list of host:port' })
     .min(1, { error: 'a list of at least one host:port' })
     .describe('Brokers to begin with, as host:port'),
+  sasl: section({
+    mechanism: oneOf(['plain', 'scram-sha-256', 'scram-sha-512']).describe('How to authenticate'),
+    username: text('a name').describe('User'),
+    password: secret('a password').min(1, { error: 'a password' }).describe('Password'),
+  })
+    .optional()
+    .describe('Authentication'),
+  tls: section({
+    enabled: flag().default(false).describe('Whether to use TLS'),
+    ca: path('a PEM file')
+      .optional()
+      .describe('Authorities to trust, PEM file; none: those Node brings'),
+    cert: path('a PEM file').optional().describe('Client certificate, PEM file'),
+    key: path('a PEM file').optional().describe('Its private key, PEM file'),
+  })
+    .prefault({})
+    .describe('TLS to the brokers'),
+}
+
+export const options = section({
+  brokers: connection.brokers,
   client: oneOf(clients)
     .default('platformatic')
     .describe('Which library writes: @platformatic/kafka (fastest) or kafkajs'),
@@ -94,23 +116,8 @@ export const options = section({
   positionTopic: text('a topic')
     .optional()
     .describe('With exactlyOnce: where the position is; default sluice-position-INSTANCE-SINK'),
-  sasl: section({
-    mechanism: oneOf(['plain', 'scram-sha-256', 'scram-sha-512']).describe('How to authenticate'),
-    username: text('a name').describe('User'),
-    password: secret('a password').min(1, { error: 'a password' }).describe('Password'),
-  })
-    .optional()
-    .describe('Authentication'),
-  tls: section({
-    enabled: flag().default(false).describe('Whether to use TLS'),
-    ca: path('a PEM file')
-      .optional()
-      .describe('Authorities to trust, PEM file; none: those Node brings'),
-    cert: path('a PEM file').optional().describe('Client certificate, PEM file'),
-    key: path('a PEM file').optional().describe('Its private key, PEM file'),
-  })
-    .prefault({})
-    .describe('TLS to the brokers'),
+  sasl: connection.sasl,
+  tls: connection.tls,
 })
 export type KafkaOptions = Readonly<z.output<typeof options>>
 

@@ -2,8 +2,10 @@
  * The few calls the sink needs of a client that writes, and what a client's errors mean. Two clients implement them
  * (platformatic.ts, kafkajs.ts). Knows no rows.
  */
+import { readFileSync } from 'node:fs'
 import type { Header } from '../formats/format.ts'
 import { SluiceError } from '../../errors.ts'
+import type { KafkaOptions } from './options.ts'
 
 export interface Place {
   readonly topic: string
@@ -47,6 +49,23 @@ export interface ProducerOptions {
       }
     | undefined
   readonly tls: { readonly ca?: Buffer; readonly cert?: Buffer; readonly key?: Buffer } | undefined
+}
+
+/** The files of `tls:`. Throws SINK_UNSUITABLE for one that cannot be read. */
+export function tlsOf(tls: KafkaOptions['tls']): ProducerOptions['tls'] {
+  if (!tls.enabled) return undefined
+  const read = (path: string): Buffer => {
+    try {
+      return readFileSync(path)
+    } catch (cause) {
+      throw new SluiceError('SINK_UNSUITABLE', `Kafka: tls: ${(cause as Error).message}`, { cause })
+    }
+  }
+  return {
+    ...(tls.ca !== undefined && { ca: read(tls.ca) }),
+    ...(tls.cert !== undefined && { cert: read(tls.cert) }),
+    ...(tls.key !== undefined && { key: read(tls.key) }),
+  }
 }
 
 /** How often a client itself tries again, with the same sequence numbers, before the runner hears of it. */

@@ -97,6 +97,19 @@ export class Lanes {
     this.#running++
     this.#lanes[lane]!.push({ entry, batch, written: false })
   }
+  /** The rows of a batch, each in the lane of its target. Throws ROWS_MALFORMED, and what a job failed with. */
+  async spread(
+    entry: Entry,
+    batch: SinkBatch,
+    target: ((row: SinkRow) => string) | undefined,
+  ): Promise<void> {
+    if (target === undefined || this.count === 1) return this.add(entry, batch)
+    for (const { alone, jobs } of spread(batch, target, this.count)) {
+      if (alone) await this.idle()
+      for (const { lane, batch: part } of jobs) this.add(entry, part, lane)
+      if (alone) await this.idle()
+    }
+  }
   seal(entry: Entry): void {
     entry.sealed = true
     this.#settle()

@@ -20,7 +20,7 @@ import {
 import type { SinkContext } from '../sink.ts'
 import { Delivery, Halted, type DeliveryOptions } from './delivery.ts'
 import { Feed, type RowsWork, type Work } from './feed.ts'
-import { Lanes, spread, type Entry } from './lanes.ts'
+import { Lanes, type Entry } from './lanes.ts'
 import type { SinkConfig } from './options.ts'
 import { Unlogged } from '../special/unlogged.ts'
 import { Xa } from '../special/xa.ts'
@@ -159,13 +159,7 @@ export class Life {
   }
   async #spread(entry: Entry, batch: SinkBatch): Promise<void> {
     const { sink } = this.#options
-    const lanes = this.#lanes
-    if (lanes.count === 1) return lanes.add(entry, batch)
-    for (const { alone, jobs } of spread(batch, (row) => sink.target!(row), lanes.count)) {
-      if (alone) await lanes.idle()
-      for (const { lane, batch: part } of jobs) lanes.add(entry, part, lane)
-      if (alone) await lanes.idle()
-    }
+    await this.#lanes.spread(entry, batch, sink.target && ((row) => sink.target!(row)))
   }
   /** Rows of the first event that a transactional target has already, because a refused row was searched among them. */
   #skip(slices: readonly Slice[]): number {

@@ -137,8 +137,8 @@ export function entrySchema(sink: SinkType): z.ZodObject {
   })
 }
 
-/** The schema of `sinks:`. */
-export function sinksSchema(types: readonly SinkType[]): z.ZodType<Record<string, SinkConfig>> {
+/** The schema of one sink of any of these types. */
+export function sinkSchema(types: readonly SinkType[]): z.ZodType<SinkConfig> {
   const names = `one of ${types.map((t) => t.type).join(', ')}`
   const error = ({ code }: { readonly code?: string | undefined }): string =>
     code === 'invalid_union' ? names : `a mapping with type: ${names}`
@@ -147,9 +147,11 @@ export function sinksSchema(types: readonly SinkType[]): z.ZodType<Record<string
     entries.length === 0
       ? z.never({ error: 'no sink, for there are no types of sinks' })
       : z.discriminatedUnion('type', entries as [z.ZodObject, ...z.ZodObject[]], { error })
-  return z.record(z.string(), entry as unknown as z.ZodType<SinkConfig>, {
-    error: 'a mapping of names to sinks',
-  })
+  return entry as unknown as z.ZodType<SinkConfig>
+}
+/** The schema of `sinks:`. */
+export function sinksSchema(types: readonly SinkType[]): z.ZodType<Record<string, SinkConfig>> {
+  return z.record(z.string(), sinkSchema(types), { error: 'a mapping of names to sinks' })
 }
 
 /** The type's own part of an entry, for its open(). */

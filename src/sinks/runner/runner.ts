@@ -5,13 +5,7 @@
  * and no sink by name.
  */
 import { setTimeout as delay } from 'node:timers/promises'
-import {
-  formatPosition,
-  type Filter,
-  type Position,
-  type Source,
-  beginningOf,
-} from '../../change.ts'
+import { formatPosition, type Filter, type Position, type Source } from '../../change.ts'
 import { SluiceError, withoutPasswords } from '../../errors.ts'
 import { compileFilter, everything, intersect } from '../../filter.ts'
 import type { Logger } from '../../logger.ts'
@@ -19,11 +13,12 @@ import type { Cursor } from '../../store/cursor.ts'
 import type { State } from '../../store/state.ts'
 import type { Store } from '../../store/store.ts'
 import type { Control, Letter } from '../letters/control.ts'
-import { rowFromText, rowToText } from '../letters/row.ts'
 import { compileMapping } from '../shape/mapping.ts'
 import type { SinkRow } from '../shape/row.ts'
+import { rowFromText } from '../shape/stored.ts'
 import { NO_VERSION, versionBefore } from '../shape/version.ts'
 import type { Sink, SinkContext, SinkType } from '../sink.ts'
+import { bury } from './bury.ts'
 import { GivenUp, noCounts, pauseMs, type Counts } from './delivery.ts'
 import { issuedBefore, issuedKey, Life, type Extra } from './life.ts'
 import { ownOptions, type SinkConfig } from './options.ts'
@@ -293,32 +288,9 @@ export class SinkRunner {
   // ── dead letters ───────────────────────────────────────────────────────────
 
   #bury(row: SinkRow, cause: Error): void {
-    const { control } = this.#host
-    const { table, tx, version, id, change } = row
     const { deadLettersMax } = this.config
-    const error = withoutPasswords(cause.message)
-    if (control.count(this.name) >= deadLettersMax && !control.has(this.name, id)) {
-      throw new GivenUp(
-        `there are ${deadLettersMax} dead letters already, deadLettersMax; the next one: ${error}`,
-        { cause },
-      )
-    }
-    const key = table.keys.map((c) => row.string(row.side, c) ?? 'NULL').join(':')
-    const name = `${table.database}.${table.name}`
-    control.bury({
-      sink: this.name,
-      table: name,
-      key,
-      version,
-      changeId: id,
-      op: change.kind,
-      position: formatPosition(beginningOf(tx, change.ordinal)),
-      code: cause instanceof SluiceError ? cause.code : cause.name,
-      error,
-      row: rowToText(row),
-    })
-    const fields = { table: name, key, id, error }
-    this.#log.warn(fields, `sink ${this.name}: a row was refused and is a dead letter now`)
+    const log = this.#log
+    bury(this.#host.control, { sink: this.name, deadLettersMax, log }, row, cause)
   }
   /** The next dead letter that is to be written again. */
   #nextReplay(): Extra | undefined {

@@ -107,7 +107,8 @@ export class SinkBatch {
 
   /**
    * The rows, one object moved along: take what you need before you ask for the next. With `split`, an update of the
-   * primary key comes as a delete of the old row and an insert of the new one, both with the update's version and index.
+   * primary key comes as a delete of the old row and an insert of the new one, both with the update's version and index
+   * (of a change that is one half: only that).
    * Throws ROWS_MALFORMED.
    */
   *rows(split: boolean): Generator<SinkRow, void, undefined> {
@@ -136,9 +137,9 @@ export class SinkBatch {
           if (!split || !row.keyChanged) yield row
           else {
             row.op = 'delete'
-            yield row
+            if (change.half !== 'insert') yield row
             row.op = 'insert'
-            yield row
+            if (change.half !== 'delete') yield row
           }
         }
       }

@@ -16,6 +16,8 @@ import { formatGtid } from '../../gtid.ts'
 export const VERSION_LENGTH = 40
 /** Below every version there is. */
 export const NO_VERSION = '0'.repeat(VERSION_LENGTH)
+/** Above every version there is. */
+export const VERSION_MAX = 'f'.repeat(VERSION_LENGTH)
 
 export interface Version {
   readonly epoch: number

@@ -1,7 +1,7 @@
 /**
- * A row that was refused, as text and back: every column of both images with its text and its value, the table as it was,
- * the transaction and the place in it. What comes back is a RowsChange of one row, from which a sink makes the same write
- * with the same version. Knows no store and no sink.
+ * A row as text and back, for dead letters and for workers behind Kafka: every column of both images with its text and its
+ * value, the table as it was, the transaction and the place in it. What comes back is a RowsChange of one row, from which
+ * a sink makes the same write with the same version. Knows no store, no sink and no format.
  */
 import {
   ABSENT,
@@ -22,7 +22,7 @@ import {
 } from '../../change.ts'
 import { assert, SluiceError } from '../../errors.ts'
 import { Out } from '../../out.ts'
-import type { SinkRow } from '../shape/row.ts'
+import type { SinkRow } from './row.ts'
 
 /** Text or value where it is no plain JSON: bytes, a bigint, a JSON difference, minus zero. */
 type Tagged =
@@ -40,41 +40,52 @@ type PlainColumn = Omit<Column, 'text' | 'utc' | 'value' | 'members' | 'index'> 
 type PlainTx = Omit<Transaction, 'gtid' | 'skipped' | 'changes' | 'slab' | 'bytes'> & {
   readonly gtid: { readonly sid: string; readonly gno: string } | null
 }
-interface Stored {
+/** All of a row but its table. */
+export interface StoredPart {
   readonly tx: PlainTx
   readonly kind: RowsChange['kind']
   readonly ordinal: number
   readonly row: number
   readonly tableId: number
   readonly event: { readonly head: string; readonly offset: number; readonly length: number }
-  readonly table: {
-    readonly database: string
-    readonly name: string
-    readonly origin: Table['origin']
-    readonly columns: readonly PlainColumn[]
-    readonly selected: readonly number[]
-  }
-  readonly before: readonly Cell[]
+  readonly before: readonly Cell[] // empty: the change has no such side
   readonly after: readonly Cell[]
-  readonly changed: readonly number[]
+  readonly changed?: readonly number[] // of an update
+  readonly half?: RowsChange['half']
 }
+/** A table as data. */
+export interface StoredTable {
+  readonly database: string
+  readonly name: string
+  readonly origin: Table['origin']
+  readonly columns: readonly PlainColumn[]
+  readonly selected: readonly number[] // indexes in `columns`
+}
+type Stored = StoredPart & { readonly table: StoredTable }
 
 const HEADER_BYTES = 19
 const scratch = new Out(256)
 
 /** The row that the reader stands at. */
-export function rowToText({ tx, change, row, reader }: SinkRow): string {
+export function rowToText(row: SinkRow): string {
+  const { columns } = row.change.table
+  const stored: Stored = { ...storedPart(row, columns), table: storedTable(row.change.table) }
+  return JSON.stringify(stored)
+}
+/** The row that the reader stands at, with the values of these columns; others are as if the log had left them out. */
+export function storedPart(
+  { tx, change, row, reader }: SinkRow,
+  columns: readonly Column[],
+): StoredPart {
   const { epoch, server, lastCommitted, sequenceNumber, file, offset, endFile, endOffset } = tx
   const { first, next, timestamp, state, gtid } = tx
-  const { table, event } = change
-  const columns = table.columns.map(
-    ({ text: _t, utc: _u, value: _v, index: _i, members, ...plain }) => ({
-      ...plain,
-      members: members ?? null,
-    }),
-  )
-  const image = (side: ImageSide): Cell[] => table.columns.map((c) => cellOf(reader, side, c.index))
-  const stored: Stored = {
+  const { event, kind, ordinal, tableId, table, half } = change
+  const image = (side: ImageSide): Cell[] => {
+    const cells: Cell[] = Array.from(table.columns, () => 0 as const)
+    for (const { index } of columns) cells[index] = cellOf(reader, side, index)
+    return cells
+  }
+  return {
     tx: {
       epoch,
       server,
@@ -90,27 +101,29 @@ export function rowToText({ tx, change, row, reader }: SinkRow): string {
       state,
       gtid: gtid ? { sid: gtid.sid, gno: String(gtid.gno) } : null,
     },
-    kind: change.kind,
-    ordinal: change.ordinal,
+    kind,
+    ordinal,
     row,
-    tableId: change.tableId,
+    tableId,
     event: {
       head: event.bytes.toString('base64', event.start, event.start + HEADER_BYTES),
       offset: event.offset,
       length: event.length,
     },
-    table: {
-      database: table.database,
-      name: table.name,
-      origin: table.origin,
-      columns,
-      selected: table.selected.map((c) => c.index),
-    },
-    before: image(BEFORE),
-    after: image(AFTER),
-    changed: table.columns.flatMap((c) => (reader.changed(c.index) ? [c.index] : [])),
+    before: kind === 'insert' ? [] : image(BEFORE),
+    after: kind === 'delete' ? [] : image(AFTER),
+    ...(kind === 'update' && {
+      changed: columns.flatMap((c) => (reader.changed(c.index) ? [c.index] : [])),
+    }),
+    ...(half && { half }),
   }
-  return JSON.stringify(stored)
+}
+export function storedTable({ database, name, origin, columns, selected }: Table): StoredTable {
+  const plain = columns.map(({ text: _t, utc: _u, value: _v, index: _i, members, ...rest }) => ({
+    ...rest,
+    members: members ?? null,
+  }))
+  return { database, name, origin, columns: plain, selected: selected.map((c) => c.index) }
 }
 
 function cellOf(reader: RowReader, side: ImageSide, column: number): Cell {
@@ -144,37 +157,46 @@ function untag(tagged: Tagged): Value {
   return 'diff' in tagged ? { kind: 'jsonDiff', text: tagged.diff } : -0
 }
 
-/** What rowToText wrote. Throws STATE_UNREADABLE. */
-export function rowFromText(text: string): {
+/** A row that came back. */
+export interface StoredRow {
   readonly tx: Transaction
   readonly change: RowsChange
-} {
-  let stored: Stored
+}
+/** What rowToText wrote. Throws STATE_UNREADABLE. */
+export function rowFromText(text: string): StoredRow {
   try {
-    stored = JSON.parse(text) as Stored
-    assert(stored.table.columns.length === stored.after.length, 'as many cells as columns')
+    const { table, ...part } = JSON.parse(text) as Stored
+    return rowFromPart(part, tableFrom(table))
   } catch (cause) {
     throw new SluiceError('STATE_UNREADABLE', `a dead letter cannot be read: ${String(cause)}`, {
       cause,
     })
   }
-  const { gtid, ...plain } = stored.tx
-  const change = new StoredRow(stored)
+}
+/** Throws an Error when it is no such row of this table. */
+export function rowFromPart(part: StoredPart, table: Table): StoredRow {
+  const { length } = table.columns
+  for (const cells of [part.before, part.after]) {
+    const fits = cells.length === length || cells.length === 0
+    assert(fits, `as many cells as columns (${length}), or none`)
+  }
+  const { gtid, ...plain } = part.tx
+  const change = new OneRow(part, table)
   const tx: Transaction = {
     ...plain,
     gtid: gtid === null ? undefined : { sid: gtid.sid, gno: BigInt(gtid.gno) },
     skipped: undefined,
     changes: [change],
     slab: undefined,
-    bytes: text.length,
+    bytes: 0,
   }
   return { tx, change }
 }
 
 const noBytes = (): never => {
-  throw new Error('bug in Sluice: a dead letter has no bytes of its own')
+  throw new Error('bug in Sluice: a stored row has no bytes of its own')
 }
-function tableOf({ database, name, origin, columns, selected }: Stored['table']): Table {
+export function tableFrom({ database, name, origin, columns, selected }: StoredTable): Table {
   const all = columns.map((plain, index): Column => ({
     ...plain,
     index,
@@ -185,7 +207,7 @@ function tableOf({ database, name, origin, columns, selected }: Stored['table'])
   return { database, name, origin, columns: all, selected: selected.map((i) => all[i]!) }
 }
 
-class StoredRow implements RowsChange {
+class OneRow implements RowsChange {
   readonly kind: RowsChange['kind']
   readonly ordinal: number
   readonly event: RawEvent
@@ -193,16 +215,18 @@ class StoredRow implements RowsChange {
   readonly tableId: number
   readonly snapshot = false
   readonly firstRow: number
-  readonly #stored: Stored
-  constructor(stored: Stored) {
+  readonly half: RowsChange['half']
+  readonly #stored: StoredPart
+  constructor(stored: StoredPart, table: Table) {
     const bytes = Buffer.from(stored.event.head, 'base64')
     const { offset, length } = stored.event
     this.kind = stored.kind
     this.ordinal = stored.ordinal
     this.event = { bytes, start: 0, end: bytes.length, offset, length }
-    this.table = tableOf(stored.table)
+    this.table = table
     this.tableId = stored.tableId
     this.firstRow = stored.row
+    this.half = stored.half
     this.#stored = stored
   }
   reader(): RowReader {
@@ -221,9 +245,9 @@ class StoredRow implements RowsChange {
 }
 
 class StoredReader implements RowReader {
-  readonly #stored: Stored
+  readonly #stored: StoredPart
   #read = false
-  constructor(stored: Stored) {
+  constructor(stored: StoredPart) {
     this.#stored = stored
   }
   next(): boolean {
@@ -231,7 +255,8 @@ class StoredReader implements RowReader {
     return (this.#read = true)
   }
   #cell(side: ImageSide, column: number): Cell {
-    return (side === BEFORE ? this.#stored.before : this.#stored.after)[column] ?? null
+    const cell = (side === BEFORE ? this.#stored.before : this.#stored.after)[column]
+    return cell === undefined ? 0 : cell
   }
   state(side: ImageSide, column: number): ValueState {
     const cell = this.#cell(side, column)
@@ -256,6 +281,8 @@ class StoredReader implements RowReader {
     return cell === null ? null : untag(cell.v ?? cell.t)
   }
   changed(column: number): boolean {
-    return this.#stored.changed.includes(column)
+    const { changed } = this.#stored
+    if (changed !== undefined) return changed.includes(column)
+    return this.state(BEFORE, column) !== this.state(AFTER, column)
   }
 }
