@@ -1,6 +1,7 @@
 /**
  * `npm run long`: the whole-process tests with the numbers of their long form (hours, not minutes), each file after the
- * other. What they measured and how they ended goes to test/long/<date>.md. Arguments choose files: `npm run long crash`.
+ * other, then the chaos and the bench of sinks. What they measured and how they ended goes to test/long/<date>.md.
+ * Arguments choose: `npm run long crash`.
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -8,8 +9,13 @@ import { appendFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSyn
 import { cpus, tmpdir } from 'node:os'
 import { join } from 'node:path'
 
-const files =
-  process.argv.length > 2 ? process.argv.slice(2) : ['crash', 'slow', 'big', 'malformed']
+/** Other commands of the project that have a long form; the rest are names of test files. */
+const scripts: Readonly<Record<string, readonly string[]>> = {
+  'chaos-sinks': ['node', 'test/chaos/sinks.ts', '--faults', '60', '--seconds', '180'],
+  'bench-sinks': ['node', 'bench/sinks.ts'],
+}
+const everything = ['crash', 'slow', 'big', 'malformed', ...Object.keys(scripts)]
+const files = process.argv.length > 2 ? process.argv.slice(2) : everything
 const root = join(import.meta.dirname, '..')
 const folder = join(import.meta.dirname, 'long')
 const record = join(folder, `${new Date().toISOString().slice(0, 10)}.md`)
@@ -26,7 +32,8 @@ for (const name of files) {
   const facts = join(scratch, name)
   const begin = Date.now()
   const env = { ...process.env, SLUICE_LONG: '1', SLUICE_LONG_FACTS: facts, NO_COLOR: '1' }
-  const command = ['vitest', 'run', '--project', 'e2e', `test/e2e/${name}.e2e.test.ts`]
+  const test = ['vitest', 'run', '--project', 'e2e', `test/e2e/${name}.e2e.test.ts`]
+  const command = scripts[name] ?? test
   const child = spawn('npx', command, { cwd: root, env, stdio: ['inherit', 'pipe', 'inherit'] })
   let output = ''
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
@@ -37,9 +44,7 @@ for (const name of files) {
   const seconds = Math.round((Date.now() - begin) / 1000)
   say(`## ${name}: ${code === 0 ? 'passed' : 'FAILED'}, ${seconds} s\n`)
   if (existsSync(facts)) say(readFileSync(facts, 'utf8').replaceAll(/^/gm, '- ').replace(/- $/, ''))
-  if (code !== 0) {
-    process.exitCode = 1
-    say(`\`\`\`\n${output.slice(-20_000)}\n\`\`\`\n`)
-  }
+  if (code !== 0) process.exitCode = 1
+  if (code !== 0 || scripts[name]) say(`\`\`\`\n${output.slice(-20_000)}\n\`\`\`\n`)
 }
 rmSync(scratch, { recursive: true, force: true })
