@@ -25,7 +25,8 @@ interface Copy {
 const say = (text: string): void => console.log(text)
 const LONGEST_MS = 15_000
 
-export async function inStep({ source, database, query }: Source): Promise<void> {
+export async function inStep(from: Source): Promise<void> {
+  const { source, database } = from
   await using stack = new AsyncDisposableStack()
   const copies = [...(await redisCopy(stack)), ...(await searchCopy(stack))]
   if (copies.length === 0) return say('   neither can be had on this machine: left out')
@@ -44,19 +45,20 @@ export async function inStep({ source, database, query }: Source): Promise<void>
   for (const sql of sqls) {
     say(`\n   mysql> ${sql.replace('DB.', '')}`)
     const before = await Promise.all(copies.map((copy) => copy.look(7)))
-    await query(sql.replace('DB', database))
+    await from.query(sql.replace('DB', database))
     const begin = performance.now()
     await Promise.all(copies.map((copy, i) => changed(copy, before[i]!, begin)))
   }
 }
 
 /** Waits until the copy says something else than before. */
-async function changed({ name, look }: Copy, before: string, begin: number): Promise<void> {
+async function changed(copy: Copy, before: string, begin: number): Promise<void> {
   for (;;) {
-    const now = await look(7)
+    const now = await copy.look(7)
     const ms = Math.round(performance.now() - begin)
-    if (now !== before) return say(`   ${name}, after ${ms} ms: ${now || 'gone'}`)
-    if (ms > LONGEST_MS) throw new Error(`${name}: the change did not arrive in ${LONGEST_MS} ms`)
+    if (now !== before) return say(`   ${copy.name}, after ${ms} ms: ${now || 'gone'}`)
+    if (ms > LONGEST_MS)
+      throw new Error(`${copy.name}: the change did not arrive in ${LONGEST_MS} ms`)
     await sleep(2)
   }
 }
