@@ -1,0 +1,201 @@
+/**
+ * The oracle of the DDL reader: random statements run on a real server, and after each one every table must be, by what
+ * effectsOf made of it, what information_schema says. `npm run oracle:ddl -- --statements N --seed N`.
+ */
+import { parseArgs } from 'node:util'
+import {
+  effectsOf,
+  type Definition,
+  type Effect,
+  type Knowledge,
+  type Schema,
+} from '../../src/catalog/apply.ts'
+import { captureDatabases, captureDialect } from '../../src/catalog/capture.ts'
+import type { Dialect } from '../../src/catalog/columns.ts'
+import { Random } from '../e2e/load.ts'
+import { privateMysql, type MysqlServer } from '../support/mysql.ts'
+import { Statements, type Shape } from './statements.ts'
+
+/** A schema in memory, moved along by effects. */
+export class MemorySchema implements Schema {
+  readonly databases = new Map<
+    string,
+    { collation: number | undefined; tables: Map<string, Knowledge> }
+  >()
+  table(database: string, table: string): Knowledge {
+    return this.databases.get(database)?.tables.get(table)
+  }
+  tables(database: string): string[] {
+    return [...(this.databases.get(database)?.tables.keys() ?? [])]
+  }
+  collation(database: string): number | undefined {
+    return this.databases.get(database)?.collation
+  }
+  apply(effects: readonly Effect[]): void {
+    for (const effect of effects) {
+      const database = effect.kind === 'table' ? effect.name.database : effect.database
+      let known = this.databases.get(database)
+      if (!known)
+        this.databases.set(database, (known = { collation: undefined, tables: new Map() }))
+      if (effect.kind === 'database') known.collation = effect.collation
+      else if (effect.now === undefined) known.tables.delete(effect.name.table)
+      else known.tables.set(effect.name.table, effect.now)
+    }
+  }
+}
+
+/** What of two definitions differs, in words; "" when nothing does. */
+export function difference(now: Definition, ours: Knowledge): string {
+  if (ours === undefined) return 'not there'
+  if (ours === 'unknown') return 'unknown'
+  const text = (d: Definition): string[] => d.columns.map((c) => sorted(c))
+  const [a, b] = [text(now), text(ours)]
+  const clip = (t: string | undefined): string =>
+    (t ?? '').replaceAll(/"(members|mysqlType)":("[^"]{200}|\[[^\]]{200})[^"\]]*/g, '"$1":$2…')
+  const wrong = a.flatMap((column, i) =>
+    column === b[i] ? [] : [`\n  server ${clip(column)}\n  ours   ${clip(b[i])}`],
+  )
+  if (a.length !== b.length) wrong.push(`${a.length} columns at the server, ${b.length} here`)
+  if (now.collation !== ours.collation)
+    wrong.push(`collation ${now.collation} at the server, ${ours.collation} here`)
+  const keys = (d: Definition): string =>
+    JSON.stringify(
+      d.keys
+        .map((k) => sorted({ ...k, columns: k.columns.map((c) => c.toLowerCase()) }))
+        .toSorted(),
+    )
+  if (keys(now) !== keys(ours)) wrong.push(`keys\n  server ${keys(now)}\n  ours   ${keys(ours)}`)
+  return wrong.join('; ')
+}
+
+const sorted = (o: object): string =>
+  JSON.stringify(Object.fromEntries(Object.entries(o).toSorted(([a], [b]) => (a < b ? -1 : 1))))
+
+export interface OracleResult {
+  readonly statements: number
+  readonly mismatches: readonly string[]
+  readonly recovered: number
+  readonly refused: number
+}
+
+/** Runs `count` statements that the server accepts. */
+export async function runOracle(
+  mysql: MysqlServer,
+  count: number,
+  seed: number,
+): Promise<OracleResult> {
+  const random = new Random(seed)
+  const databases = ['oracle_a', 'oracle_b', 'oracle c']
+  const db = await mysql.connect({ multipleStatements: false })
+  const query = async <T>(sql: string, params: readonly unknown[] = []): Promise<T[]> =>
+    (await db.query(sql, [...params]))[0] as T[]
+  const modes = [
+    '',
+    'NO_BACKSLASH_ESCAPES',
+    'ANSI_QUOTES',
+    'REAL_AS_FLOAT',
+    'STRICT_ALL_TABLES',
+  ].map((m) => m)
+  const bits: Record<string, number> = {
+    '': 0,
+    NO_BACKSLASH_ESCAPES: 2 ** 20,
+    ANSI_QUOTES: 4,
+    REAL_AS_FLOAT: 1,
+    STRICT_ALL_TABLES: 0,
+  }
+  const dialect: Dialect = await captureDialect(query)
+  for (const name of databases) await db.query(`CREATE DATABASE \`${name}\``)
+  const schema = new MemorySchema()
+  schema.apply(await captureDatabases(query, dialect, databases))
+  const statements = new Statements(random, dialect, databases)
+  const mismatches: string[] = []
+  let recovered = 0
+  let refused = 0
+  let current = databases[0]!
+  let mode = ''
+  for (let done = 0; done < count;) {
+    if (random.chance(5)) await db.query(`USE \`${(current = random.pick(databases))}\``)
+    else if (done === 0) await db.query(`USE \`${current}\``)
+    if (random.chance(5)) await db.query('SET sql_mode = ?', [(mode = random.pick(modes))])
+    const sql = statements.next(current, shapes(schema))
+    try {
+      await db.query(sql)
+    } catch {
+      refused++
+      continue
+    }
+    done++
+    const effects = effectsOf({ sql, database: current, sqlMode: bits[mode]!, dialect }, schema)
+    schema.apply(effects)
+    const truth = new MemorySchema()
+    truth.apply(await captureDatabases(query, dialect, databases))
+    for (const name of databases) {
+      for (const table of new Set([...truth.tables(name), ...schema.tables(name)])) {
+        const now = truth.table(name, table)
+        const ours = schema.table(name, table)
+        if (ours === 'unknown') recovered++
+        const wrong =
+          now === undefined || now === 'unknown'
+            ? 'still here, gone at the server'
+            : difference(now, ours)
+        if (wrong === '') continue
+        if (ours !== 'unknown')
+          mismatches.push(`${sql}\n(sql_mode ${mode}) ${name}.${table}: ${wrong}`)
+        schema.apply([{ kind: 'table', name: { database: name, table }, now }])
+      }
+      if (truth.collation(name) !== schema.collation(name)) {
+        mismatches.push(
+          `${sql}: collation of ${name}: ${truth.collation(name)} at the server, ${schema.collation(name)} here`,
+        )
+        schema.apply([{ kind: 'database', database: name, collation: truth.collation(name) }])
+      }
+    }
+  }
+  for (const name of databases) await db.query(`DROP DATABASE \`${name}\``)
+  await db.end()
+  return { statements: count, mismatches, recovered, refused }
+}
+
+function shapes(schema: MemorySchema): Shape[] {
+  return [...schema.databases].flatMap(([database, { tables }]) =>
+    [...tables].flatMap(([table, now]): Shape[] =>
+      now === undefined || now === 'unknown'
+        ? []
+        : [
+            {
+              database,
+              table,
+              columns: now.columns.map(({ name, mysqlType, key }) => ({
+                name,
+                type: mysqlType,
+                key,
+              })),
+              keys: now.keys.filter((key) => !key.primary).map((key) => key.name),
+              primary: now.keys.some((key) => key.primary),
+            },
+          ],
+    ),
+  )
+}
+
+if (process.argv[1] === import.meta.filename) {
+  const { values } = parseArgs({
+    options: {
+      statements: { type: 'string', default: '2000' },
+      seed: { type: 'string', default: String(Math.trunc(Math.random() * 2 ** 31)) },
+      server: { type: 'string', default: '9.7' },
+    },
+  })
+  await using mysql = await privateMysql(values.server as '9.7')
+  const { statements, mismatches, recovered, refused } = await runOracle(
+    mysql,
+    Number(values.statements),
+    Number(values.seed),
+  )
+  for (const text of mismatches.slice(0, 20)) console.log(text.slice(0, 1500))
+  console.log(
+    `seed ${values.seed}, MySQL ${mysql.version}, ${refused} more statements were refused by the server`,
+  )
+  console.log(`statements ${statements} mismatches ${mismatches.length} recovered ${recovered}`)
+  process.exitCode = mismatches.length > 0 ? 1 : 0
+}
