@@ -7,6 +7,7 @@
 import { classify, type TableName } from './ddl.ts'
 import { BINARY } from '../binlog/charset.ts'
 import {
+  binOf,
   capacityOf,
   charsetName,
   charsetOfId,
@@ -528,6 +529,7 @@ interface Planned {
   readonly after: string | undefined
   /** RENAME, SET VISIBLE: the type is as it was. */
   readonly kept?: boolean
+  readonly bin?: boolean // ColumnDraft.bin
 }
 interface KeptKey extends Key {
   readonly old: boolean // from before the statement: its columns go by their old names
@@ -561,8 +563,8 @@ class Draft {
       this.#planned.some((p) => same(p.column.name, name))
     )
   }
-  add(name: string, { column, primary, unique, after }: ColumnDraft): void {
-    this.#planned.push({ from: undefined, column, after })
+  add(name: string, { column, primary, unique, bin, after }: ColumnDraft): void {
+    this.#planned.push({ from: undefined, column, bin, after })
     this.#attributes(name, primary, unique)
   }
   change(from: string, to: string, draft: ColumnDraft, guarded: boolean): void {
@@ -570,7 +572,8 @@ class Draft {
       if (guarded) return
       throw new NotUnderstood(`column ${from}`)
     }
-    this.#planned.push({ from, column: draft.column, after: draft.after })
+    const { column, bin, after } = draft
+    this.#planned.push({ from, column, bin, after })
     this.#renameInKeys(from, to)
     this.#attributes(to, draft.primary, draft.unique)
   }
@@ -669,13 +672,14 @@ class Draft {
     for (const column of this.#before) {
       const change = changes.get(column.name.toLowerCase())
       if (change === undefined) {
-        if (!dropped(column.name)) list.push(this.#convertedFrom(column, false))
+        if (!dropped(column.name)) list.push(this.#convertedFrom({ column, kept: true }))
       } else if (change.after === undefined) {
-        list.push(this.#convertedFrom(change.column, !change.kept))
+        list.push(this.#convertedFrom(change))
       }
     }
-    for (const { from, column: planned, after } of this.#planned) {
-      const column = this.#convertedFrom(planned, true)
+    for (const planned of this.#planned) {
+      const { from, after } = planned
+      const column = this.#convertedFrom(planned)
       if (after === undefined) {
         if (from === undefined) list.push(column)
       } else if (after === '') list.unshift(column)
@@ -688,10 +692,12 @@ class Draft {
     return list
   }
   /** In the character set of CONVERT TO; a text that is defined anew has its own size, one that was there grows. */
-  #convertedFrom(column: CapturedColumn, defined: boolean): CapturedColumn {
+  #convertedFrom({ column, kept, bin }: Pick<Planned, 'column' | 'kept' | 'bin'>): CapturedColumn {
     if (this.#converted === 0 || column.collation === 0 || column.collation === BINARY)
       return column
-    return converted(column, { collation: this.#converted, grows: !defined }, this.defaults.dialect)
+    const { dialect } = this.defaults
+    const collation = bin ? binOf(this.#converted, dialect) : this.#converted
+    return converted(column, { collation, grows: kept === true }, dialect)
   }
   /** Columns that are gone leave their keys. */
   #settleKeys(list: readonly CapturedColumn[]): void {
@@ -708,7 +714,7 @@ class Draft {
 }
 
 const beyondAscii = ({ members }: CapturedColumn): boolean =>
-  members?.some((m) => /[^\0-\x7f]/.test(m)) ?? false
+  members?.some((m) => /[^ -~]/.test(m)) ?? false
 
 const LONG = /text|blob/
 const WIDE = new Set(['ucs2', 'utf16', 'utf16le', 'utf32'])

@@ -36,6 +36,8 @@ export interface ColumnDraft {
   readonly column: CapturedColumn
   readonly primary: boolean
   readonly unique: boolean
+  /** The word BINARY after a character type: the _bin collation of whatever set the column ends in. */
+  readonly bin: boolean
   /** undefined: at the end, or where it was; "": first; else after this column. */
   readonly after: string | undefined
 }
@@ -175,7 +177,7 @@ export function readColumn(tokens: Tokens, name: string, defaults: Defaults): Co
     else skipAttribute(tokens)
   }
   const draft = { type, name, invisible, primary, unique }
-  return { column: finish(draft, defaults), primary, unique, after }
+  return { column: finish(draft, defaults), primary, unique, bin: type.bin, after }
 }
 
 const atEnd = (tokens: Tokens): boolean =>
@@ -371,10 +373,7 @@ function finish({ type, name, invisible, primary }: Draft, defaults: Defaults): 
   const collation = collationOf(type, defaults)
   shrinkOrGrow(type, collation, dialect)
   // what a set lacks becomes "?" in it
-  if (
-    type.members?.some((m) => /[^\0-\x7f]/.test(m)) &&
-    !/^utf8/.test(charsetOfId(collation, dialect))
-  )
+  if (type.members?.some((m) => /[^ -~]/.test(m)) && !/^utf8/.test(charsetOfId(collation, dialect)))
     throw new NotUnderstood('members beyond ASCII')
   const mysqlType = typeText(type, dialect)
   const nullable = primary ? false : (type.nullable ?? defaultNullable(type, dialect))
@@ -434,11 +433,12 @@ function collationOf(type: TypeDraft, { dialect, collation: ofTable }: Defaults)
   if (base === 'binary' || base === 'varbinary' || BLOBS.includes(base)) return BINARY
   if (!CHARACTER.has(base.toUpperCase())) return 0
   const found = pickCollation(dialect, ofTable, type.charset, type.collate)
-  if (type.bin && type.collate === undefined) {
-    const charset = charsetOfId(found, dialect)
-    return (dialect.collations.get(`${charset}_bin`) ?? unknown(`${charset}_bin`)).id
-  }
-  return found
+  return type.bin && type.collate === undefined ? binOf(found, dialect) : found
+}
+/** The _bin collation of a collation's character set. Throws NotUnderstood. */
+export function binOf(collation: number, dialect: Dialect): number {
+  const name = `${charsetOfId(collation, dialect)}_bin`
+  return (dialect.collations.get(name) ?? unknown(name)).id
 }
 const unknown = (what: string): never => {
   throw new NotUnderstood(`character set or collation ${what}`)

@@ -61,7 +61,14 @@ export function difference(now: Definition, ours: Knowledge): string {
   const keys = (d: Definition): string =>
     JSON.stringify(
       d.keys
-        .map((k) => sorted({ ...k, columns: k.columns.map((c) => c.toLowerCase()) }))
+        .map((k) =>
+          sorted({
+            ...k,
+            whole: true, // it decides about `promoted`, which is compared
+
+            columns: k.columns.map((c) => c.toLowerCase()),
+          }),
+        )
         .toSorted(),
     )
   if (keys(now) !== keys(ours)) wrong.push(`keys\n  server ${keys(now)}\n  ours   ${keys(ours)}`)
