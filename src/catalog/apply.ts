@@ -55,6 +55,7 @@ export interface StatementFacts {
   readonly database: string // the session's
   readonly sqlMode: number
   readonly dialect: Dialect
+  readonly serverCollation?: number // the session's collation_server, for CREATE DATABASE; 0 or none: not known
 }
 /** In order; the last one of a name holds. */
 export type Effect =
@@ -89,6 +90,8 @@ class Work {
   readonly #facts: StatementFacts
   readonly #schema: Schema
   readonly #tokens: Tokens
+  /** A routine's body follows: its semicolons end nothing. */
+  #body = false
   /** Of this statement, by "database.table" as written. */
   readonly #changed = new Map<string, Knowledge>()
 
@@ -100,10 +103,14 @@ class Work {
 
   run(): void {
     const t = this.#tokens
-    if (t.take('CREATE')) this.#create()
-    else if (t.take('ALTER')) this.#alter()
-    else if (t.take('DROP')) this.#drop()
-    else if (t.take('RENAME')) this.#rename()
+    do {
+      if (t.take('CREATE')) this.#create()
+      else if (t.take('ALTER')) this.#alter()
+      else if (t.take('DROP')) this.#drop()
+      else if (t.take('RENAME')) this.#rename()
+      if (this.#body) return
+      while (t.kind !== 'end' && !t.isPunctuation(';')) t.next()
+    } while (t.takePunctuation(';'))
   }
 
   // ── names and what is known of them ────────────────────────────────────────
@@ -152,6 +159,7 @@ class Work {
     const unique = t.is('UNIQUE')
     while (t.isOneOf(INDEX_MODIFIERS)) t.next()
     if (t.take('INDEX')) this.#createIndex(unique)
+    else this.#body = true
   }
 
   #createTable(replace: boolean): void {
@@ -268,8 +276,7 @@ class Work {
     const guarded = this.#ifExists()
     const database = nameOf(t)
     if (guarded && this.#schema.collation(database) !== undefined) return
-    // the server's default is not in the log: unless the statement says it, it has to be asked for
-    const said = readTableOptions(t, this.#facts.dialect, 0)
+    const said = readTableOptions(t, this.#facts.dialect, this.#facts.serverCollation ?? 0)
     this.effects.push({ kind: 'database', database, collation: said === 0 ? undefined : said })
   }
 
@@ -283,7 +290,10 @@ class Work {
     const t = this.#tokens
     while (t.take('ONLINE') || t.take('OFFLINE') || t.take('IGNORE'));
     if (t.take('DATABASE') || t.take('SCHEMA')) return this.#alterDatabase()
-    if (!t.take('TABLE')) return
+    if (!t.take('TABLE')) {
+      this.#body = true
+      return
+    }
     this.#ifExists()
     const name = this.#name()
     const before = this.#known(name)

@@ -11,8 +11,8 @@ export type Query = <T>(sql: string, params?: readonly unknown[]) => Promise<T[]
 
 /** How this server reads DDL. */
 export async function captureDialect(query: Query): Promise<Dialect> {
-  const [row] = await query<{ version: string; explicit: number | string }>(
-    'SELECT VERSION() AS version, @@explicit_defaults_for_timestamp AS explicit',
+  const [row] = await query<{ version: string; explicit: number | string; folds: number | string }>(
+    'SELECT VERSION() AS version, @@explicit_defaults_for_timestamp AS explicit, @@lower_case_table_names AS folds',
   )
   const text = row?.version ?? ''
   const [major = 0, minor = 0, patch = 0] = text.split(/[.-]/).map(Number)
@@ -43,6 +43,7 @@ export async function captureDialect(query: Query): Promise<Dialect> {
         { collation: defaults.get(name) ?? 0, maxBytes: Number(maxBytes) },
       ]),
     ),
+    foldsCase: Number(row?.folds) > 0,
     explicitTimestamps: Number(row?.explicit) === 1 || row?.explicit === 'ON',
   }
 }
@@ -69,41 +70,44 @@ interface KeyRow {
   readonly part: number | string | null
 }
 
-/** Every table of these databases, and the databases' own defaults. */
-export async function captureDatabases(
-  query: Query,
-  dialect: Dialect,
-  databases: readonly string[],
-): Promise<Effect[]> {
-  const where = `IN (${databases.map(() => '?').join(', ')})`
-  const schemata = await query<{ name: string; collation: string }>(
-    `SELECT SCHEMA_NAME AS name, DEFAULT_COLLATION_NAME AS collation FROM information_schema.SCHEMATA WHERE SCHEMA_NAME ${where}`,
-    databases,
-  )
-  const effects: Effect[] = schemata.map(({ name, collation }) => ({
-    kind: 'database',
-    database: name,
-    collation: dialect.collations.get(collation.toLowerCase())?.id,
-  }))
-  return [
-    ...effects,
-    ...(await captureTables(query, dialect, [`TABLE_SCHEMA ${where}`, databases])),
-  ]
+/** A table, databases, or (undefined) all there is but the server's own. */
+export type Scope =
+  | { readonly database: string; readonly table: string }
+  | readonly string[]
+  | undefined
+
+const SYSTEM = ['mysql', 'information_schema', 'performance_schema', 'sys']
+
+function conditionOf(scope: Scope, column: string): [sql: string, params: readonly string[]] {
+  const marks = (list: readonly string[]): string => list.map(() => '?').join(', ')
+  if (scope === undefined) return [`${column} NOT IN (${marks(SYSTEM)})`, SYSTEM]
+  if ('table' in scope) return [`${column} = ?`, [scope.database]]
+  return [`${column} IN (${marks(scope)})`, scope]
 }
 
-/** The tables for which a condition on TABLE_SCHEMA and TABLE_NAME holds. */
+/** Tables and the defaults of their databases, with four queries however many there are. */
 export async function captureTables(
   query: Query,
   dialect: Dialect,
-  [condition, params]: readonly [string, readonly unknown[]],
+  scope: Scope,
 ): Promise<Effect[]> {
+  const [ofSchema, schemas] = conditionOf(scope, 'SCHEMA_NAME')
+  let [condition, params] = conditionOf(scope, 'TABLE_SCHEMA')
+  if (scope && 'table' in scope) {
+    condition += ' AND TABLE_NAME = ?'
+    params = [...params, scope.table]
+  }
+  const schemata = await query<{ name: string; collation: string }>(
+    `SELECT SCHEMA_NAME AS name, DEFAULT_COLLATION_NAME AS collation FROM information_schema.SCHEMATA WHERE ${ofSchema}`,
+    schemas,
+  )
   const tables = await query<{
     databaseName: string
     tableName: string
     collation: number | string | null
   }>(`${TABLES} WHERE TABLE_TYPE = 'BASE TABLE' AND ${condition}`, params)
   const columns = await query<CapturedRow & { databaseName: string }>(
-    `${COLUMNS} WHERE ${condition} ORDER BY c.ORDINAL_POSITION`,
+    `${COLUMNS} WHERE ${condition} ORDER BY c.TABLE_SCHEMA, c.TABLE_NAME, c.ORDINAL_POSITION`,
     params,
   )
   const keys = await query<KeyRow>(`${KEYS} WHERE ${condition} ORDER BY SEQ_IN_INDEX`, params)
@@ -111,15 +115,23 @@ export async function captureTables(
     `${row.databaseName}\0${row.tableName}`
   const columnsOf = Map.groupBy(columns, of)
   const keysOf = Map.groupBy(keys, of)
-  return tables.map((table) => ({
-    kind: 'table',
-    name: { database: table.databaseName, table: table.tableName },
-    now: definition(
-      (columnsOf.get(of(table)) ?? []).map(readCapturedColumn),
-      keysFrom(keysOf.get(of(table)) ?? []),
-      { collation: Number(table.collation ?? 0), dialect },
-    ),
+  const databases = schemata.map(({ name, collation }): Effect => ({
+    kind: 'database',
+    database: name,
+    collation: dialect.collations.get(collation.toLowerCase())?.id,
   }))
+  return [
+    ...databases,
+    ...tables.map((table): Effect => ({
+      kind: 'table',
+      name: { database: table.databaseName, table: table.tableName },
+      now: definition(
+        (columnsOf.get(of(table)) ?? []).map(readCapturedColumn),
+        keysFrom(keysOf.get(of(table)) ?? []),
+        { collation: Number(table.collation ?? 0), dialect },
+      ),
+    })),
+  ]
 }
 
 function definition(

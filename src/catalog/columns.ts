@@ -27,6 +27,7 @@ export interface Dialect {
   readonly collations: ReadonlyMap<string, Collation> // by name, lower case
   /** Character set → its default collation's id and the bytes of its longest character. */
   readonly charsets: ReadonlyMap<string, { readonly collation: number; readonly maxBytes: number }>
+  readonly foldsCase: boolean // lower_case_table_names other than 0
   /** Off: the first TIMESTAMPs get defaults, and all are NOT NULL unless they say NULL. */
   readonly explicitTimestamps: boolean
 }

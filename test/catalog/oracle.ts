@@ -10,7 +10,7 @@ import {
   type Knowledge,
   type Schema,
 } from '../../src/catalog/apply.ts'
-import { captureDatabases, captureDialect } from '../../src/catalog/capture.ts'
+import { captureTables, captureDialect } from '../../src/catalog/capture.ts'
 import type { Dialect } from '../../src/catalog/columns.ts'
 import { Random } from '../e2e/load.ts'
 import { privateMysql, type MysqlServer } from '../support/mysql.ts'
@@ -113,7 +113,7 @@ export async function runOracle(
   const dialect: Dialect = await captureDialect(query)
   for (const name of databases) await db.query(`CREATE DATABASE \`${name}\``)
   const schema = new MemorySchema()
-  schema.apply(await captureDatabases(query, dialect, databases))
+  schema.apply(await captureTables(query, dialect, databases))
   const statements = new Statements(random, dialect, databases)
   const mismatches: string[] = []
   let recovered = 0
@@ -135,7 +135,7 @@ export async function runOracle(
     const effects = effectsOf({ sql, database: current, sqlMode: bits[mode]!, dialect }, schema)
     schema.apply(effects)
     const truth = new MemorySchema()
-    truth.apply(await captureDatabases(query, dialect, databases))
+    truth.apply(await captureTables(query, dialect, databases))
     for (const name of databases) {
       for (const table of new Set([...truth.tables(name), ...schema.tables(name)])) {
         const now = truth.table(name, table)

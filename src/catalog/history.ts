@@ -1,0 +1,169 @@
+/**
+ * Which definition every table had at every place of the log: versions by place, in memory and through the file it is
+ * given. What is recorded stays true: recording the same place again replaces what was said of it, with the same answer.
+ * Knows no server and no binlog.
+ *
+ * A version holds from its place (the beginning of the transaction that made it) to the next one's. `origin` says where
+ * it comes from: 'ddl' a statement of the log, 'captured' the server itself, at a moment when nothing can have changed it
+ * since, 'assumed' the server, when something may have.
+ */
+import { fileNumber } from '../change.ts'
+import type { Definition, Effect, Knowledge, Schema } from './apply.ts'
+
+/** The beginning of a transaction in the log. */
+export interface LogPlace {
+  readonly epoch: number
+  readonly file: string
+  readonly offset: number
+}
+export type Origin = 'ddl' | 'captured' | 'assumed'
+export interface Version {
+  readonly from: LogPlace
+  readonly now: Knowledge
+  readonly origin: Origin
+}
+/** A version of a table, or with table "" of a database: `definition` is JSON, "" for gone, "?" for unknown. */
+export interface StoredVersion extends LogPlace {
+  readonly database: string
+  readonly table: string
+  readonly origin: Origin
+  readonly definition: string
+}
+/** Where versions outlive the process. Both durable when they return. */
+export interface HistoryFile {
+  definitions(): Iterable<StoredVersion>
+  /** Adds or replaces; `trimTo`: what no place from there on needs may go. */
+  saveDefinitions(versions: readonly StoredVersion[]): void
+}
+
+export function compareLogPlaces(a: LogPlace, b: LogPlace): number {
+  if (a.epoch !== b.epoch) return a.epoch - b.epoch
+  return (a.file === b.file ? 0 : fileNumber(a.file) - fileNumber(b.file)) || a.offset - b.offset
+}
+
+/** Versions of one name, oldest first. */
+interface Line<V> {
+  readonly name: string // as written where it was first seen
+  readonly versions: V[]
+}
+interface DatabaseVersion {
+  readonly from: LogPlace
+  readonly collation: number | undefined
+}
+interface DatabaseLine extends Line<DatabaseVersion> {
+  readonly tables: Map<string, Line<Version>>
+}
+
+export class History {
+  readonly #file: HistoryFile | undefined
+  readonly #databases = new Map<string, DatabaseLine>()
+  /** lower_case_table_names other than 0: names are one in any case. */
+  foldsCase = false
+
+  constructor(file?: HistoryFile) {
+    this.#file = file
+    for (const stored of file?.definitions() ?? []) this.#load(stored)
+  }
+  get empty(): boolean {
+    return this.#databases.size === 0
+  }
+
+  /** The version that holds at a place; undefined where none is recorded at or before it. */
+  at(database: string, table: string, place: LogPlace): Version | undefined {
+    return lastAt(this.#line(database)?.tables.get(this.#key(table))?.versions, place)
+  }
+  /** The first version after a place. */
+  after(database: string, table: string, place: LogPlace): Version | undefined {
+    const versions = this.#line(database)?.tables.get(this.#key(table))?.versions
+    return versions?.find(({ from }) => compareLogPlaces(from, place) > 0)
+  }
+  /** Every version of a table, oldest first. */
+  versions(database: string, table: string): readonly Version[] {
+    return this.#line(database)?.tables.get(this.#key(table))?.versions ?? []
+  }
+
+  /** The schema just before the transaction at a place. */
+  before(place: LogPlace): Schema {
+    const earlier = { ...place, offset: place.offset - 1 }
+    return {
+      table: (database, table) => {
+        const version = this.at(database, table, earlier)
+        if (version) return version.now
+        // nothing is known of it: it may be there, unless something made it later
+        return this.after(database, table, earlier) ? 'unknown' : undefined
+      },
+      tables: (database) =>
+        [...(this.#line(database)?.tables.values() ?? [])]
+          .filter(({ versions }) => lastAt(versions, earlier)?.now !== undefined)
+          .map(({ name }) => name),
+      collation: (database) => lastAt(this.#line(database)?.versions, earlier)?.collation,
+    }
+  }
+
+  /** What a statement, or a look at the server, says of tables and databases from `from` on. Durable when it returns. */
+  record(from: LogPlace, effects: readonly Effect[], origin: Origin): void {
+    const stored: StoredVersion[] = []
+    for (const effect of effects) {
+      if (effect.kind === 'database') {
+        const { database, collation } = effect
+        put(this.#database(database).versions, { from, collation })
+        const definition = collation === undefined ? '' : JSON.stringify({ collation })
+        stored.push({ ...from, database, table: '', origin, definition })
+      } else {
+        const { name, now } = effect
+        put(this.#table(name.database, name.table).versions, { from, now, origin })
+        const definition = now === undefined ? '' : now === 'unknown' ? '?' : JSON.stringify(now)
+        stored.push({ ...from, database: name.database, table: name.table, origin, definition })
+      }
+    }
+    if (stored.length > 0) this.#file?.saveDefinitions(stored)
+  }
+
+  #load({ database, table, definition, origin, epoch, file, offset }: StoredVersion): void {
+    const from = { epoch, file, offset }
+    if (table === '') {
+      const said = definition === '' ? undefined : (JSON.parse(definition) as { collation: number })
+      put(this.#database(database).versions, { from, collation: said?.collation })
+      return
+    }
+    const now = definition === '' ? undefined : definition === '?' ? 'unknown' : parse(definition)
+    put(this.#table(database, table).versions, { from, now, origin })
+  }
+  #key(name: string): string {
+    return this.foldsCase ? name.toLowerCase() : name
+  }
+  #line(database: string): DatabaseLine | undefined {
+    return this.#databases.get(this.#key(database))
+  }
+  #database(name: string): DatabaseLine {
+    const key = this.#key(name)
+    let line = this.#databases.get(key)
+    if (!line) this.#databases.set(key, (line = { name, versions: [], tables: new Map() }))
+    return line
+  }
+  #table(database: string, name: string): Line<Version> {
+    const { tables } = this.#database(database)
+    const key = this.#key(name)
+    let line = tables.get(key)
+    if (!line) tables.set(key, (line = { name, versions: [] }))
+    return line
+  }
+}
+
+function parse(definition: string): Definition {
+  return JSON.parse(definition) as Definition
+}
+
+function lastAt<V extends { readonly from: LogPlace }>(
+  versions: readonly V[] | undefined,
+  place: LogPlace,
+): V | undefined {
+  return versions?.findLast(({ from }) => compareLogPlaces(from, place) <= 0)
+}
+/** In order of place; another version of the same place gives way. */
+function put<V extends { readonly from: LogPlace }>(versions: V[], version: V): void {
+  let at = versions.length
+  while (at > 0 && compareLogPlaces(versions[at - 1]!.from, version.from) > 0) at--
+  const same = at > 0 && compareLogPlaces(versions[at - 1]!.from, version.from) === 0
+  versions.splice(same ? at - 1 : at, same ? 1 : 0, version)
+}
