@@ -12,6 +12,7 @@ import { SluiceError } from './errors.ts'
 import { Instance } from './instance.ts'
 import type { InstanceStatus } from './instance.ts'
 import type { Logger } from './logger.ts'
+import type { ReaderThread } from './sources/index.ts'
 
 const DEBOUNCE_MS = 100 // editors write a file in several steps
 const POLL_MS = 2000
@@ -21,6 +22,7 @@ export interface FleetOptions {
   readonly folder: string
   readonly dataDir: string
   readonly log: Logger
+  readonly thread?: ReaderThread | undefined // where instances read their logs; left out, in this thread
 }
 /** One instance file. `instance` is undefined while it is disabled, has problems from the start, or could not open. */
 interface Entry {
@@ -195,7 +197,8 @@ export class Fleet {
       return
     }
     try {
-      entry.instance = Instance.open({ name, config, dataDir: this.#options.dataDir, log })
+      const { dataDir, thread } = this.#options
+      entry.instance = Instance.open({ name, config, dataDir, log, thread })
       entry.instance.start()
     } catch (error) {
       const message = error instanceof Error ? error.message : String(error)

@@ -26,8 +26,7 @@ import { Lookup } from './lookup.ts'
 import { Connection } from './mysql/connection.ts'
 import type { ConnectOptions } from './mysql/connection.ts'
 import { SlabPool } from './slab.ts'
-import { mysqlSource, sourceFacts } from './sources/mysql.ts'
-import type { SourceFacts } from './sources/mysql.ts'
+import { mysqlSource, sourceFacts, type ReaderThread, type SourceFacts } from './sources/index.ts'
 import { State } from './store/state.ts'
 import { Store } from './store/store.ts'
 import type { StoreStatus } from './store/store.ts'
@@ -49,6 +48,8 @@ export interface InstanceOptions {
   readonly config: InstanceConfig
   readonly dataDir: string
   readonly log: Logger
+  /** Where the log is read; left out, in this thread. */
+  readonly thread?: ReaderThread | undefined
 }
 
 const DOUBT_MS = 15_000
@@ -59,6 +60,7 @@ export class Instance {
   readonly #log: Logger
   readonly #state: State
   readonly #stop = new AbortController()
+  readonly #thread: ReaderThread | undefined
   readonly #slabs = new SlabPool()
   readonly #lookup: Lookup
   #known: Known | undefined
@@ -75,6 +77,7 @@ export class Instance {
     this.name = options.name
     this.config = options.config
     this.#log = options.log
+    this.#thread = options.thread
     this.#state = state
     this.#lookup = new Lookup(connectOptions(options.config.source))
     this.#known = readKnown(state)
@@ -163,24 +166,25 @@ export class Instance {
       epoch: this.#known!.epoch,
       server: facts.serverUuid,
       catalog,
-      filter: compileFilter(config.filter),
-      slabs: this.#slabs,
       partBytes: config.partBytes,
       heartbeatMs: config.source.heartbeatMs,
     }
+    const here = { ...options, filter: compileFilter(config.filter), slabs: this.#slabs }
     // Only one dump can run under one server id or one uuid: each catch-up reader draws its own.
-    this.#catchUp = (from, stop) => mysqlSource(options).read(from, stop)
-    const { serverId } = config.source
+    this.#catchUp = (from, stop) => mysqlSource(here).read(from, stop)
     const about = { version: facts.version, timezone: zone, server: facts.serverUuid }
-    const source = mysqlSource({
+    const main = {
       ...options,
-      serverId,
+      serverId: config.source.serverId,
       replicaUuid: this.#replicaUuid(),
       // The first thing a granted dump sends: before that, "running" would be a guess.
       onFormat: () => {
         if (this.#status.state === 'connecting') this.#enter({ state: 'running' }, about)
       },
-    })
+    }
+    const source = this.#thread
+      ? this.#thread.source({ ...main, filter: config.filter })
+      : mysqlSource({ ...here, ...main })
     await this.#pump(source, store, signal)
   }
 

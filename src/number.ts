@@ -31,13 +31,14 @@ export function writeInt64(high: number, low: number, out: Out): void {
   writeUint64((~high + (negLow === 0 ? 1 : 0)) >>> 0, negLow, out)
 }
 
-/** Exactly `count` decimal digits, zeros in front. Needs room. */
+/** Exactly `count` decimal digits of a number below 2^31, zeros in front. Needs room. */
 function digits(out: Out, v: number, count: number): void {
   const { buf } = out
+  let left = v | 0
   for (let at = (out.at += count); count > 0; count--) {
-    const q = Math.floor(v / 10)
-    buf[--at] = 0x30 + (v - q * 10)
-    v = q
+    const q = (left / 10) | 0
+    buf[--at] = 0x30 + (left - q * 10)
+    left = q
   }
 }
 

@@ -4,11 +4,13 @@
  * bytes only when the guessed width was wrong.
  */
 const NOTHING = new Uint8Array(0)
+/** ISO-8859-1 up to half of this is not counted before it is written. */
+const SHORT = 128
 /** Copies of so many bytes go word by word: below, a loop over bytes is quicker, above, the call into native code. */
-/** From here on the buffer grows by a quarter, not by itself: a row of many megabytes is not held twice over. */
-const LARGE = 8 * 1024 * 1024
 const WORDS_MIN = 16
 const WORDS_MAX = 192
+/** From here on the buffer grows by a quarter, not by itself: a row of many megabytes is not held twice over. */
+const LARGE = 8 * 1024 * 1024
 
 export class Out {
   buf: Buffer
@@ -124,10 +126,14 @@ export class Out {
   }
   /** Bytes read as ISO-8859-1 and written as UTF-8. Ensures room itself. */
   latin1(src: Uint8Array, start: number, end: number): void {
-    let high = 0
-    for (let i = start; i < end; i++) high += src[i]! >> 7
-    if (high === 0) return this.bytes(src, start, end)
-    this.ensure(end - start + high)
+    let room = (end - start) * 2
+    if (room > SHORT) {
+      let high = 0
+      for (let i = start; i < end; i++) high += src[i]! >> 7
+      if (high === 0) return this.bytes(src, start, end)
+      room = end - start + high
+    }
+    this.ensure(room)
     const { buf } = this
     let at = this.at
     for (let i = start; i < end; i++) {

@@ -7,15 +7,22 @@ import { assert } from './errors.ts'
 
 export const SLAB_BYTES = 1024 * 1024
 
+/** Who gives slabs out: a pool, or another thread's. */
+export interface Slabs {
+  /** A slab with room for at least `size` bytes and one reference, the caller's. */
+  open(size: number): Slab
+}
+
 export class Slab {
   readonly bytes: Buffer
   /** Where the reader writes next. Owned by the reader that fills the slab. */
   at = 0
   #refs = 1
-  readonly #pool: SlabPool
-  constructor(bytes: Buffer, pool: SlabPool) {
+  readonly #owner: { take(slab: Slab): void }
+  /** `owner.take` is called by the last release. */
+  constructor(bytes: Buffer, owner: { take(slab: Slab): void }) {
     this.bytes = bytes
-    this.#pool = pool
+    this.#owner = owner
   }
   retain(): this {
     assert(this.#refs > 0, 'a released slab was retained')
@@ -24,19 +31,18 @@ export class Slab {
   }
   release(): void {
     assert(this.#refs > 0, 'a slab was released twice')
-    if (--this.#refs === 0) this.#pool.take(this)
+    if (--this.#refs === 0) this.#owner.take(this)
   }
 }
 
 /** Gives slabs out and takes them back; `bytesInUse` is what is held by anybody, `spareMax` how many free ones are kept. */
-export class SlabPool {
+export class SlabPool implements Slabs {
   bytesInUse = 0
   #spare: Buffer[] = []
   readonly #spareMax: number
   constructor(spareMax = 8) {
     this.#spareMax = spareMax
   }
-  /** A slab with room for at least `size` bytes and one reference, the caller's. */
   open(size: number): Slab {
     const bytes =
       size <= SLAB_BYTES

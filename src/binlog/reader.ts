@@ -292,7 +292,12 @@ export function sameBytes(a: Buffer, aAt: number, b: Buffer, bAt: number, n: num
   if (viewed[1] !== b) [viewed[1], views[1]] = [b, viewOf(b)]
   const [va, vb] = views
   let i = 0
-  for (; i + 4 <= n; i += 4) if (va.getInt32(aAt + i) !== vb.getInt32(bAt + i)) return false
+  for (; i + 8 <= n; i += 8)
+    if (va.getBigInt64(aAt + i, true) !== vb.getBigInt64(bAt + i, true)) return false
+  if (i + 4 <= n) {
+    if (va.getInt32(aAt + i, true) !== vb.getInt32(bAt + i, true)) return false
+    i += 4
+  }
   for (; i < n; i++) if (a[aAt + i] !== b[bAt + i]) return false
   return true
 }

@@ -7,57 +7,83 @@ import type { Format } from './reader.ts'
 import { idBytes, tableId } from './table-map.ts'
 
 export interface RowsHeader {
-  readonly kind: 'insert' | 'update' | 'delete'
-  readonly partial: boolean // PARTIAL_UPDATE_ROWS: JSON columns of the after image may be diffs
-  readonly tableId: number
-  readonly lastOfStatement: boolean
-  readonly partition: number // the row's partition, of an update the one it goes to; -1: not partitioned, or not said
-  readonly sourcePartition: number // of an update the partition the row comes from; else -1
-  readonly width: number // columns
+  kind: 'insert' | 'update' | 'delete'
+  partial: boolean // PARTIAL_UPDATE_ROWS: JSON columns of the after image may be diffs
+  tableId: number
+  lastOfStatement: boolean
+  partition: number // the row's partition, of an update the one it goes to; -1: not partitioned, or not said
+  sourcePartition: number // of an update the partition the row comes from; else -1
+  width: number // columns
   /** Where the bits of the columns in the before and after image begin (bit i & 7 of byte i >> 3); -1: no such image. */
-  readonly before: number
-  readonly after: number
-  readonly rows: number // where the first row begins; rows go on to the end of the event
+  before: number
+  after: number
+  rows: number // where the first row begins; rows go on to the end of the event
+}
+/** One to be filled in. */
+export function emptyRowsHeader(): RowsHeader {
+  return {
+    kind: 'insert',
+    partial: false,
+    tableId: 0,
+    lastOfStatement: false,
+    partition: -1,
+    sourcePartition: -1,
+    width: 0,
+    before: -1,
+    after: -1,
+    rows: 0,
+  }
 }
 
-/** The header of nearly every event, in one step: no extra data, fewer than 251 columns; undefined for another one. */
+/** The header of nearly every event, in one step: no extra data, fewer than 251 columns; false for another one. */
 function plainHeader(
   bytes: Buffer,
   start: number,
   end: number,
   kind: RowsHeader['kind'],
-): RowsHeader | undefined {
+  into: RowsHeader,
+): boolean {
   const at = start + HEADER_BYTES
   const width = bytes[at + 10]!
   const size = (width + 7) >> 3
   const rows = at + 11 + (kind === 'update' ? 2 * size : size)
-  if (rows > end || width > 250 || bytes[at + 8] !== 2 || bytes[at + 9] !== 0) return undefined
-  return {
-    kind,
-    partial: bytes[start + 4] === eventTypes.PARTIAL_UPDATE_ROWS,
-    tableId: bytes.readUInt32LE(at) + bytes.readUInt16LE(at + 4) * 0x1_0000_0000,
-    lastOfStatement: (bytes[at + 6]! & STATEMENT_END) !== 0,
-    partition: -1,
-    sourcePartition: -1,
-    width,
-    before: kind === 'insert' ? -1 : at + 11,
-    after: kind === 'delete' ? -1 : kind === 'insert' ? at + 11 : at + 11 + size,
-    rows,
-  }
+  if (rows > end || width > 250 || bytes[at + 8] !== 2 || bytes[at + 9] !== 0) return false
+  into.kind = kind
+  into.partial = bytes[start + 4] === eventTypes.PARTIAL_UPDATE_ROWS
+  into.tableId = wideId(bytes, at)
+  into.lastOfStatement = (bytes[at + 6]! & STATEMENT_END) !== 0
+  into.partition = -1
+  into.sourcePartition = -1
+  into.width = width
+  into.before = kind === 'insert' ? -1 : at + 11
+  into.after = kind === 'delete' ? -1 : kind === 'insert' ? at + 11 : at + 11 + size
+  into.rows = rows
+  return true
+}
+
+function wideId(bytes: Buffer, at: number): number {
+  const low = bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24)
+  return (low >>> 0) + (bytes[at + 4]! | (bytes[at + 5]! << 8)) * 0x1_0000_0000
+}
+
+/** The table id of a rows event whose header has been read before. */
+export function rowsTableId(bytes: Buffer, start: number, format: Format): number {
+  const at = start + HEADER_BYTES
+  return idBytes(format, eventType(bytes, start)) === 4 ? bytes.readUInt32LE(at) : wideId(bytes, at)
 }
 
 const STATEMENT_END = 1
 const EXTRA_PARTITION = 1
 
-const kinds = new Map<number, RowsHeader['kind']>([
-  [eventTypes.WRITE_ROWS_V1, 'insert'],
-  [eventTypes.WRITE_ROWS, 'insert'],
-  [eventTypes.UPDATE_ROWS_V1, 'update'],
-  [eventTypes.UPDATE_ROWS, 'update'],
-  [eventTypes.PARTIAL_UPDATE_ROWS, 'update'],
-  [eventTypes.DELETE_ROWS_V1, 'delete'],
-  [eventTypes.DELETE_ROWS, 'delete'],
-])
+const kinds: Readonly<Record<number, RowsHeader['kind']>> = {
+  [eventTypes.WRITE_ROWS_V1]: 'insert',
+  [eventTypes.WRITE_ROWS]: 'insert',
+  [eventTypes.UPDATE_ROWS_V1]: 'update',
+  [eventTypes.UPDATE_ROWS]: 'update',
+  [eventTypes.PARTIAL_UPDATE_ROWS]: 'update',
+  [eventTypes.DELETE_ROWS_V1]: 'delete',
+  [eventTypes.DELETE_ROWS]: 'delete',
+}
 
 /**
  * WRITE_ROWS, UPDATE_ROWS, DELETE_ROWS, PARTIAL_UPDATE_ROWS and the first three in version 1:
@@ -66,17 +92,19 @@ const kinds = new Map<number, RowsHeader['kind']>([
  *   [update: bits of those in the after image] · rows
  * Extra data is a row of:  u8 0 (NDB), u8 length with these two bytes but the first, u8 format, … ·
  *   u8 1, u16 partition, [update: u16 source partition]
+ * Fills `into` in and returns it. Throws EVENT_MALFORMED.
  */
 export function readRowsHeader(
   bytes: Buffer,
   start: number,
   end: number,
   format: Format,
+  into = emptyRowsHeader(),
 ): RowsHeader {
   const type = eventType(bytes, start)
-  const kind = kinds.get(type)
-  const plain = kind && plainHeader(bytes, start, end, kind)
-  if (plain && type >= eventTypes.WRITE_ROWS && idBytes(format, type) === 6) return plain
+  const kind = kinds[type]
+  const plain = kind && type >= eventTypes.WRITE_ROWS && idBytes(format, type) === 6
+  if (plain && plainHeader(bytes, start, end, kind, into)) return into
   const r = new Reader(eventName(type), bytes, start, end)
   if (!kind) throw r.malformed('a rows event')
   const id = tableId(r, format, type)
@@ -99,16 +127,15 @@ export function readRowsHeader(
   const width = r.packed('the column count')
   const first = r.skip(Math.ceil(width / 8), 'the columns present')
   const second = kind === 'update' ? r.skip(Math.ceil(width / 8), 'the columns present after') : -1
-  return {
-    kind,
-    partial: type === eventTypes.PARTIAL_UPDATE_ROWS,
-    tableId: id,
-    lastOfStatement: (flags & STATEMENT_END) !== 0,
-    partition,
-    sourcePartition,
-    width,
-    before: kind === 'insert' ? -1 : first,
-    after: kind === 'insert' ? first : second,
-    rows: r.at,
-  }
+  into.kind = kind
+  into.partial = type === eventTypes.PARTIAL_UPDATE_ROWS
+  into.tableId = id
+  into.lastOfStatement = (flags & STATEMENT_END) !== 0
+  into.partition = partition
+  into.sourcePartition = sourcePartition
+  into.width = width
+  into.before = kind === 'insert' ? -1 : first
+  into.after = kind === 'insert' ? first : second
+  into.rows = r.at
+  return into
 }

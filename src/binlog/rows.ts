@@ -27,38 +27,54 @@ import { sameBytes } from './reader.ts'
 import type { JsonStyle } from './json/text.ts'
 import { diffExpression, writePatched } from './json/diff.ts'
 import { columnTypes } from './table-map.ts'
-import { type RowsHeader } from './rows-header.ts'
+import { emptyRowsHeader, readRowsHeader, rowsTableId, type RowsHeader } from './rows-header.ts'
+import type { Format } from './reader.ts'
 
-export interface RowsFacts {
+export interface RowsFacts extends RawEvent {
+  readonly kind: RowsChange['kind'] // of the event's type
   readonly ordinal: number
-  readonly event: RawEvent
   readonly table: Table
-  readonly header: RowsHeader // as read from `event`
+  readonly format: Format
 }
 
-/** The rows of one binlog event. */
-export class BinlogRows implements RowsChange {
+/** The rows of one binlog event, and that event: one object, for there are as many of them as events. */
+export class BinlogRows implements RowsChange, RawEvent {
   readonly kind: RowsChange['kind']
   readonly ordinal: number
-  readonly event: RawEvent
   readonly table: Table
-  readonly tableId: number
-  readonly snapshot = false
-  readonly #header: RowsHeader
+  readonly bytes: Buffer
+  readonly start: number
+  readonly end: number
+  readonly offset: number
+  readonly length: number
+  readonly #format: Format
 
-  constructor({ ordinal, event, table, header }: RowsFacts) {
-    this.kind = header.kind
-    this.ordinal = ordinal
-    this.event = event
-    this.table = table
-    this.tableId = header.tableId
-    this.#header = header
+  constructor(facts: RowsFacts) {
+    this.kind = facts.kind
+    this.ordinal = facts.ordinal
+    this.table = facts.table
+    this.bytes = facts.bytes
+    this.start = facts.start
+    this.end = facts.end
+    this.offset = facts.offset
+    this.length = facts.length
+    this.#format = facts.format
   }
-  /** Throws SCHEMA_MISMATCH when the event has another number of columns than the table. */
+  get event(): RawEvent {
+    return this
+  }
+  get snapshot(): boolean {
+    return false
+  }
+  get tableId(): number {
+    return rowsTableId(this.bytes, this.start, this.#format)
+  }
+  /** Throws SCHEMA_MISMATCH when the event has another number of columns than the table, EVENT_MALFORMED for its head. */
   reader(): RowReader {
     const { table } = this
+    readRowsHeader(this.bytes, this.start, this.end, this.#format, header)
     const reader = layoutOf(table).spare.pop() ?? new ImageReader(table)
-    reader.open(this, this.#header)
+    reader.open(this, header)
     return reader
   }
   *rows(): Iterable<Row> {
@@ -127,6 +143,7 @@ function hasAll(bytes: Buffer, bits: number, width: number): boolean {
   return left === 0 || (bytes[at]! & rest) === rest
 }
 
+const header = emptyRowsHeader() // of the rows that are being opened
 const scratch = new Out(256) // patched documents on their way to strings
 const beforeText = new Out(256)
 const afterText = new Out(256)

@@ -15,6 +15,7 @@ import { Fleet } from '../fleet.ts'
 import { createLogger } from '../logger.ts'
 import type { Logger } from '../logger.ts'
 import { CanalServer } from '../server/server.ts'
+import { ReaderThread } from '../sources/index.ts'
 
 const CONNECT_MS = 5000 // how long the port waits for the first connections to the sources
 const SAME_SIGNAL_MS = 500 // a terminal, npm and the launcher each pass on the same Ctrl-C
@@ -27,7 +28,8 @@ export async function serve(args: Arguments): Promise<number> {
   const stopped = firstSignal(log)
   process.on('unhandledRejection', (error) => die(log, error))
   process.on('uncaughtException', (error) => die(log, error))
-  const fleet = new Fleet({ folder: config.instancesDir, dataDir: config.dataDir, log })
+  const thread = new ReaderThread()
+  const fleet = new Fleet({ folder: config.instancesDir, dataDir: config.dataDir, log, thread })
   await fleet.open()
   // A client that comes as soon as the port answers should find its destination.
   await Promise.race([fleet.settled(CONNECT_MS), stopped])
@@ -48,6 +50,7 @@ export async function serve(args: Arguments): Promise<number> {
   const ended = await within(config.shutdownMs, async () => {
     await server.close()
     await fleet.close()
+    await thread.close()
   })
   if (!ended) log.warn({ shutdownMs: config.shutdownMs }, 'stopping took too long: cut off')
   else log.info('stopped')

@@ -6,6 +6,7 @@
  */
 import { connect, type Socket } from 'node:net'
 import type { Connection as Driver, ConnectionOptions } from 'mysql2'
+import { crcMemory } from '../crc.ts'
 import { SluiceError, assert } from '../errors.ts'
 import { driverFailure, lacksTls, serverFailure } from './failure.ts'
 import { PacketReader } from './packet.ts'
@@ -209,18 +210,25 @@ function sslOptions(tls: TlsOptions): Pick<ConnectionOptions, 'ssl'> {
   }
 }
 
+const ANSWER_BYTES = 16 * 1024 // before the dump
 const READ_BYTES = 256 * 1024
 
-/** Who takes what a plain socket has read; false stops reading until `resume`. */
-type Taker = (chunk: Buffer) => boolean
-const takers = new WeakMap<Socket, { take: Taker }>()
+/** Who takes what a plain socket has read, and where it reads into; false stops reading until `resume`. */
+interface Taker {
+  take: (chunk: Buffer) => boolean
+  buffer: Buffer
+}
+const takers = new WeakMap<Socket, Taker>()
 
 /**
  * The socket under a connection. It reads into one buffer that is used again and again: a buffer per read would be
  * garbage by the gigabyte. mysql2 gets copies until the dump takes the socket over; TLS reads for itself.
  */
 function openSocket({ host, port }: ConnectOptions): Socket {
-  const taker = { take: (chunk: Buffer): boolean => socket.emit('data', Buffer.from(chunk)) }
+  const taker: Taker = {
+    take: (chunk) => socket.emit('data', Buffer.from(chunk)),
+    buffer: Buffer.allocUnsafeSlow(ANSWER_BYTES),
+  }
   const socket = connect({
     host,
     port,
@@ -228,7 +236,7 @@ function openSocket({ host, port }: ConnectOptions): Socket {
     keepAlive: true,
     keepAliveInitialDelay: 60_000,
     onread: {
-      buffer: Buffer.allocUnsafeSlow(READ_BYTES),
+      buffer: () => taker.buffer,
       callback: (size, buffer) => taker.take((buffer as Buffer).subarray(0, size)),
     },
   })
@@ -343,12 +351,13 @@ interface SocketStreamOptions {
 
 type Chunks = Pick<AsyncIterator<Buffer, unknown>, 'next'>
 
-/** What a plain socket reads, a chunk at a time; each is overwritten by the next. */
-function plainChunks(socket: Socket, taker: { take: Taker }): Chunks {
+/** What a plain socket reads, a chunk at a time, where its sums are quick; each is overwritten by the next. */
+function plainChunks(socket: Socket, taker: Taker): Chunks {
   let ready: Buffer | undefined
   let failure: Error | undefined
   let ended = false
   let wake: (() => void) | undefined
+  taker.buffer = crcMemory(READ_BYTES)
   taker.take = (chunk) => {
     ready = chunk
     wake?.()

@@ -16,7 +16,7 @@ import {
 } from '../binlog/reader.ts'
 import type { Filter, Position, Source } from '../change.ts'
 import { SluiceError } from '../errors.ts'
-import type { SlabPool } from '../slab.ts'
+import type { Slabs } from '../slab.ts'
 import { Chunks } from './log/events.ts'
 import { PART_BYTES } from './mysql.ts'
 import type { TableResolver } from './log/tables.ts'
@@ -28,7 +28,7 @@ export interface FilesSourceOptions {
   readonly epoch: number
   readonly catalog: TableResolver
   readonly filter: Filter
-  readonly slabs: SlabPool
+  readonly slabs: Slabs
   readonly partBytes?: number | undefined
   readonly onFormat?: ((format: Format) => void) | undefined
 }

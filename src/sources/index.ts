@@ -3,3 +3,4 @@
  */
 export { filesSource, type FilesSourceOptions } from './files.ts'
 export { mysqlSource, sourceFacts, type MysqlSourceOptions, type SourceFacts } from './mysql.ts'
+export { ReaderThread, type ThreadSourceOptions } from './thread/thread.ts'

@@ -14,7 +14,7 @@ import {
   type ConnectOptions,
   type DumpRequest,
 } from '../mysql/connection.ts'
-import type { SlabPool } from '../slab.ts'
+import type { Slabs } from '../slab.ts'
 import type { TableResolver } from './log/tables.ts'
 import { readTransactions, type LogOptions, type OpenLog } from './transactions.ts'
 
@@ -29,7 +29,7 @@ export interface MysqlSourceOptions {
   readonly epoch: number
   readonly catalog: TableResolver
   readonly filter: Filter
-  readonly slabs: SlabPool
+  readonly slabs: Slabs
   readonly partBytes?: number | undefined
   readonly heartbeatMs?: number | undefined
   readonly onFormat?: ((format: Format) => void) | undefined
@@ -40,23 +40,38 @@ const HEARTBEAT_MS = 10_000
 
 /** Reads from the server at `options.connect`. `read` throws what Connection and readTransactions throw. */
 export function mysqlSource(options: MysqlSourceOptions): Source {
-  let named = false // the configured names are in use
+  const identities = new Identities(options)
   return {
     read(from, signal) {
-      const mine = !named
-      if (mine) named = true
-      const identity = {
-        serverId: (mine ? options.serverId : undefined) ?? drawServerId(),
-        replicaUuid: (mine ? options.replicaUuid : undefined) ?? randomUUID(),
-      }
-      const closed = (): void => {
-        if (mine) named = false
-      }
+      const { identity, done } = identities.draw()
       return readTransactions(
-        () => openDump(options, { ...identity, from, signal, closed }),
+        () => openDump(options, { ...identity, from, signal, closed: done }),
         signal,
       )
     },
+  }
+}
+
+/** Who a source is to its server: the configured names for one read at a time, drawn ones for any other. */
+export class Identities {
+  readonly #options: Pick<MysqlSourceOptions, 'serverId' | 'replicaUuid'>
+  #named = false // the configured names are in use
+  constructor(options: Pick<MysqlSourceOptions, 'serverId' | 'replicaUuid'>) {
+    this.#options = options
+  }
+  /** `done` is called when the read has ended. */
+  draw(): { identity: { serverId: number; replicaUuid: string }; done: () => void } {
+    const mine = !this.#named
+    this.#named = true
+    const { serverId, replicaUuid } = mine ? this.#options : {}
+    const identity = {
+      serverId: serverId ?? drawServerId(),
+      replicaUuid: replicaUuid ?? randomUUID(),
+    }
+    const done = (): void => {
+      if (mine) this.#named = false
+    }
+    return { identity, done }
   }
 }
 

@@ -122,6 +122,7 @@ class DraftedBatch implements Batch {
   release(): void {
     assert(!this.#released, 'a batch was released twice')
     this.#released = true
+    for (const { tx } of this.parts) tx.forgetChanges?.()
     this.#draft.release()
   }
 }

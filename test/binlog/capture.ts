@@ -72,7 +72,9 @@ export function decode(events: readonly Buffer[], database: string, zone: TimeZo
       const header = readRowsHeader(bytes, 0, end, format)
       const table = maps.get(header.tableId)
       const event = { bytes, start: 0, end, offset: 0, length: bytes.length }
-      if (table) changes.push(new BinlogRows({ ordinal: changes.length, event, table, header }))
+      const ordinal = changes.length
+      const { kind } = header
+      if (table) changes.push(new BinlogRows({ ...event, kind, ordinal, table, format }))
     }
   }
   return changes

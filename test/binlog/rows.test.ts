@@ -3,6 +3,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { compileColumn } from '../../src/binlog/column.ts'
 import { BinlogRows } from '../../src/binlog/rows.ts'
+import { eventTypes, type Format } from '../../src/binlog/reader.ts'
 import type { RowsHeader } from '../../src/binlog/rows-header.ts'
 import { parseTimeZone } from '../../src/binlog/time.ts'
 import {
@@ -70,27 +71,31 @@ function rowsOf(table: Table, event: Event): BinlogRows {
     return bitmap
   }
   const start = 7
-  const images = Buffer.concat([bits(event.before ?? all), bits(event.after ?? all)])
-  const at = start + 19
-  const rows = at + images.length
+  const head = Buffer.alloc(30, 0xff) // the event's header, then a table id, flags, 2 bytes of extra data, the width
+  head[4] = partial ? eventTypes.PARTIAL_UPDATE_ROWS : typeOf[kind]
+  head.writeUIntLE(9, 19, 6)
+  head.writeUInt16LE(2, 27)
+  head[29] = width
+  const images = kind === 'update' ? [event.before, event.after] : [event.before ?? event.after]
   const body =
     typeof event.rows === 'string' ? Buffer.from(event.rows.replaceAll(' ', ''), 'hex') : event.rows
-  const bytes = Buffer.concat([Buffer.alloc(at, 0xff), images, body, FOREIGN])
-  const end = rows + body.length
-  const header: RowsHeader = {
-    kind,
-    partial,
-    tableId: 9,
-    lastOfStatement: true,
-    partition: -1,
-    sourcePartition: -1,
-    width,
-    before: kind === 'insert' ? -1 : at,
-    after: kind === 'delete' ? -1 : at + images.length / 2,
-    rows,
-  }
+  const whole = Buffer.concat([head, ...images.map((columns) => bits(columns ?? all)), body])
+  const bytes = Buffer.concat([Buffer.alloc(start, 0xff), whole, FOREIGN])
+  const end = start + whole.length
   const raw = { bytes, start, end, offset: 1234, length: end - start }
-  return new BinlogRows({ ordinal: 3, event: raw, table, header })
+  return new BinlogRows({ ...raw, kind, ordinal: 3, table, format: FORMAT })
+}
+const typeOf = {
+  insert: eventTypes.WRITE_ROWS,
+  update: eventTypes.UPDATE_ROWS,
+  delete: eventTypes.DELETE_ROWS,
+} as const
+const FORMAT: Format = {
+  serverVersion: '9.7.4',
+  created: 0,
+  postHeader: new Uint8Array(64).fill(10),
+  checksum: 'none',
+  checksumBytes: 0,
 }
 const values = (table: Table, event: Event): { before: unknown; after: unknown }[] => [
   ...rowsOf(table, event).rows(),

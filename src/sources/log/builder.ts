@@ -18,11 +18,12 @@ import {
   type GtidEvent,
 } from '../../binlog/event.ts'
 import { HEADER_BYTES, eventName, eventTypes, type Format } from '../../binlog/reader.ts'
-import type { Change, Filter, Position, Transaction } from '../../change.ts'
+import type { Filter, Position, Transaction } from '../../change.ts'
 import { SluiceError } from '../../errors.ts'
 import { GtidSet } from '../../gtid.ts'
-import type { SlabPool } from '../../slab.ts'
-import { Pending, XID, changesOf, type Event, type Kept, type TakenPart } from './pending.ts'
+import type { Slabs } from '../../slab.ts'
+import { LoggedTransaction } from './logged.ts'
+import { Pending, XID, type Event } from './pending.ts'
 import { TableCache, type TableResolver } from './tables.ts'
 
 export interface BuilderOptions {
@@ -30,7 +31,7 @@ export interface BuilderOptions {
   readonly server: string // server_uuid
   readonly catalog: TableResolver
   readonly filter: Filter
-  readonly slabs: SlabPool
+  readonly slabs: Slabs
   readonly partBytes: number
   /** Whether whole filtered transactions are to be told as a set of GTIDs. */
   readonly gtids: boolean
@@ -446,53 +447,5 @@ export class TransactionBuilder {
   /** Gives memory back; the builder is of no use afterwards. */
   close(): void {
     this.pending.close()
-  }
-}
-
-/**
- * Its changes become objects when somebody asks: a transaction that waits in the window is a few numbers a change, which
- * the garbage collector would otherwise carry from place to place.
- */
-class LoggedTransaction implements Transaction {
-  readonly epoch: number
-  readonly server: string
-  readonly gtid: Transaction['gtid']
-  readonly lastCommitted: number
-  readonly sequenceNumber: number
-  readonly skipped: Transaction['skipped']
-  readonly file: string
-  readonly offset: number
-  readonly endFile: string
-  readonly endOffset: number
-  readonly first: number
-  readonly next: number
-  readonly timestamp: number
-  readonly state: Transaction['state']
-  readonly slab: Transaction['slab']
-  readonly bytes: number
-  readonly #kept: Kept
-  #changes: readonly Change[] | undefined
-
-  constructor(part: TakenPart, facts: Omit<Transaction, 'changes' | 'slab' | 'bytes'>) {
-    this.epoch = facts.epoch
-    this.server = facts.server
-    this.gtid = facts.gtid
-    this.lastCommitted = facts.lastCommitted
-    this.sequenceNumber = facts.sequenceNumber
-    this.skipped = facts.skipped
-    this.file = facts.file
-    this.offset = facts.offset
-    this.endFile = facts.endFile
-    this.endOffset = facts.endOffset
-    this.first = facts.first
-    this.next = facts.next
-    this.timestamp = facts.timestamp
-    this.state = facts.state
-    this.slab = part.slab
-    this.bytes = part.bytes
-    this.#kept = part.kept
-  }
-  get changes(): readonly Change[] {
-    return (this.#changes ??= changesOf(this.#kept))
   }
 }

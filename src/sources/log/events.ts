@@ -4,7 +4,6 @@
  * together in the memory that `room` gives. Guarantees that an event is as long as its header and its packet say, and
  * that memory is taken only for a length that both allow. Looks at no event beyond its header.
  */
-import { crc32 } from 'node:zlib'
 import {
   CHECKSUM_BYTES,
   HEADER_BYTES,
@@ -14,6 +13,7 @@ import {
   eventType,
   eventTypes,
 } from '../../binlog/reader.ts'
+import { crc32 } from '../../crc.ts'
 import { SluiceError } from '../../errors.ts'
 import type { Slab } from '../../slab.ts'
 
@@ -223,40 +223,6 @@ const isPayload = (bytes: Buffer, start: number): boolean =>
 
 // ── checksums ────────────────────────────────────────────────────────────────
 
-/** CRC32 by eight tables (slicing-by-8). */
-const tables = new Int32Array(8 * 256)
-for (let i = 0; i < 256; i++) {
-  let c = i
-  for (let bit = 0; bit < 8; bit++) c = c & 1 ? (c >>> 1) ^ 0xedb88320 : c >>> 1
-  tables[i] = c
-}
-for (let i = 256; i < tables.length; i++) {
-  const c = tables[i - 256]!
-  tables[i] = (c >>> 8) ^ tables[c & 0xff]!
-}
-/** Below this many bytes the call into zlib and the view it wants cost more than the sum itself. */
-const SMALL = 200
-
-function smallCrc32(b: Buffer, start: number, end: number): number {
-  const t = tables
-  let c = -1
-  let at = start
-  for (const whole = end - 7; at < whole; at += 8) {
-    c ^= b[at]! | (b[at + 1]! << 8) | (b[at + 2]! << 16) | (b[at + 3]! << 24)
-    c =
-      t[1792 + (c & 0xff)]! ^
-      t[1536 + ((c >>> 8) & 0xff)]! ^
-      t[1280 + ((c >>> 16) & 0xff)]! ^
-      t[1024 + (c >>> 24)]! ^
-      t[768 + b[at + 4]!]! ^
-      t[512 + b[at + 5]!]! ^
-      t[256 + b[at + 6]!]! ^
-      t[b[at + 7]!]!
-  }
-  while (at < end) c = (c >>> 8) ^ t[(c ^ b[at++]!) & 0xff]!
-  return ~c
-}
-
 /** Whether the CRC32 in the last four bytes of the event bytes[start, end) is right. */
 export function isIntact(bytes: Buffer, start: number, end: number): boolean {
   const body = end - CHECKSUM_BYTES
@@ -266,8 +232,7 @@ export function isIntact(bytes: Buffer, start: number, end: number): boolean {
   }
   const logged =
     bytes[body]! | (bytes[body + 1]! << 8) | (bytes[body + 2]! << 16) | (bytes[body + 3]! << 24)
-  if (body - start < SMALL) return smallCrc32(bytes, start, body) === logged
-  return (crc32(bytes.subarray(start, body)) | 0) === logged
+  return crc32(bytes, start, body) === logged
 }
 
 /** The error for an event whose checksum is wrong. */

@@ -1,13 +1,12 @@
 /**
- * The transaction that is being read: its kept events, contiguous in one slab, and what is known of each in plain
- * arrays that are reused, so that a kept event costs no object before its transaction is whole. Moves everything to a
- * new slab when the tail of the one at hand is too short; events taken back leave no trace. Decodes nothing.
+ * The transaction that is being read: its kept events, contiguous in one slab, and what is known of each as plain
+ * numbers in blocks that many transactions share, so that a kept event costs no object before its transaction is whole.
+ * Moves everything to a new slab, or block, when the tail of the one at hand is too short; events taken back leave no
+ * trace. Decodes nothing.
  */
-import { BinlogRows } from '../../binlog/rows.ts'
-import { readRowsHeader } from '../../binlog/rows-header.ts'
 import type { Format } from '../../binlog/reader.ts'
-import type { Change, QueryChange, RawEvent, Table } from '../../change.ts'
-import { SLAB_BYTES, type Slab, type SlabPool } from '../../slab.ts'
+import type { QueryChange, Table } from '../../change.ts'
+import { SLAB_BYTES, type Slab, type Slabs } from '../../slab.ts'
 
 /** The event at hand; one object, reused. bytes[start, end) leaves a checksum out. */
 export interface Event {
@@ -37,6 +36,32 @@ export interface RowsDetail {
 /** An XID event: its change is made from the event itself. */
 export const XID = { kind: 'xid' } as const
 
+/** The changes of a transaction before somebody asks for them: most of the time nobody does until it is delivered. */
+export interface Kept {
+  readonly bytes: Buffer
+  /** Of each change, from `at` on, NUMBERS: start, end, offset and length as in RawEvent, ordinal, index in `details`. */
+  readonly numbers: Float64Array
+  readonly details: readonly Detail[]
+  readonly at: number
+  readonly count: number
+}
+export const NUMBERS = 6
+const BLOCK = 1024 // changes
+const DETAILS = 64 // with more, the next transaction begins a list of its own
+const NOTHING: Kept = {
+  bytes: Buffer.alloc(0),
+  numbers: new Float64Array(0),
+  details: [],
+  at: 0,
+  count: 0,
+}
+
+export interface TakenPart {
+  readonly kept: Kept
+  readonly slab: Slab | undefined
+  readonly bytes: number // what it counts in the window
+}
+
 /** What a transaction counts in the window beside its raw bytes. */
 const TRANSACTION_OVERHEAD = 400
 const CHANGE_OVERHEAD = 250
@@ -44,17 +69,14 @@ const CHANGE_OVERHEAD = 250
 export class Pending {
   /** Kept events that are changes. */
   count = 0
-  readonly #pool: SlabPool
+  readonly #pool: Slabs
   #slab: Slab | undefined
   #from = 0 // where the transaction's bytes begin in the slab
-  readonly #starts: number[] = []
-  readonly #ends: number[] = []
-  readonly #offsets: number[] = []
-  readonly #lengths: number[] = []
-  readonly #ordinals: number[] = []
-  readonly #details: (Detail | undefined)[] = []
+  #numbers = new Float64Array(BLOCK * NUMBERS)
+  #details: Detail[] = []
+  #at = 0 // where the transaction's numbers begin in the block
 
-  constructor(pool: SlabPool) {
+  constructor(pool: Slabs) {
     this.#pool = pool
   }
 
@@ -64,7 +86,10 @@ export class Pending {
   }
 
   get startsWithBegin(): boolean {
-    return this.#details[0]?.kind === 'begin'
+    return this.count > 0 && this.#detail(0).kind === 'begin'
+  }
+  #detail(i: number): Detail {
+    return this.#details[this.#numbers[this.#at + i * NUMBERS + 5]!]!
   }
 
   /** A slab with room for `size` bytes from its `at` on; what is pending moves along when it must. */
@@ -79,9 +104,10 @@ export class Pending {
     const slab = this.#pool.open(bytes + size)
     if (old) {
       old.bytes.copy(slab.bytes, 0, this.#from, old.at)
-      for (let i = 0; i < this.count; i++) {
-        this.#starts[i]! -= this.#from
-        this.#ends[i]! -= this.#from
+      const numbers = this.#numbers
+      for (let i = 0, n = this.#at; i < this.count; i++, n += NUMBERS) {
+        numbers[n]! -= this.#from
+        numbers[n + 1]! -= this.#from
       }
       old.release()
     }
@@ -108,50 +134,71 @@ export class Pending {
   }
 
   keep(event: Event, detail: Detail): void {
-    const i = this.count++
     const start = this.#store(event)
-    this.#starts[i] = start
-    this.#ends[i] = start + event.end - event.start
-    this.#offsets[i] = event.offset
-    this.#lengths[i] = event.length
-    this.#ordinals[i] = event.ordinal
-    this.#details[i] = detail
+    let n = this.#at + this.count * NUMBERS
+    if (n === this.#numbers.length) n = this.#nextBlock()
+    this.count++
+    const numbers = this.#numbers
+    numbers[n] = start
+    numbers[n + 1] = start + event.end - event.start
+    numbers[n + 2] = event.offset
+    numbers[n + 3] = event.length
+    numbers[n + 4] = event.ordinal
+    numbers[n + 5] = this.#indexOf(detail)
+  }
+  /** The few that repeat are used last. */
+  #indexOf(detail: Detail): number {
+    const details = this.#details
+    const last = details.length - 1
+    for (let i = last; i >= 0 && i > last - 4; i--) if (details[i] === detail) return i
+    details.push(detail)
+    return last + 1
+  }
+  /** Goes on in a new block, with what is pending at its beginning; returns where the next change's numbers go. */
+  #nextBlock(): number {
+    const { count } = this
+    const used = count * NUMBERS
+    const numbers = new Float64Array(Math.max(BLOCK * NUMBERS, used * 2))
+    numbers.set(this.#numbers.subarray(this.#at, this.#at + used))
+    const old = this.#details
+    this.#details = []
+    for (let n = 5; n < used; n += NUMBERS) numbers[n] = this.#indexOf(old[numbers[n]!]!)
+    this.#numbers = numbers
+    this.#at = 0
+    return used
   }
 
-  /** Takes the changes from index `count` on back; they are the last ones kept. */
+  /** Takes the annotations from index `count` on back; they are the last changes kept. */
   truncate(count: number): void {
     if (count >= this.count) return
-    this.#slab!.at = this.#starts[count]!
-    this.#details.fill(undefined, count, this.count)
+    const n = this.#at + count * NUMBERS
+    this.#slab!.at = this.#numbers[n]!
+    this.#details.length = this.#numbers[n + 5]! // each has a detail of its own
     this.count = count
   }
   /** Takes back what `drop` says, in the middle too. */
   remove(drop: (detail: Detail) => boolean): void {
     const slab = this.#slab
-    let kept = 0
+    const numbers = this.#numbers
+    let kept = this.#at
     let at = this.#from
-    for (let i = 0; i < this.count; i++) {
-      const detail = this.#details[i]!
-      if (drop(detail)) continue
-      const start = this.#starts[i]!
-      const end = this.#ends[i]!
+    for (let i = 0, n = this.#at; i < this.count; i++, n += NUMBERS) {
+      if (drop(this.#detail(i))) continue
+      const start = numbers[n]!
+      const end = numbers[n + 1]!
       slab!.bytes.copyWithin(at, start, end)
-      this.#starts[kept] = at
-      this.#ends[kept] = at += end - start
-      this.#offsets[kept] = this.#offsets[i]!
-      this.#lengths[kept] = this.#lengths[i]!
-      this.#ordinals[kept] = this.#ordinals[i]!
-      this.#details[kept++] = detail
+      numbers.copyWithin(kept, n, n + NUMBERS)
+      numbers[kept] = at
+      numbers[kept + 1] = at += end - start
+      kept += NUMBERS
     }
-    this.#details.fill(undefined, kept, this.count)
-    this.count = kept
+    this.count = (kept - this.#at) / NUMBERS
     if (slab) slab.at = at
   }
 
   /** Forgets the transaction. */
   reset(): void {
     if (this.#slab) this.#slab.at = this.#from
-    this.#details.fill(undefined, 0, this.count)
     this.count = 0
     this.shrink()
   }
@@ -172,19 +219,15 @@ export class Pending {
     const { count } = this
     const bytes = this.bytes + TRANSACTION_OVERHEAD + count * CHANGE_OVERHEAD
     if (!slab || this.bytes === 0) return { kept: NOTHING, slab: undefined, bytes }
-    const numbers: number[] = []
-    const details: Detail[] = []
-    for (let i = 0; i < count; i++) {
-      numbers.push(this.#starts[i]!, this.#ends[i]!, this.#offsets[i]!)
-      numbers.push(this.#lengths[i]!, this.#ordinals[i]!)
-      details.push(this.#details[i]!)
-      this.#details[i] = undefined
-    }
+    const at = this.#at
+    const kept = { bytes: slab.bytes, numbers: this.#numbers, details: this.#details, at, count }
     slab.retain()
     this.#from = slab.at
+    this.#at += count * NUMBERS
     this.count = 0
+    if (this.#details.length > DETAILS) this.#details = []
     this.shrink()
-    return { kept: { bytes: slab.bytes, numbers, details }, slab, bytes }
+    return { kept, slab, bytes }
   }
 
   /** Gives the reader's own reference up. */
@@ -194,65 +237,4 @@ export class Pending {
     this.#from = 0
     this.count = 0
   }
-}
-
-/** The changes of a transaction before somebody asks for them: most of the time nobody does until it is delivered. */
-export interface Kept {
-  readonly bytes: Buffer
-  readonly numbers: readonly number[] // of each change: start, end, offset, length (as in RawEvent), ordinal
-  readonly details: readonly Detail[]
-}
-const NOTHING: Kept = { bytes: Buffer.alloc(0), numbers: [], details: [] }
-
-export interface TakenPart {
-  readonly kept: Kept
-  readonly slab: Slab | undefined
-  readonly bytes: number
-}
-
-export function changesOf({ bytes, numbers, details }: Kept): Change[] {
-  const changes: Change[] = []
-  for (let i = 0, n = 0; i < details.length; i++, n += 5) {
-    const event: RawEvent = {
-      bytes,
-      start: numbers[n]!,
-      end: numbers[n + 1]!,
-      offset: numbers[n + 2]!,
-      length: numbers[n + 3]!,
-    }
-    changes.push(changeOf(details[i]!, event, numbers[n + 4]!))
-  }
-  return changes
-}
-function changeOf(detail: Detail, event: RawEvent, ordinal: number): Change {
-  const { bytes, start, end } = event
-  switch (detail.kind) {
-    case 'insert':
-    case 'update':
-    case 'delete': {
-      const header = readRowsHeader(bytes, start, end, detail.format)
-      return new BinlogRows({ ordinal, event, table: detail.table, header })
-    }
-    case 'begin': {
-      const threadId = bytes.readUInt32LE(start + 19)
-      return { kind: 'begin', ordinal, event, threadId, xid: detail.xid }
-    }
-    case 'xid':
-      return { kind: 'commit', ordinal, event, xid: xidText(bytes, start + 19), xa: false }
-    case 'commit':
-      return { kind: 'commit', ordinal, event, xid: detail.xid, xa: detail.xa }
-    case 'ddl':
-    case 'statement':
-    case 'annotation':
-    case 'xaCommit':
-    case 'xaRollback':
-      return { ...detail, ordinal, event }
-  }
-}
-
-/** A 64-bit number as decimal text; cheap below 2^53. */
-function xidText(bytes: Buffer, at: number): string {
-  const high = bytes.readUInt32LE(at + 4)
-  if (high < 0x200000) return String(high * 0x100000000 + bytes.readUInt32LE(at))
-  return bytes.readBigUInt64LE(at).toString()
 }
