@@ -14,6 +14,7 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { parseTimeZone } from './binlog/time.ts'
 import { Catalog } from './catalog/catalog.ts'
+import type { HistoryFile } from './catalog/history.ts'
 import { formatPosition } from './change.ts'
 import type { Position, Source } from './change.ts'
 import type { InstanceConfig } from './config/config.ts'
@@ -26,7 +27,14 @@ import { Lookup } from './lookup.ts'
 import { Connection } from './mysql/connection.ts'
 import type { ConnectOptions } from './mysql/connection.ts'
 import { SlabPool } from './slab.ts'
-import { mysqlSource, sourceFacts, type ReaderThread, type SourceFacts } from './sources/index.ts'
+import {
+  logEnd,
+  mysqlSource,
+  scanStatements,
+  sourceFacts,
+  type ReaderThread,
+  type SourceFacts,
+} from './sources/index.ts'
 import { State } from './store/state.ts'
 import { Store } from './store/store.ts'
 import type { StoreStatus } from './store/store.ts'
@@ -42,6 +50,8 @@ export type InstanceStatus = InstanceState & {
   readonly position: Position | undefined // where reading goes on
   readonly transactions: number // appended since the start of this instance, parts counted
   readonly store: StoreStatus | undefined
+  /** Tables whose columns are matched by position, for their history is ambiguous. */
+  readonly guessedTables: readonly string[]
 }
 export interface InstanceOptions {
   readonly name: string
@@ -65,6 +75,7 @@ export class Instance {
   readonly #lookup: Lookup
   #known: Known | undefined
   #store: Store | undefined
+  #catalog: Catalog | undefined
   #catchUp: Source['read'] | undefined
   #status: InstanceState = { state: 'stopped' }
   #since = Date.now()
@@ -110,6 +121,7 @@ export class Instance {
       position: this.#store?.resume,
       transactions: this.#transactions,
       store: this.#store?.status(),
+      guessedTables: [...(this.#catalog?.guessed ?? [])],
     }
   }
 
@@ -155,12 +167,17 @@ export class Instance {
     const store = await this.#settle(facts)
     if (signal.aborted) return
     const zone = config.timezone ?? facts.timeZone
-    const catalog = new Catalog({
-      query: (sql, params) => this.#lookup.query(sql, params),
-      timeZone: parseTimeZone(zone),
-      columns: compileColumns(config.filter.columns),
+    const catalog = openCatalog({
+      config,
+      facts,
+      epoch: this.#known!.epoch,
+      lookup: this.#lookup,
       log: this.#log,
+      history: this.#state,
     })
+    await catalog.prepare()
+    if (signal.aborted) return
+    this.#catalog = catalog
     const options = {
       connect: connectOptions(config.source),
       epoch: this.#known!.epoch,
@@ -298,6 +315,32 @@ function errorFields(error: Error): object {
 export async function factsOf(options: ConnectOptions): Promise<SourceFacts> {
   using connection = await Connection.open(options)
   return await sourceFacts(connection)
+}
+
+/** The catalog of a source: asks it by `lookup`, and looks through its log on a connection of its own. */
+export function openCatalog(about: {
+  readonly config: InstanceConfig
+  readonly facts: SourceFacts
+  readonly epoch: number
+  readonly lookup: Lookup
+  readonly log: Logger
+  readonly history?: HistoryFile | undefined
+}): Catalog {
+  const { config, facts, epoch, lookup, log, history } = about
+  const connect = connectOptions(config.source)
+  return new Catalog({
+    query: (sql, params) => lookup.query(sql, params),
+    timeZone: parseTimeZone(config.timezone ?? facts.timeZone),
+    columns: compileColumns(config.filter.columns),
+    log,
+    history,
+    ambiguous: config.ambiguousSchema,
+    end: () => logEnd(lookup, epoch),
+    scan: (from, to) => {
+      const options = { connect, epoch, server: facts.serverUuid, slabs: new SlabPool() }
+      return scanStatements(options, from, to)
+    },
+  })
 }
 
 /** The state file of a destination. */

@@ -7,7 +7,7 @@ import type { Dialect } from './columns.ts'
 import { columnOf } from './columns.ts'
 import { readCapturedColumn, type CapturedColumn, type CapturedRow } from './definition.ts'
 
-export type Query = <T>(sql: string, params?: readonly unknown[]) => Promise<T[]>
+export type Query = <T>(sql: string, params?: readonly string[]) => Promise<T[]>
 
 /** How this server reads DDL. */
 export async function captureDialect(query: Query): Promise<Dialect> {
