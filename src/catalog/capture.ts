@@ -2,10 +2,16 @@
  * Definitions as a server has them now, read from information_schema: many tables with one query, so that thousands of
  * tables cost a few. Knows no binlog; the way to the server is the `query` function it is given.
  */
-import type { Definition, Effect, Key } from './apply.ts'
-import type { Dialect } from './columns.ts'
-import { columnOf } from './columns.ts'
-import { readCapturedColumn, type CapturedColumn, type CapturedRow } from './definition.ts'
+import type { Effect } from './ddl/apply.ts'
+import { columnOf } from './ddl/columns.ts'
+import type { Dialect } from './ddl/dialect.ts'
+import {
+  readCapturedColumn,
+  type CapturedColumn,
+  type CapturedRow,
+  type Definition,
+  type Key,
+} from './definition.ts'
 
 export type Query = <T>(sql: string, params?: readonly string[]) => Promise<T[]>
 

@@ -16,11 +16,18 @@ import type { TimeZone } from '../binlog/time.ts'
 import { formatPosition, type Table } from '../change.ts'
 import { SluiceError } from '../errors.ts'
 import type { ColumnFilter } from '../filter.ts'
-import { effectsOf, type Definition, type Effect, type Knowledge } from './apply.ts'
+import { effectsOf, type Effect } from './ddl/apply.ts'
 import { captureDialect, captureTables, type Query } from './capture.ts'
-import type { Dialect } from './columns.ts'
-import { classify } from './ddl.ts'
-import { disagreement, fromCapture, fromEvent, positional } from './definition.ts'
+import { classify } from './ddl/classify.ts'
+import type { Dialect } from './ddl/dialect.ts'
+import {
+  disagreement,
+  fromCapture,
+  fromEvent,
+  positional,
+  type Definition,
+  type Knowledge,
+} from './definition.ts'
 import {
   compareLogPlaces,
   History,

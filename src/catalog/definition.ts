@@ -41,6 +41,24 @@ export interface CapturedColumn {
   readonly invisible: boolean
 }
 
+export interface Key {
+  readonly name: string
+  readonly primary: boolean
+  readonly unique: boolean
+  /** Columns in the order of the key; a functional part or a prefix makes the key none that tells rows apart. */
+  readonly columns: readonly string[]
+  readonly whole: boolean
+}
+
+export interface Definition {
+  readonly columns: readonly CapturedColumn[]
+  readonly keys: readonly Key[]
+  readonly collation: number // default of new columns
+}
+
+/** undefined: there is no such table. 'unknown': there may be one, and nobody here knows its columns. */
+export type Knowledge = Definition | 'unknown' | undefined
+
 const binaryBases = new Set(['binary', 'varbinary', 'tinyblob', 'blob', 'mediumblob', 'longblob'])
 
 export function readCapturedColumn(row: CapturedRow): CapturedColumn {

@@ -8,7 +8,8 @@
  * since, 'assumed' the server, when something may have.
  */
 import { fileNumber } from '../change.ts'
-import type { Definition, Effect, Knowledge, Schema } from './apply.ts'
+import type { Effect, Schema } from './ddl/apply.ts'
+import type { Definition, Knowledge } from './definition.ts'
 
 /** The beginning of a transaction in the log. */
 export interface LogPlace {

@@ -3,15 +3,10 @@
  * effectsOf made of it, what information_schema says. `npm run oracle:ddl -- --statements N --seed N`.
  */
 import { parseArgs } from 'node:util'
-import {
-  effectsOf,
-  type Definition,
-  type Effect,
-  type Knowledge,
-  type Schema,
-} from '../../src/catalog/apply.ts'
+import { effectsOf, type Effect, type Schema } from '../../src/catalog/ddl/apply.ts'
+import type { Definition, Knowledge } from '../../src/catalog/definition.ts'
 import { captureTables, captureDialect } from '../../src/catalog/capture.ts'
-import type { Dialect } from '../../src/catalog/columns.ts'
+import type { Dialect } from '../../src/catalog/ddl/dialect.ts'
 import { Random } from '../e2e/load.ts'
 import { privateMysql, type MysqlServer } from '../support/mysql.ts'
 import { Statements, type Shape } from './statements.ts'

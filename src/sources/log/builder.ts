@@ -4,7 +4,7 @@
  * log agree. Guarantees that a transaction is 'committed' only after its commit was read, and that filtered traffic
  * still moves positions. Knows neither where events come from nor how their place in the log is counted.
  */
-import { classify, isBegin, type Statement } from '../../catalog/ddl.ts'
+import { classify, isBegin, type Statement } from '../../catalog/ddl/classify.ts'
 import {
   readExecuteLoadQuery,
   readGtid,

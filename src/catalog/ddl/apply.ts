@@ -4,43 +4,19 @@
  * columns as they were, AFTER names them as they are becoming. Pure. A statement that it does not understand is said to
  * leave the tables it names 'unknown': they are then asked for at the server.
  */
-import { classify, type TableName } from './ddl.ts'
-import { BINARY } from '../binlog/charset.ts'
+import type { Definition, Key, Knowledge } from '../definition.ts'
+import { classify, type TableName } from './classify.ts'
+import { nameOf, readColumn } from './columns.ts'
 import {
-  binOf,
-  capacityOf,
-  charsetName,
-  charsetOfId,
-  columnOf,
-  maxBytes,
-  nameOf,
-  NotUnderstood,
   NO_BACKSLASH_ESCAPES,
+  NotUnderstood,
   pickCollation,
-  readColumn,
-  textFor,
-  type ColumnDraft,
   type Defaults,
   type Dialect,
-} from './columns.ts'
-import type { CapturedColumn } from './definition.ts'
+} from './dialect.ts'
+import { Draft } from './draft.ts'
 import { keywords, Tokens } from './tokens.ts'
-
-export interface Key {
-  readonly name: string
-  readonly primary: boolean
-  readonly unique: boolean
-  /** Columns in the order of the key; a functional part or a prefix makes the key none that tells rows apart. */
-  readonly columns: readonly string[]
-  readonly whole: boolean
-}
-export interface Definition {
-  readonly columns: readonly CapturedColumn[]
-  readonly keys: readonly Key[]
-  readonly collation: number // default of new columns
-}
-/** undefined: there is no such table. 'unknown': there may be one, and nobody here knows its columns. */
-export type Knowledge = Definition | 'unknown' | undefined
+import { charsetName, readTableOptions } from './types.ts'
 
 /** The schema before the statement. */
 export interface Schema {
@@ -50,6 +26,7 @@ export interface Schema {
   /** A database's default collation; undefined where it is not known. */
   collation(database: string): number | undefined
 }
+
 export interface StatementFacts {
   readonly sql: string
   readonly database: string // the session's
@@ -57,6 +34,7 @@ export interface StatementFacts {
   readonly dialect: Dialect
   readonly serverCollation?: number // the session's collation_server, for CREATE DATABASE; 0 or none: not known
 }
+
 /** In order; the last one of a name holds. */
 export type Effect =
   | { readonly kind: 'table'; readonly name: TableName; readonly now: Knowledge }
@@ -80,6 +58,7 @@ export function effectsOf(facts: StatementFacts, schema: Schema): Effect[] {
 }
 
 const CREATE_MODIFIERS = keywords('OR REPLACE')
+
 const INDEX_MODIFIERS = keywords('UNIQUE FULLTEXT SPATIAL VECTOR ONLINE OFFLINE')
 
 const tokensOf = ({ sql, sqlMode }: StatementFacts): Tokens =>
@@ -487,8 +466,11 @@ class Work {
 }
 
 const CONSTRAINT_KINDS = keywords('PRIMARY UNIQUE FOREIGN CHECK')
+
 const KEY_KINDS = keywords('PRIMARY UNIQUE KEY INDEX FULLTEXT SPATIAL FOREIGN CHECK PERIOD VECTOR')
+
 const NO_KEYS = keywords('FULLTEXT SPATIAL FOREIGN CHECK PERIOD VECTOR')
+
 const DATABASE_OPTIONS = keywords('CHARACTER CHARSET DEFAULT COLLATE ENCRYPTION READ COMMENT')
 
 /** To the comma, the closing parenthesis or the end. */
@@ -508,257 +490,4 @@ function closing(tokens: Tokens): number {
     else if (ahead.isPunctuation(')') && --depth === 0) return ahead.end
   }
   throw new NotUnderstood('a list that does not end')
-}
-
-/**
- * The default collation among table or database options. `one`: stops behind the first option, as between the commas of
- * ALTER TABLE, where options may also follow one another without one.
- */
-function readTableOptions(tokens: Tokens, dialect: Dialect, before: number, one = false): number {
-  let charset: string | undefined
-  let collate: string | undefined
-  while (tokens.kind !== 'end' && !tokens.isPunctuation(';')) {
-    if (one && tokens.isPunctuation(',')) break
-    if (tokens.take('CHARSET')) charset = charsetName(tokens)
-    else if (tokens.take('CHARACTER') || tokens.take('CHAR')) {
-      if (tokens.take('SET')) charset = charsetName(tokens)
-    } else if (tokens.take('COLLATE')) collate = charsetName(tokens)
-    else if (tokens.is('PARTITION') || tokens.is('AS') || tokens.is('SELECT')) break
-    else if (tokens.isPunctuation('(')) tokens.skipParentheses()
-    else tokens.next()
-  }
-  return pickCollation(dialect, before, charset, collate)
-}
-
-// ── a table in the making ────────────────────────────────────────────────────
-
-/** A clause that adds or redefines a column, kept until all are read. */
-interface Planned {
-  readonly from: string | undefined // of CHANGE, MODIFY, RENAME: the column as it was called
-  readonly column: CapturedColumn
-  readonly after: string | undefined
-  /** RENAME, SET VISIBLE: the type is as it was. */
-  readonly kept?: boolean
-  readonly bin?: boolean // ColumnDraft.bin
-}
-interface KeptKey extends Key {
-  readonly old: boolean // from before the statement: its columns go by their old names
-}
-const same = (a: string, b: string): boolean => a === b || a.toLowerCase() === b.toLowerCase()
-
-class Draft {
-  collation: number
-  readonly defaults: Defaults
-  readonly #before: readonly CapturedColumn[]
-  #keys: KeptKey[]
-  #converted = 0 // the collation of CONVERT TO
-  readonly #planned: Planned[] = []
-  readonly #dropped: string[] = []
-
-  constructor(
-    columns: readonly CapturedColumn[],
-    keys: readonly Key[],
-    collation: number,
-    defaults: Defaults,
-  ) {
-    this.#before = columns
-    this.#keys = keys.map((key) => ({ ...key, old: true }))
-    this.collation = collation
-    this.defaults = defaults
-  }
-
-  has(name: string): boolean {
-    return (
-      this.#before.some((c) => same(c.name, name)) ||
-      this.#planned.some((p) => same(p.column.name, name))
-    )
-  }
-  add(name: string, { column, primary, unique, bin, after }: ColumnDraft): void {
-    this.#planned.push({ from: undefined, column, bin, after })
-    this.#attributes(name, primary, unique)
-  }
-  change(from: string, to: string, draft: ColumnDraft, guarded: boolean): void {
-    if (!this.#before.some((c) => same(c.name, from))) {
-      if (guarded) return
-      throw new NotUnderstood(`column ${from}`)
-    }
-    const { column, bin, after } = draft
-    this.#planned.push({ from, column, bin, after })
-    this.#renameInKeys(from, to)
-    this.#attributes(to, draft.primary, draft.unique)
-  }
-  rename(from: string, to: string): void {
-    const column = this.#before.find((c) => same(c.name, from))
-    if (!column) throw new NotUnderstood(`column ${from}`)
-    this.#planned.push({ from, column: { ...column, name: to }, after: undefined, kept: true })
-    this.#renameInKeys(from, to)
-  }
-  show(name: string, invisible: boolean): void {
-    const column = this.#before.find((c) => same(c.name, name))
-    if (!column) throw new NotUnderstood(`column ${name}`)
-    this.#planned.push({
-      from: column.name,
-      column: { ...column, invisible },
-      after: undefined,
-      kept: true,
-    })
-  }
-  drop(name: string): void {
-    this.#dropped.push(name)
-  }
-  #attributes(name: string, primary: boolean, unique: boolean): void {
-    if (primary)
-      this.addKey({ name: 'PRIMARY', primary, unique: true, columns: [name], whole: true })
-    if (unique)
-      this.addKey({ name: '', primary: false, unique: true, columns: [name], whole: true })
-  }
-
-  addKey(key: Key): void {
-    const first = key.columns[0] ?? 'functional_index'
-    const name = key.name === '' ? this.#freeName(this.#named(first)) : key.name
-    this.#keys.push({ ...key, name, old: false })
-  }
-  /** As servers call a key without a name: after its first column, with _2, _3… where that is taken. */
-  #freeName(first: string): string {
-    const taken = (name: string): boolean => this.#keys.some((key) => same(key.name, name))
-    if (!taken(first) && !same(first, 'PRIMARY')) return first
-    for (let n = 2; ; n++) if (!taken(`${first}_${n}`)) return `${first}_${n}`
-  }
-  /** A column as it is written where it is defined. */
-  #named(name: string): string {
-    const planned = this.#planned.find((p) => same(p.column.name, name))?.column
-    return (planned ?? this.#before.find((c) => same(c.name, name)))?.name ?? name
-  }
-  dropKey(name: string): void {
-    this.#keys = this.#keys.filter((key) => !(key.old && same(key.name, name)))
-  }
-  renameKey(from: string, to: string): void {
-    this.#keys = this.#keys.map((key) =>
-      key.old && same(key.name, from) ? { ...key, name: to } : key,
-    )
-  }
-  /** Renames hold together: in a swap of two names each stands for the old one. */
-  readonly #renamed = new Map<string, string>()
-  #renameInKeys(from: string, to: string): void {
-    if (!same(from, to)) this.#renamed.set(from.toLowerCase(), to)
-  }
-
-  convert(collation: number): void {
-    this.collation = collation
-    this.#converted = collation
-  }
-
-  finish(): Definition {
-    const list = this.#place()
-    this.#settleKeys(list)
-    const primary = this.#keys.find((key) => key.primary)
-    const inKey = (key: Key | undefined, name: string): boolean =>
-      key?.columns.some((column) => same(column, name)) ?? false
-    const named = list.map((column) =>
-      inKey(primary, column.name) ? { ...column, nullable: false } : column,
-    )
-    const promoted = primary ? undefined : promotedKey(this.#keys, named)
-    const columns = named.map((column) => ({
-      ...column,
-      key: inKey(primary, column.name),
-      promoted: inKey(promoted, column.name),
-    }))
-    const keys = this.#keys.map(({ old: _, ...key }) => key)
-    return { columns, keys, collation: this.collation }
-  }
-
-  /** Old columns in their places, changed ones with a place of their own and new ones put in afterwards, in order. */
-  #place(): CapturedColumn[] {
-    const dropped = (name: string): boolean => this.#dropped.some((d) => same(d, name))
-    // the last word on a column counts, all of them where they say different things
-    const changes = new Map<string, Planned>()
-    for (const planned of this.#planned) {
-      if (planned.from === undefined) continue
-      const key = planned.from.toLowerCase()
-      if (changes.has(key)) throw new NotUnderstood(`column ${planned.from} changed twice`)
-      changes.set(key, planned)
-    }
-    const list: CapturedColumn[] = []
-    for (const column of this.#before) {
-      const change = changes.get(column.name.toLowerCase())
-      if (change === undefined) {
-        if (!dropped(column.name)) list.push(this.#convertedFrom({ column, kept: true }))
-      } else if (change.after === undefined) {
-        list.push(this.#convertedFrom(change))
-      }
-    }
-    for (const planned of this.#planned) {
-      const { from, after } = planned
-      const column = this.#convertedFrom(planned)
-      if (after === undefined) {
-        if (from === undefined) list.push(column)
-      } else if (after === '') list.unshift(column)
-      else {
-        const at = list.findIndex((c) => same(c.name, after))
-        if (at < 0) throw new NotUnderstood(`AFTER ${after}`)
-        list.splice(at + 1, 0, column)
-      }
-    }
-    return list
-  }
-  /** In the character set of CONVERT TO; a text that is defined anew has its own size, one that was there grows. */
-  #convertedFrom({ column, kept, bin }: Pick<Planned, 'column' | 'kept' | 'bin'>): CapturedColumn {
-    if (this.#converted === 0 || column.collation === 0 || column.collation === BINARY)
-      return column
-    const { dialect } = this.defaults
-    const collation = bin ? binOf(this.#converted, dialect) : this.#converted
-    return converted(column, { collation, grows: kept === true }, dialect)
-  }
-  /** Columns that are gone leave their keys. */
-  #settleKeys(list: readonly CapturedColumn[]): void {
-    this.#keys = this.#keys.flatMap((key) => {
-      const columns = key.columns
-        .map((name) => (key.old && this.#renamed.get(name.toLowerCase())) || name)
-        .filter((name) => list.some((column) => same(column.name, name)))
-      if (columns.length === 0 && key.columns.length > 0) return []
-      // a text is in a key with its beginning only
-      const long = list.some((c) => LONG.test(c.base) && columns.some((name) => same(c.name, name)))
-      return [{ ...key, columns, whole: key.whole && !long }]
-    })
-  }
-}
-
-const beyondAscii = ({ members }: CapturedColumn): boolean =>
-  members?.some((m) => /[^ -~]/.test(m)) ?? false
-
-const LONG = /text|blob/
-const WIDE = new Set(['ucs2', 'utf16', 'utf16le', 'utf32'])
-
-/** The unique key that servers show as primary in a table without one: the first without a NULL, a prefix or a function. */
-function promotedKey(keys: readonly Key[], columns: readonly CapturedColumn[]): Key | undefined {
-  return keys.find(
-    (key) =>
-      key.unique &&
-      key.whole &&
-      key.columns.every((name) => columns.find((c) => same(c.name, name))?.nullable === false),
-  )
-}
-
-/** A text column in another character set: its texts stay whole, so its bytes may be more. */
-function converted(
-  column: CapturedColumn,
-  { collation, grows }: { readonly collation: number; readonly grows: boolean },
-  dialect: Dialect,
-): CapturedColumn {
-  const { name, nullable, invisible, base } = column
-  const capacity = capacityOf(base)
-  let { mysqlType } = column
-  const from = maxBytes(column.collation, dialect)
-  const to = maxBytes(collation, dialect)
-  if (grows && capacity > 0 && to > from) mysqlType = textFor(Math.floor(capacity / from) * to)
-  const [before, after] = [charsetOfId(column.collation, dialect), charsetOfId(collation, dialect)]
-  if (after === 'binary') throw new NotUnderstood('CONVERT TO binary')
-  // servers take the bytes of members for those of the other set: nobody could guess what comes out
-  if (
-    column.members &&
-    before !== after &&
-    (WIDE.has(before) || WIDE.has(after) || beyondAscii(column))
-  )
-    throw new NotUnderstood('CONVERT of members')
-  return columnOf({ name, mysqlType, collation, nullable, invisible }, dialect)
 }

@@ -1,49 +1,24 @@
 /**
- * Column definitions as DDL writes them: "name VARCHAR(20) CHARACTER SET latin1 NOT NULL AFTER b" becomes what
- * information_schema would say of that column. Reads what decides about types, character sets, nullability, keys and
- * visibility, and steps over the rest. Pure. What it does not understand throws NotUnderstood: the table is then asked
- * for at the server.
+ * Column types as DDL writes them, in all their spellings, and as information_schema prints them. Pure. What it does not
+ * know throws NotUnderstood.
  *
- * Sources: sql/sql_yacc.yy (field_def, column_attribute), Field_*::sql_type (the text of COLUMN_TYPE).
+ * Sources: sql/sql_yacc.yy (type), Field_*::sql_type (the text of COLUMN_TYPE).
  */
-import { BINARY } from '../binlog/charset.ts'
-import type { CapturedColumn } from './definition.ts'
-import { readColumnType } from './definition.ts'
+import { BINARY } from '../../binlog/charset.ts'
+import {
+  binOf,
+  maxBytes,
+  NO_BACKSLASH_ESCAPES,
+  NotUnderstood,
+  pickCollation,
+  REAL_AS_FLOAT,
+  unknown,
+  type Defaults,
+  type Dialect,
+} from './dialect.ts'
 import { keywords, type Tokens } from './tokens.ts'
 
-/** A statement, or a part of one, that this reader does not know. Never leaves the catalog. */
-export class NotUnderstood extends Error {
-  override readonly name = 'NotUnderstood'
-}
-
-export interface Collation {
-  readonly id: number
-  readonly charset: string
-}
-/** What of a server decides how it reads DDL. */
-export interface Dialect {
-  readonly version: number // 80031 for 8.0.31
-  readonly mariadb: boolean
-  readonly collations: ReadonlyMap<string, Collation> // by name, lower case
-  /** Character set → its default collation's id and the bytes of its longest character. */
-  readonly charsets: ReadonlyMap<string, { readonly collation: number; readonly maxBytes: number }>
-  readonly foldsCase: boolean // lower_case_table_names other than 0
-  /** Off: the first TIMESTAMPs get defaults, and all are NOT NULL unless they say NULL. */
-  readonly explicitTimestamps: boolean
-}
-
-/** A column in the making; attributes that are keys of the table are for the caller. */
-export interface ColumnDraft {
-  readonly column: CapturedColumn
-  readonly primary: boolean
-  readonly unique: boolean
-  /** The word BINARY after a character type: the _bin collation of whatever set the column ends in. */
-  readonly bin: boolean
-  /** undefined: at the end, or where it was; "": first; else after this column. */
-  readonly after: string | undefined
-}
-
-interface TypeDraft {
+export interface TypeDraft {
   base: string
   /** Numbers between parentheses, or none. */
   sizes: number[]
@@ -60,7 +35,9 @@ interface TypeDraft {
 }
 
 const words = (list: string): ReadonlySet<string> => keywords(list.toUpperCase())
+
 const CHARACTER = words('char varchar tinytext text mediumtext longtext enum set')
+
 const INTEGERS: Readonly<Record<string, readonly [signed: number, unsigned: number]>> = {
   tinyint: [4, 3],
   smallint: [6, 5],
@@ -68,6 +45,7 @@ const INTEGERS: Readonly<Record<string, readonly [signed: number, unsigned: numb
   int: [11, 10],
   bigint: [20, 20],
 }
+
 /** Words that stand for a type, lower case, when nothing else is to be read. */
 const ALIASES: Readonly<Record<string, string>> = {
   INT: 'int',
@@ -135,68 +113,7 @@ const ALIASES: Readonly<Record<string, string>> = {
   INET6: 'inet6',
 }
 
-/** REAL is FLOAT with this bit of the session's sql_mode. */
-export const REAL_AS_FLOAT = 1
-
-export interface Defaults {
-  readonly dialect: Dialect
-  readonly sqlMode: number
-  readonly collation: number // the table's
-}
-
-/** Reads what follows a column's name, up to the comma or the end of the list. Throws NotUnderstood. */
-export function readColumn(tokens: Tokens, name: string, defaults: Defaults): ColumnDraft {
-  const type = readType(tokens, defaults)
-  let primary = false
-  let unique = type.serial
-  let invisible = false
-  let after: string | undefined
-  while (!atEnd(tokens)) {
-    if (readTypeAttribute(tokens, type)) continue
-    if (tokens.take('NOT')) {
-      if (tokens.take('NULL')) type.nullable = false
-      else tokens.next() // NOT ENFORCED, NOT SECONDARY
-    } else if (tokens.take('NULL')) type.nullable = true
-    else if (tokens.take('PRIMARY')) {
-      tokens.take('KEY')
-      primary = true
-    } else if (tokens.take('KEY')) primary = true
-    else if (tokens.take('UNIQUE')) {
-      tokens.take('KEY')
-      unique = true
-    } else if (tokens.take('AUTO_INCREMENT')) type.nullable = false
-    else if (tokens.take('SERIAL')) {
-      // SERIAL DEFAULT VALUE: NOT NULL AUTO_INCREMENT UNIQUE
-      tokens.take('DEFAULT')
-      tokens.take('VALUE')
-      type.nullable = false
-      unique = true
-    } else if (tokens.take('INVISIBLE')) invisible = true
-    else if (tokens.take('VISIBLE')) invisible = false
-    else if (tokens.take('FIRST')) after = ''
-    else if (tokens.take('AFTER')) after = nameOf(tokens)
-    else skipAttribute(tokens)
-  }
-  const draft = { type, name, invisible, primary, unique }
-  return { column: finish(draft, defaults), primary, unique, bin: type.bin, after }
-}
-
-const atEnd = (tokens: Tokens): boolean =>
-  tokens.kind === 'end' ||
-  tokens.isPunctuation(',') ||
-  tokens.isPunctuation(')') ||
-  tokens.isPunctuation(';')
-
-/** An identifier. Throws NotUnderstood. */
-export function nameOf(tokens: Tokens): string {
-  const name = tokens.takeIdentifier()
-  if (name === undefined) throw new NotUnderstood(`a name expected at ${tokens.start}`)
-  return name
-}
-
-// ── the type ─────────────────────────────────────────────────────────────────
-
-function readType(tokens: Tokens, { dialect, sqlMode }: Defaults): TypeDraft {
+export function readType(tokens: Tokens, { dialect, sqlMode }: Defaults): TypeDraft {
   if (tokens.kind !== 'word') throw new NotUnderstood(`a type expected at ${tokens.start}`)
   const word = tokens.text.toUpperCase()
   tokens.next()
@@ -308,7 +225,6 @@ function readMembers(tokens: Tokens, sqlMode: number): string[] {
   return members
 }
 
-export const NO_BACKSLASH_ESCAPES = 2 ** 20
 const escapes: Readonly<Record<string, string>> = {
   '0': '\0',
   b: '\b',
@@ -317,6 +233,7 @@ const escapes: Readonly<Record<string, string>> = {
   t: '\t',
   Z: '\u001a',
 }
+
 /** The value of a string literal's body. */
 export function unescape(body: string, sqlMode: number): string {
   if ((sqlMode & NO_BACKSLASH_ESCAPES) !== 0 || !body.includes('\\')) return body
@@ -324,7 +241,7 @@ export function unescape(body: string, sqlMode: number): string {
 }
 
 /** UNSIGNED, character sets and their like; false where none stands. */
-function readTypeAttribute(tokens: Tokens, type: TypeDraft): boolean {
+export function readTypeAttribute(tokens: Tokens, type: TypeDraft): boolean {
   if (tokens.take('UNSIGNED')) type.unsigned = true
   else if (tokens.take('SIGNED')) return true
   else if (tokens.take('ZEROFILL')) {
@@ -344,6 +261,7 @@ function readTypeAttribute(tokens: Tokens, type: TypeDraft): boolean {
   else return false
   return true
 }
+
 /** A name of a character set or collation, which may be quoted; "=" before it is stepped over. */
 export function charsetName(tokens: Tokens): string {
   tokens.takePunctuation('=')
@@ -354,122 +272,48 @@ export function charsetName(tokens: Tokens): string {
   return name
 }
 
-/** Any other attribute with its value: DEFAULT (expression), COMMENT 'x', GENERATED ALWAYS AS (…), REFERENCES t (c)…. */
-function skipAttribute(tokens: Tokens): void {
-  if (tokens.isPunctuation('(')) tokens.skipParentheses()
-  else tokens.next()
-}
-
-// ── what becomes of it ───────────────────────────────────────────────────────
-
-interface Draft {
-  readonly type: TypeDraft
-  readonly name: string
-  readonly invisible: boolean
-  readonly primary: boolean
-}
-
-function finish({ type, name, invisible, primary }: Draft, defaults: Defaults): CapturedColumn {
-  const { dialect } = defaults
-  const collation = collationOf(type, defaults)
-  shrinkOrGrow(type, collation, dialect)
-  // what a set lacks becomes "?" in it
-  if (type.members?.some((m) => /[^ -~]/.test(m)) && !/^utf8/.test(charsetOfId(collation, dialect)))
-    throw new NotUnderstood('members beyond ASCII')
-  const mysqlType = typeText(type, dialect)
-  const nullable = primary ? false : (type.nullable ?? defaultNullable(type, dialect))
-  return columnOf({ name, mysqlType, collation, nullable, invisible }, dialect)
-}
-
-function defaultNullable({ base }: TypeDraft, { explicitTimestamps }: Dialect): boolean {
-  return base !== 'timestamp' || explicitTimestamps
-}
-
-/** The parts that follow from the rest. */
-export function columnOf(
-  facts: Pick<CapturedColumn, 'name' | 'mysqlType' | 'collation' | 'nullable' | 'invisible'>,
+/**
+ * The default collation among table or database options. `one`: stops behind the first option, as between the commas of
+ * ALTER TABLE, where options may also follow one another without one.
+ */
+export function readTableOptions(
+  tokens: Tokens,
   dialect: Dialect,
-): CapturedColumn {
-  const { base, sizes, members } = readColumnType(facts.mysqlType)
-  const enumerated = base === 'enum' || base === 'set'
-  return {
-    ...facts,
-    base,
-    sizes,
-    members: enumerated ? members : undefined,
-    unsigned: !enumerated && /\bunsigned\b/.test(facts.mysqlType),
-    octets: octetsOf(base, sizes, facts.collation, dialect),
-    key: false,
-    promoted: false,
+  before: number,
+  one = false,
+): number {
+  let charset: string | undefined
+  let collate: string | undefined
+  while (tokens.kind !== 'end' && !tokens.isPunctuation(';')) {
+    if (one && tokens.isPunctuation(',')) break
+    if (tokens.take('CHARSET')) charset = charsetName(tokens)
+    else if (tokens.take('CHARACTER') || tokens.take('CHAR')) {
+      if (tokens.take('SET')) charset = charsetName(tokens)
+    } else if (tokens.take('COLLATE')) collate = charsetName(tokens)
+    else if (tokens.is('PARTITION') || tokens.is('AS') || tokens.is('SELECT')) break
+    else if (tokens.isPunctuation('(')) tokens.skipParentheses()
+    else tokens.next()
   }
+  return pickCollation(dialect, before, charset, collate)
 }
 
 const TEXTS = ['tinytext', 'text', 'mediumtext', 'longtext']
+
 const BLOBS = ['tinyblob', 'blob', 'mediumblob', 'longblob']
+
 const CAPACITY = [255, 65_535, 16_777_215, 4_294_967_295]
 
-function octetsOf(base: string, [size = 0]: number[], collation: number, dialect: Dialect): number {
-  if (base === 'char' || base === 'varchar') return size * maxBytes(collation, dialect)
-  if (base === 'binary' || base === 'varbinary') return size
-  const text = Math.max(TEXTS.indexOf(base), BLOBS.indexOf(base))
-  return text >= 0 ? CAPACITY[text]! : 0
-}
-
-/** Bytes of the longest character of a collation's set. */
-export function maxBytes(collation: number, { collations, charsets }: Dialect): number {
-  for (const { id, charset } of collations.values()) {
-    if (id === collation) return charsets.get(charset)?.maxBytes ?? 1
-  }
-  return 1
-}
-/** The name of a collation's character set. */
-export function charsetOfId(collation: number, { collations }: Dialect): string {
-  for (const { id, charset } of collations.values()) if (id === collation) return charset
-  throw new NotUnderstood(`collation ${collation}`)
-}
-
 /** The collation a text column gets; binary types have BINARY, others 0. Throws NotUnderstood. */
-function collationOf(type: TypeDraft, { dialect, collation: ofTable }: Defaults): number {
+export function collationOf(type: TypeDraft, { dialect, collation: ofTable }: Defaults): number {
   const { base } = type
   if (base === 'binary' || base === 'varbinary' || BLOBS.includes(base)) return BINARY
   if (!CHARACTER.has(base.toUpperCase())) return 0
   const found = pickCollation(dialect, ofTable, type.charset, type.collate)
   return type.bin && type.collate === undefined ? binOf(found, dialect) : found
 }
-/** The _bin collation of a collation's character set. Throws NotUnderstood. */
-export function binOf(collation: number, dialect: Dialect): number {
-  const name = `${charsetOfId(collation, dialect)}_bin`
-  return (dialect.collations.get(name) ?? unknown(name)).id
-}
-const unknown = (what: string): never => {
-  throw new NotUnderstood(`character set or collation ${what}`)
-}
-
-/** As servers choose: COLLATE wins, else the character set's default, else `fallback`. Throws NotUnderstood. */
-export function pickCollation(
-  dialect: Dialect,
-  fallback: number,
-  charset: string | undefined,
-  collate: string | undefined,
-): number {
-  if (collate !== undefined && collate !== 'default') {
-    const known = dialect.collations.get(collate)
-    if (known) return known.id
-    // MariaDB's collations of no character set: uca1400_ai_ci with utf8mb4 is utf8mb4_uca1400_ai_ci
-    const set = charset ?? charsetOfId(fallback, dialect)
-    return (dialect.collations.get(`${set}_${collate}`) ?? unknown(collate)).id
-  }
-  if (charset === undefined || charset === 'default') return fallback
-  return (charsetNamed(charset, dialect) ?? unknown(charset)).collation
-}
-/** utf8 and utf8mb3 are one set, which servers call by either name. */
-function charsetNamed(name: string, { charsets }: Dialect): { collation: number } | undefined {
-  const other = name === 'utf8' ? 'utf8mb3' : name === 'utf8mb3' ? 'utf8' : name
-  return charsets.get(name) ?? charsets.get(other)
-}
 
 /** TEXT(n) and BLOB(n) are the smallest that hold n characters; CHAR of the binary set is BINARY. */
-function shrinkOrGrow(type: TypeDraft, collation: number, dialect: Dialect): void {
+export function shrinkOrGrow(type: TypeDraft, collation: number, dialect: Dialect): void {
   const [size] = type.sizes
   if (size !== undefined && (type.base === 'text' || type.base === 'blob')) {
     const list = type.base === 'text' ? TEXTS : BLOBS
@@ -489,10 +333,23 @@ function shrinkOrGrow(type: TypeDraft, collation: number, dialect: Dialect): voi
 export function textFor(bytes: number): string {
   return TEXTS[CAPACITY.findIndex((capacity) => bytes <= capacity)] ?? 'longtext'
 }
+
 export const capacityOf = (base: string): number => CAPACITY[TEXTS.indexOf(base)] ?? 0
 
+export function octetsOf(
+  base: string,
+  [size = 0]: number[],
+  collation: number,
+  dialect: Dialect,
+): number {
+  if (base === 'char' || base === 'varchar') return size * maxBytes(collation, dialect)
+  if (base === 'binary' || base === 'varbinary') return size
+  const text = Math.max(TEXTS.indexOf(base), BLOBS.indexOf(base))
+  return text >= 0 ? CAPACITY[text]! : 0
+}
+
 /** COLUMN_TYPE. */
-function typeText(type: TypeDraft, dialect: Dialect): string {
+export function typeText(type: TypeDraft, dialect: Dialect): string {
   const { base, members, unsigned, zerofill } = type
   const [size, scale] = type.sizes
   const signs = `${unsigned ? ' unsigned' : ''}${zerofill ? ' zerofill' : ''}`
@@ -530,6 +387,7 @@ function typeText(type: TypeDraft, dialect: Dialect): string {
       return base
   }
 }
+
 const modern = ({ version, mariadb }: Dialect, since: number): boolean =>
   !mariadb && version >= since
 
@@ -545,6 +403,7 @@ function integerWidth(
   }
   return `(${size ?? (unsigned ? positive : signed)})`
 }
+
 const PRINTED: Readonly<Record<string, string>> = {
   "'": "''",
   '\\': '\\\\',
@@ -552,6 +411,7 @@ const PRINTED: Readonly<Record<string, string>> = {
   '\n': '\\n',
   '\r': '\\r',
 }
+
 /** As servers print a member (append_unescaped in sql/sql_show.cc). */
 const quoteMember = (member: string): string =>
   `'${member.replaceAll(/['\\\0\n\r]/g, (c) => PRINTED[c]!)}'`
