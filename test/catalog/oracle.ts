@@ -1,14 +1,20 @@
 /**
- * The oracle of the DDL reader: random statements run on a real server, and after each one every table must be, by what
- * effectsOf made of it, what information_schema says. `npm run oracle:ddl -- --statements N --seed N`.
+ * The oracle of the DDL reader: random statements run on a real server with minimal metadata, and after each one every
+ * table must be, by what effectsOf made of it, what information_schema says. In between rows are written, and a reader
+ * that keeps up must name their columns as they were then; so must one that goes back to the beginning with the history
+ * of the first, and one that begins there with none, unless it says that it had to guess.
+ * `npm run oracle:ddl -- --statements N --seed N`.
  */
 import { parseArgs } from 'node:util'
+import type { Position } from '../../src/change.ts'
 import { effectsOf, type Effect, type Schema } from '../../src/catalog/ddl/apply.ts'
 import type { Definition, Knowledge } from '../../src/catalog/definition.ts'
 import { captureTables, captureDialect } from '../../src/catalog/capture.ts'
 import type { Dialect } from '../../src/catalog/ddl/dialect.ts'
 import { Random } from '../e2e/load.ts'
+import { factsOf } from '../sources/reading.ts'
 import { privateMysql, type MysqlServer } from '../support/mysql.ts'
+import { LogReader, MemoryHistory, type ReadRow } from './reader.ts'
 import { Statements, type Shape } from './statements.ts'
 
 /** A schema in memory, moved along by effects. */
@@ -78,6 +84,73 @@ export interface OracleResult {
   readonly mismatches: readonly string[]
   readonly recovered: number
   readonly refused: number
+  /** Rows that were written, and how many of them were read with names that were guessed, and said to be. */
+  readonly rows: number
+  readonly guessed: number
+}
+
+/** Writes rows while definitions change, and compares what readers make of them. */
+class Witness {
+  readonly wrong: string[] = []
+  guessed = 0
+  readonly #mysql: MysqlServer
+  readonly #history: MemoryHistory
+  readonly #expected: { readonly name: string; readonly columns: string[] }[] = []
+  readonly #reader: LogReader
+  #read = 0
+
+  private constructor(mysql: MysqlServer, reader: LogReader, history: MemoryHistory) {
+    this.#mysql = mysql
+    this.#reader = reader
+    this.#history = history
+  }
+  static async open(mysql: MysqlServer): Promise<Witness> {
+    await mysql.query('SET GLOBAL binlog_row_metadata = MINIMAL')
+    const history = new MemoryHistory()
+    const reader = await LogReader.open(mysql, { history })
+    return new Witness(mysql, reader, history)
+  }
+  get rows(): number {
+    return this.#expected.length
+  }
+
+  /** Writes a row to a table that is `now`, and reads it. */
+  async write(database: string, table: string, now: Definition): Promise<void> {
+    const quoted = [database, table].map((n) => `\`${n.replaceAll('`', '``')}\``).join('.')
+    try {
+      await this.#mysql.query(
+        `SET SESSION sql_mode = ''; BEGIN; INSERT INTO ${quoted} () VALUES (); DELETE FROM ${quoted}; COMMIT`,
+      )
+    } catch {
+      await this.#mysql.query('ROLLBACK')
+      return // a column that must be given
+    }
+    const columns = now.columns.map((c) => `${c.name} ${c.mysqlType}${c.key ? ' key' : ''}`)
+    this.#expected.push({ name: `${database}.${table}`, columns })
+    this.#compare('read at once', await this.#reader.read(), this.#read, false)
+    this.#read = this.#expected.length
+  }
+  /** Reads everything again, with the history and without one. */
+  async reread(from: Position): Promise<void> {
+    await using again = await LogReader.open(this.#mysql, { history: this.#history }, from)
+    this.#compare('read again', await again.read(), 0, false)
+    await using anew = await LogReader.open(this.#mysql, { ambiguous: 'positional' }, from)
+    this.#compare('read without a history', await anew.read(), 0, true)
+    await this.#reader[Symbol.asyncDispose]()
+  }
+  #compare(when: string, rows: readonly ReadRow[], from: number, mayGuess: boolean): void {
+    const expected = this.#expected.slice(from)
+    if (rows.length !== expected.length)
+      this.wrong.push(`${when}: ${rows.length} rows, expected ${expected.length}`)
+    for (const [i, { name, columns }] of expected.entries()) {
+      const row = rows[i]
+      if (mayGuess && row?.origin === 'assumed') this.guessed++
+      else if (row?.name !== name || row.columns.join() !== columns.join())
+        this.wrong.push(
+          `${when}, row ${from + i}:\n  server ${name}: ${columns.join()}\n  ours   ${row?.name}: ${row?.columns.join()}`,
+        )
+    }
+  }
 }
 
 /** Runs `count` statements that the server accepts. */
@@ -106,6 +179,8 @@ export async function runOracle(
     STRICT_ALL_TABLES: 0,
   }
   const dialect: Dialect = await captureDialect(query)
+  const { latest: from } = await factsOf(mysql)
+  const witness = await Witness.open(mysql)
   for (const name of databases) await db.query(`CREATE DATABASE \`${name}\``)
   const schema = new MemorySchema()
   schema.apply(await captureTables(query, dialect, databases))
@@ -152,11 +227,21 @@ export async function runOracle(
         schema.apply([{ kind: 'database', database: name, collation: truth.collation(name) }])
       }
     }
+    const shape = random.chance(60) ? pickShape(shapes(schema), random) : undefined
+    const now = shape && truth.table(shape.database, shape.table)
+    if (shape && now !== undefined && now !== 'unknown')
+      await witness.write(shape.database, shape.table, now)
   }
+  await witness.reread(from)
   for (const name of databases) await db.query(`DROP DATABASE \`${name}\``)
   await db.end()
-  return { statements: count, mismatches, recovered, refused }
+  mismatches.push(...witness.wrong)
+  const { rows, guessed } = witness
+  return { statements: count, mismatches, recovered, refused, rows, guessed }
 }
+
+const pickShape = (list: readonly Shape[], random: Random): Shape | undefined =>
+  list.length > 0 ? random.pick(list) : undefined
 
 function shapes(schema: MemorySchema): Shape[] {
   return [...schema.databases].flatMap(([database, { tables }]) =>
@@ -189,7 +274,7 @@ if (process.argv[1] === import.meta.filename) {
     },
   })
   await using mysql = await privateMysql(values.server as '9.7')
-  const { statements, mismatches, recovered, refused } = await runOracle(
+  const { statements, mismatches, recovered, refused, rows, guessed } = await runOracle(
     mysql,
     Number(values.statements),
     Number(values.seed),
@@ -197,6 +282,9 @@ if (process.argv[1] === import.meta.filename) {
   for (const text of mismatches.slice(0, 20)) console.log(text.slice(0, 1500))
   console.log(
     `seed ${values.seed}, MySQL ${mysql.version}, ${refused} more statements were refused by the server`,
+  )
+  console.log(
+    `${rows} rows were read three times; without a history ${guessed} of them were matched by position, and said to be`,
   )
   console.log(`statements ${statements} mismatches ${mismatches.length} recovered ${recovered}`)
   process.exitCode = mismatches.length > 0 ? 1 : 0
