@@ -14,7 +14,7 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { parseTimeZone } from './binlog/time.ts'
 import { Catalog } from './catalog/catalog.ts'
-import type { HistoryFile } from './catalog/history.ts'
+import { compareLogPlaces, type HistoryFile, type LogPlace } from './catalog/history.ts'
 import { formatPosition } from './change.ts'
 import type { Position, Source } from './change.ts'
 import type { InstanceConfig } from './config/config.ts'
@@ -175,6 +175,7 @@ export class Instance {
       log: this.#log,
       history: this.#state,
     })
+    catalog.history.trim(this.#oldestPlace(facts))
     await catalog.prepare()
     if (signal.aborted) return
     this.#catalog = catalog
@@ -225,6 +226,14 @@ export class Instance {
     this.#stop.signal.throwIfAborted() // the state file may be closed by now
     this.#known = begin(this.#state, start, facts, this.#log)
     return (this.#store = this.#openStore(this.#known.origin))
+  }
+  /** Nobody reads before this place any more: the oldest that a client may go on from, as far as the source still has it. */
+  #oldestPlace({ earliest }: SourceFacts): LogPlace {
+    const { epoch, origin } = this.#known!
+    const wanted = [origin, ...this.#state.cursors().map(({ acked }) => acked)]
+    const oldest = wanted.reduce((a, b) => (compareLogPlaces(a, b) <= 0 ? a : b))
+    const kept = { ...earliest, epoch }
+    return compareLogPlaces(oldest, kept) < 0 ? kept : oldest
   }
   /** The `start` key; with GTIDs on, a place in the log gets the GTIDs before it, so that a fail-over can be followed. */
   async #startPoint({ executed }: SourceFacts): Promise<Start> {

@@ -56,7 +56,7 @@ export interface CatalogOptions {
   readonly history?: HistoryFile | undefined
   /** Where the log that `query`'s server writes ends now. */
   readonly end?: (() => Promise<LogPlace>) | undefined
-  /** Definition statements of transactions after `from` and before `to`. */
+  /** Definition statements of transactions that begin at `from` or later, and before `to`. */
   readonly scan?:
     | ((from: LogPlace, to: LogPlace) => Promise<readonly ScannedStatement[]>)
     | undefined
@@ -108,7 +108,7 @@ export class Catalog {
     const { query, end } = this.#options
     if (!query) return
     this.#dialect ??= await asked('the server', captureDialect(query))
-    this.history.foldsCase = this.#dialect.foldsCase
+    if (this.#dialect.foldsCase) this.history.foldCase()
     if (!this.history.empty || !end) return
     let effects: Effect[] = []
     let from = await end()
@@ -127,7 +127,9 @@ export class Catalog {
       )
       break
     }
-    this.history.record(await end(), effects, 'captured')
+    // what a transaction that begins right there does to a table comes after this
+    const { offset, ...rest } = await end()
+    this.history.record({ ...rest, offset: offset - 1 }, effects, 'captured')
   }
 
   /**
@@ -277,24 +279,27 @@ export class Catalog {
     to: LogPlace,
   ): Promise<readonly ScannedStatement[]> {
     return (await this.#scan(from, to)).filter((statement) => {
+      if (compareLogPlaces(statement.at, from) === 0) return false
       const { type, tables } = classify(statement.sql, statement.database)
       return type !== 'TRUNCATE' && tables.some((name) => this.#same(name, table))
     })
   }
-  /** Every stretch of the log is looked through once. */
+  /** Statements from `from` to before `to`. The log is looked through to its end, and every stretch of it once. */
   async #scan(from: LogPlace, to: LogPlace): Promise<readonly ScannedStatement[]> {
-    const { scan } = this.#options
-    if (!scan || compareLogPlaces(from, to) >= 0) return []
+    const { scan, end } = this.#options
+    if (!scan || !end || compareLogPlaces(from, to) >= 0) return []
     let known = this.#scanned
     if (!known || compareLogPlaces(from, known.from) < 0 || compareLogPlaces(from, known.to) > 0) {
-      known = { from, to, statements: [...(await scan(from, to))] }
+      const last = await end()
+      known = { from, to: last, statements: [...(await scan(from, last))] }
     } else if (compareLogPlaces(known.to, to) < 0) {
-      const more = await scan(known.to, to)
-      known = { from: known.from, to, statements: [...known.statements, ...more] }
+      const last = await end()
+      const more = await scan(known.to, last)
+      known = { from: known.from, to: last, statements: [...known.statements, ...more] }
     }
     this.#scanned = known
     return known.statements.filter(
-      ({ at }) => compareLogPlaces(at, from) > 0 && compareLogPlaces(at, to) < 0,
+      ({ at }) => compareLogPlaces(at, from) >= 0 && compareLogPlaces(at, to) < 0,
     )
   }
   #same(a: { database: string; table: string }, b: { database: string; table: string }): boolean {

@@ -23,18 +23,20 @@ export interface Version {
   readonly now: Knowledge
   readonly origin: Origin
 }
-/** A version of a table, or with table "" of a database: `definition` is JSON, "" for gone, "?" for unknown. */
+/** A version of a table (`definition` is JSON, "" for gone, "?" for unknown), or with table "" of a database. */
 export interface StoredVersion extends LogPlace {
   readonly database: string
   readonly table: string
   readonly origin: Origin
   readonly definition: string
 }
-/** Where versions outlive the process. Both durable when they return. */
+export type VersionKey = Pick<StoredVersion, 'epoch' | 'file' | 'offset' | 'database' | 'table'>
+/** Where versions outlive the process. What is done is durable when it returns. */
 export interface HistoryFile {
   definitions(): Iterable<StoredVersion>
-  /** Adds or replaces; `trimTo`: what no place from there on needs may go. */
+  /** Adds, or replaces those of the same place and name. */
   saveDefinitions(versions: readonly StoredVersion[]): void
+  dropDefinitions(versions: readonly VersionKey[]): void
 }
 
 export function compareLogPlaces(a: LogPlace, b: LogPlace): number {
@@ -50,7 +52,9 @@ interface Line<V> {
 interface DatabaseVersion {
   readonly from: LogPlace
   readonly collation: number | undefined
+  readonly created: boolean // no table was in it then
 }
+type StoredDatabase = Pick<DatabaseVersion, 'collation' | 'created'>
 interface DatabaseLine extends Line<DatabaseVersion> {
   readonly tables: Map<string, Line<Version>>
 }
@@ -58,12 +62,26 @@ interface DatabaseLine extends Line<DatabaseVersion> {
 export class History {
   readonly #file: HistoryFile | undefined
   readonly #databases = new Map<string, DatabaseLine>()
-  /** lower_case_table_names other than 0: names are one in any case. */
-  foldsCase = false
+  #foldsCase = false
 
   constructor(file?: HistoryFile) {
     this.#file = file
     for (const stored of file?.definitions() ?? []) this.#load(stored)
+  }
+  /** lower_case_table_names other than 0: names are one in any case. */
+  get foldsCase(): boolean {
+    return this.#foldsCase
+  }
+  foldCase(): void {
+    if (this.#foldsCase) return
+    this.#foldsCase = true
+    const lines = [...this.#databases.values()]
+    this.#databases.clear()
+    for (const { name, versions, tables } of lines) {
+      for (const version of versions) put(this.#database(name).versions, version)
+      for (const table of tables.values())
+        for (const version of table.versions) put(this.#table(name, table.name).versions, version)
+    }
   }
   get empty(): boolean {
     return this.#databases.size === 0
@@ -90,8 +108,10 @@ export class History {
       table: (database, table) => {
         const version = this.at(database, table, earlier)
         if (version) return version.now
-        // nothing is known of it: it may be there, unless something made it later
-        return this.after(database, table, earlier) ? 'unknown' : undefined
+        // not seen so far: it may be there if it is seen later, unless its whole database was made since
+        const line = this.#line(database)?.versions
+        const made = line?.some((v) => v.created && compareLogPlaces(v.from, earlier) <= 0)
+        return !made && this.after(database, table, earlier) ? 'unknown' : undefined
       },
       tables: (database) =>
         [...(this.#line(database)?.tables.values() ?? [])]
@@ -106,32 +126,48 @@ export class History {
     const stored: StoredVersion[] = []
     for (const effect of effects) {
       if (effect.kind === 'database') {
-        const { database, collation } = effect
-        put(this.#database(database).versions, { from, collation })
-        const definition = collation === undefined ? '' : JSON.stringify({ collation })
-        stored.push({ ...from, database, table: '', origin, definition })
+        const { database, collation, created = false } = effect
+        const line = this.#database(database)
+        put(line.versions, { from, collation, created })
+        const definition = JSON.stringify({ collation, created } satisfies StoredDatabase)
+        stored.push({ ...from, database: line.name, table: '', origin, definition })
       } else {
         const { name, now } = effect
-        put(this.#table(name.database, name.table).versions, { from, now, origin })
+        const line = this.#table(name.database, name.table)
+        put(line.versions, { from, now, origin })
         const definition = now === undefined ? '' : now === 'unknown' ? '?' : JSON.stringify(now)
-        stored.push({ ...from, database: name.database, table: name.table, origin, definition })
+        const database = this.#database(name.database).name
+        stored.push({ ...from, database, table: line.name, origin, definition })
       }
     }
     if (stored.length > 0) this.#file?.saveDefinitions(stored)
   }
 
+  /** Drops what nobody needs who reads from `oldest` on: of each table what came before the version that holds just before it. */
+  trim(oldest: LogPlace): void {
+    const dropped: VersionKey[] = []
+    for (const { name: database, tables } of this.#databases.values()) {
+      for (const { name: table, versions } of tables.values()) {
+        const held = versions.findLastIndex(({ from }) => compareLogPlaces(from, oldest) < 0)
+        for (const { from } of versions.splice(0, Math.max(held, 0)))
+          dropped.push({ ...from, database, table })
+      }
+    }
+    if (dropped.length > 0) this.#file?.dropDefinitions(dropped)
+  }
+
   #load({ database, table, definition, origin, epoch, file, offset }: StoredVersion): void {
     const from = { epoch, file, offset }
     if (table === '') {
-      const said = definition === '' ? undefined : (JSON.parse(definition) as { collation: number })
-      put(this.#database(database).versions, { from, collation: said?.collation })
+      const { collation, created } = JSON.parse(definition) as StoredDatabase
+      put(this.#database(database).versions, { from, collation, created })
       return
     }
     const now = definition === '' ? undefined : definition === '?' ? 'unknown' : parse(definition)
     put(this.#table(database, table).versions, { from, now, origin })
   }
   #key(name: string): string {
-    return this.foldsCase ? name.toLowerCase() : name
+    return this.#foldsCase ? name.toLowerCase() : name
   }
   #line(database: string): DatabaseLine | undefined {
     return this.#databases.get(this.#key(database))

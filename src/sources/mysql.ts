@@ -183,7 +183,7 @@ function planDump(from: Position, gtidsOn: boolean): DumpPlan {
 // ── statements ───────────────────────────────────────────────────────────────
 
 /**
- * The definition statements of transactions that begin after `from` and before `to`, a place at which the log has been
+ * The definition statements of transactions that begin at `from` or later and before `to`, a place at which the log has been
  * already. Reads that stretch once, decoding no row. Throws what `read` throws.
  */
 export async function scanStatements(
@@ -192,12 +192,13 @@ export async function scanStatements(
   to: LogPlace,
 ): Promise<ScannedStatement[]> {
   const found: ScannedStatement[] = []
+  if (compareLogPlaces(from, to) >= 0) return found
   const catalog: TableResolver = {
     resolve: () => {
       throw new Error('bug in Sluice: a scan resolves no table')
     },
     statement: ({ sql, database }, at) => {
-      if (compareLogPlaces(at, from) > 0 && compareLogPlaces(at, to) < 0)
+      if (compareLogPlaces(at, from) >= 0 && compareLogPlaces(at, to) < 0)
         found.push({ at, sql, database })
     },
   }

@@ -174,6 +174,15 @@ export class State {
     })
   }
 
+  /** Durable when it returns. */
+  dropDefinitions(versions: readonly Omit<StoredVersion, 'origin' | 'definition'>[]): void {
+    this.#write(() => {
+      const remove = this.#db.prepare(
+        'DELETE FROM definitions WHERE epoch = ? AND file = ? AND offset = ? AND database = ? AND "table" = ?',
+      )
+      for (const v of versions) remove.run(v.epoch, v.file, v.offset, v.database, v.table)
+    })
+  }
   /** What is known of tables is not to be trusted any longer. Durable when it returns. */
   forgetDefinitions(): void {
     this.#write(() => this.#db.exec('DELETE FROM definitions'))

@@ -4,7 +4,7 @@
  */
 import { parseTimeZone } from '../../src/binlog/time.ts'
 import { Catalog, type CatalogOptions } from '../../src/catalog/catalog.ts'
-import type { HistoryFile, LogPlace, StoredVersion } from '../../src/catalog/history.ts'
+import type { HistoryFile, LogPlace, StoredVersion, VersionKey } from '../../src/catalog/history.ts'
 import { advance, type Filter, type Position, type Table } from '../../src/change.ts'
 import { everyColumn } from '../../src/filter.ts'
 import { Lookup } from '../../src/lookup.ts'
@@ -22,12 +22,12 @@ export class MemoryHistory implements HistoryFile {
   saveDefinitions(versions: readonly StoredVersion[]): void {
     for (const version of versions) this.stored.set(keyOf(version), version)
   }
-  dropDefinitions(versions: readonly StoredVersion[]): void {
+  dropDefinitions(versions: readonly VersionKey[]): void {
     for (const version of versions) this.stored.delete(keyOf(version))
   }
 }
-const keyOf = ({ definition: _, origin: __, ...place }: StoredVersion): string =>
-  JSON.stringify(Object.entries(place).toSorted())
+const keyOf = ({ epoch, file, offset, database, table }: VersionKey): string =>
+  JSON.stringify([epoch, file, offset, database, table])
 
 /** A row as it was read. */
 export interface ReadRow {
@@ -47,7 +47,8 @@ export interface ReaderOptions {
 export class LogReader implements AsyncDisposable {
   readonly catalog: Catalog
   readonly warnings: string[] = []
-  queries = 0
+  prepared = 0 // queries of `prepare`
+  queries = 0 // since
   scans = 0
   readonly #mysql: MysqlServer
   readonly #lookup: Lookup
@@ -78,6 +79,7 @@ export class LogReader implements AsyncDisposable {
   ): Promise<LogReader> {
     const reader = new LogReader(mysql, from ?? (await factsOf(mysql)).latest, options)
     await reader.catalog.prepare()
+    reader.prepared = reader.queries
     reader.queries = 0
     return reader
   }

@@ -38,7 +38,12 @@ export interface StatementFacts {
 /** In order; the last one of a name holds. */
 export type Effect =
   | { readonly kind: 'table'; readonly name: TableName; readonly now: Knowledge }
-  | { readonly kind: 'database'; readonly database: string; readonly collation: number | undefined }
+  | {
+      readonly kind: 'database'
+      readonly database: string
+      readonly collation: number | undefined
+      readonly created?: boolean // it was not there before: neither was any table in it
+    }
 
 /** What is different after the statement. Never throws. */
 export function effectsOf(facts: StatementFacts, schema: Schema): Effect[] {
@@ -256,7 +261,8 @@ class Work {
     const database = nameOf(t)
     if (guarded && this.#schema.collation(database) !== undefined) return
     const said = readTableOptions(t, this.#facts.dialect, this.#facts.serverCollation ?? 0)
-    this.effects.push({ kind: 'database', database, collation: said === 0 ? undefined : said })
+    const collation = said === 0 ? undefined : said
+    this.effects.push({ kind: 'database', database, collation, created: !guarded })
   }
 
   // ── ALTER ──────────────────────────────────────────────────────────────────
@@ -329,7 +335,8 @@ class Work {
     } else if (t.take('RENAME')) return this.#renameClause(draft)
     else if (t.take('ALTER')) this.#alterColumn(draft)
     else if (t.take('CONVERT')) this.#convert(draft)
-    else this.#option(draft)
+    else if (t.kind === 'word' && OTHER_CLAUSES.has(t.text.toUpperCase())) this.#option(draft)
+    else throw new NotUnderstood(`clause ${t.text}`)
     return undefined
   }
 
@@ -465,6 +472,16 @@ class Work {
   }
 }
 
+/** Clauses of ALTER TABLE that touch no column, and table options. */
+const OTHER_CLAUSES = keywords(
+  'ALGORITHM LOCK FORCE ENABLE DISABLE ORDER WITH WITHOUT DISCARD IMPORT TRUNCATE COALESCE REORGANIZE EXCHANGE ANALYZE ' +
+    'CHECK OPTIMIZE REBUILD REPAIR REMOVE UPGRADE PARTITION SECONDARY_LOAD SECONDARY_UNLOAD WAIT NOWAIT DEFAULT CHARACTER ' +
+    'CHARSET CHAR COLLATE ENGINE TYPE AUTO_INCREMENT AVG_ROW_LENGTH CHECKSUM TABLE_CHECKSUM COMMENT COMPRESSION CONNECTION ' +
+    'DATA INDEX DELAY_KEY_WRITE ENCRYPTION ENGINE_ATTRIBUTE INSERT_METHOD KEY_BLOCK_SIZE MAX_ROWS MIN_ROWS PACK_KEYS ' +
+    'PASSWORD ROW_FORMAT SECONDARY_ENGINE SECONDARY_ENGINE_ATTRIBUTE STATS_AUTO_RECALC STATS_PERSISTENT STATS_SAMPLE_PAGES ' +
+    'TABLESPACE STORAGE UNION AUTOEXTEND_SIZE PAGE_CHECKSUM TRANSACTIONAL SEQUENCE PAGE_COMPRESSED PAGE_COMPRESSION_LEVEL ' +
+    'ENCRYPTED ENCRYPTION_KEY_ID',
+)
 const CONSTRAINT_KINDS = keywords('PRIMARY UNIQUE FOREIGN CHECK')
 
 const KEY_KINDS = keywords('PRIMARY UNIQUE KEY INDEX FULLTEXT SPATIAL FOREIGN CHECK PERIOD VECTOR')

@@ -191,6 +191,9 @@ export class Draft {
   #convertedFrom({ column, kept, bin }: Pick<Planned, 'column' | 'kept' | 'bin'>): CapturedColumn {
     if (this.#converted === 0 || column.collation === 0 || column.collation === BINARY)
       return column
+    // its size may be its own, or what it grows to
+    if (!kept && capacityOf(column.base) > 0)
+      throw new NotUnderstood('CONVERT of a text that is defined anew')
     const { dialect } = this.defaults
     const collation = bin ? binOf(this.#converted, dialect) : this.#converted
     return converted(column, { collation, grows: kept === true }, dialect)
