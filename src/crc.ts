@@ -96,27 +96,28 @@ function assemble(): number[] {
     const shift = k === 0 ? [...i32(2), ...shl] : [...i32(8 * k - 2), ...shr]
     return [...get(word), ...shift, ...i32(0x3fc), ...and, ...load32((15 - byte) * 1024)]
   }
-  const step = [0, 4, 8, 12].flatMap((at) => [
-    ...[...get(from), ...load32(at), ...(at === 0 ? [...get(crc), ...xor] : []), ...set(word)],
-    ...[0, 1, 2, 3].flatMap((k) => [...entry(at + k), ...(at + k === 0 ? [] : xor)]),
-  ])
+  const step = [0, 4, 8, 12].flatMap((at) => {
+    const word32 = [...get(from), ...load32(at), ...(at === 0 ? [...get(crc), ...xor] : [])]
+    const entries = [0, 1, 2, 3].flatMap((k) => [...entry(at + k), ...(at + k === 0 ? [] : xor)])
+    return [...word32, ...set(word), ...entries]
+  })
   const code = [
-    ...[...block, ...loop, ...get(to), ...get(from), ...sub, ...i32(16), ...less, ...leave],
-    ...[...step, ...set(crc), ...get(from), ...i32(16), ...add, ...set(from), ...again, ...end],
-    ...[...end, ...block, ...loop, ...get(from), ...get(to), ...notBelow, ...leave],
-    ...[...get(crc), ...get(from), ...load8, ...xor, ...i32(255), ...and, ...i32(2), ...shl],
-    ...[...load32(0), ...get(crc), ...i32(8), ...shr, ...xor, ...set(crc)],
-    ...[...get(from), ...i32(1), ...add, ...set(from), ...again, ...end, ...end],
-    ...[...get(crc), ...end],
-  ]
+    [...block, ...loop, ...get(to), ...get(from), ...sub, ...i32(16), ...less, ...leave],
+    [...step, ...set(crc), ...get(from), ...i32(16), ...add, ...set(from), ...again, ...end],
+    [...end, ...block, ...loop, ...get(from), ...get(to), ...notBelow, ...leave],
+    [...get(crc), ...get(from), ...load8, ...xor, ...i32(255), ...and, ...i32(2), ...shl],
+    [...load32(0), ...get(crc), ...i32(8), ...shr, ...xor, ...set(crc)],
+    [...get(from), ...i32(1), ...add, ...set(from), ...again, ...end, ...end, ...get(crc), ...end],
+  ].flat()
   const body = [1, 1, 0x7f, ...code] // one more local, an i32
   const section = (id: number, bytes: number[]): number[] => [
     id,
     ...unsigned(bytes.length),
     ...bytes,
   ]
+  const magic = [0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0]
   return [
-    ...[0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
+    ...magic,
     ...section(1, [1, 0x60, 3, 0x7f, 0x7f, 0x7f, 1, 0x7f]), // the type: three i32 → i32
     ...section(2, [1, 1, 0x6d, 1, 0x6d, 2, 0, 1]), // imports memory m.m
     ...section(3, [1, 0]),

@@ -18,6 +18,7 @@ const inProcess =
 
 const rules: Record<string, Rule> = {
   ...Object.fromEntries(vocabulary.map((name) => [name, { modules: '' }])),
+  crc: { modules: '', outside: 'node:zlib' },
   logger: { modules: '', outside: 'pino' },
   pattern: { modules: '' },
   protobuf: { modules: '' },
@@ -27,7 +28,7 @@ const rules: Record<string, Rule> = {
   catalog: { modules: 'binlog filter' },
   sources: {
     modules: 'mysql binlog catalog filter',
-    outside: 'node:crypto node:fs/promises node:path node:stream node:zlib',
+    outside: 'node:crypto node:fs/promises node:path node:stream node:worker_threads node:zlib',
   },
   store: { modules: '', outside: 'node:fs node:path node:sqlite node:timers/promises' },
   server: {

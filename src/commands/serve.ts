@@ -57,8 +57,8 @@ export async function serve(args: Arguments): Promise<number> {
   return ended ? 0 : 1
 }
 
-/** What the youngest generation may take: a batch in the making should fit, so that its objects die where they were born. */
-const NEW_SPACE_BYTES = 16 * 1024 * 1024
+/** What the youngest generation may take: the objects of a batch in the making should fit, to die where they were born. */
+const NEW_SPACE_BYTES = 8 * 1024 * 1024
 
 /**
  * V8 lets its heap grow to several times what lives in it before it collects. What lives here is small and turns over
@@ -66,6 +66,8 @@ const NEW_SPACE_BYTES = 16 * 1024 * 1024
  */
 function keepHeapSmall(): void {
   setFlagsFromString('--heap-growing-percent=30')
+  // So little survives that waking four threads for it costs more than it saves.
+  setFlagsFromString('--no-parallel-scavenge')
   const collected = new PerformanceObserver(() => {
     const young = getHeapSpaceStatistics().find((space) => space.space_name === 'new_space')
     if (!young || young.space_size < NEW_SPACE_BYTES) return

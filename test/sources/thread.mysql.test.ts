@@ -146,7 +146,7 @@ describe.each(versions)('MySQL %s', (version) => {
     const got: string[] = []
     let cuts = 0
     for (let i = 0; i < 100; i++) {
-      const limit = 1200 + i * 100 + ((i * 7919) % 1500)
+      const limit = 1200 + i * 60 + ((i * 7919) % 1500)
       proxy.rule = (chunk, at) =>
         at + chunk.length <= limit ? chunk : { cutAfter: Math.max(0, limit - at) }
       const { all, positions, error } = await readTo(source, position, written.to)

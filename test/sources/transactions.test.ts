@@ -255,6 +255,27 @@ describe('filter and positions', () => {
     expect(some[1]?.end).toBe(`binlog.000001:${end}`)
   })
 
+  test('heartbeats of a server on its way to where we are move nothing back', async () => {
+    const log = new LogWriter().start()
+    const big = new LogWriter()
+    big.offset = 50_000
+    const { offset } = big
+    for (const at of [10_000, 20_000, offset]) log.heartbeat(at)
+    big.transaction('users', 5, 1000).heartbeat().transaction('noise', 1, 5).heartbeat()
+    for (const skip of [0, 4]) {
+      const all = await read(packets([...log.events, ...big.events]), {
+        jumps: true,
+        filter: (_database, table) => table === 'users',
+        from: { offset, skip, gtids: new GtidSet() },
+      })
+      expect(all.map((tx) => tx.end)).toEqual([
+        expect.stringMatching(/^binlog/),
+        `binlog.000001:${big.offset}`,
+      ])
+      expect(all[0]).toMatchObject({ place: `binlog.000001:${offset}`, first: skip })
+    }
+  })
+
   test('a new file moves the position of an idle source', async () => {
     const log = new LogWriter().start().transaction('users', 1, 5)
     log.rotate('binlog.000002', 4, false).rotate('binlog.000002').format().heartbeat()

@@ -33,7 +33,7 @@ export interface SluiceProcess {
   kill(): Promise<void>
 }
 
-const main = join(import.meta.dirname, '../../src/main.ts')
+const main = join(import.meta.dirname, '../../bin/sluice.js')
 
 /** A TCP port nobody listens on. */
 export async function freePort(): Promise<number> {

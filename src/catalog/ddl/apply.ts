@@ -16,7 +16,7 @@ import {
 } from './dialect.ts'
 import { Draft } from './draft.ts'
 import { keywords, Tokens } from './tokens.ts'
-import { charsetName, readTableOptions } from './types.ts'
+import { charsetName, readTableOptions, touchesNoColumn } from './types.ts'
 
 /** The schema before the statement. */
 export interface Schema {
@@ -335,7 +335,7 @@ class Work {
     } else if (t.take('RENAME')) return this.#renameClause(draft)
     else if (t.take('ALTER')) this.#alterColumn(draft)
     else if (t.take('CONVERT')) this.#convert(draft)
-    else if (t.kind === 'word' && OTHER_CLAUSES.has(t.text.toUpperCase())) this.#option(draft)
+    else if (touchesNoColumn(t)) this.#option(draft)
     else throw new NotUnderstood(`clause ${t.text}`)
     return undefined
   }
@@ -472,16 +472,6 @@ class Work {
   }
 }
 
-/** Clauses of ALTER TABLE that touch no column, and table options. */
-const OTHER_CLAUSES = keywords(
-  'ALGORITHM LOCK FORCE ENABLE DISABLE ORDER WITH WITHOUT DISCARD IMPORT TRUNCATE COALESCE REORGANIZE EXCHANGE ANALYZE ' +
-    'CHECK OPTIMIZE REBUILD REPAIR REMOVE UPGRADE PARTITION SECONDARY_LOAD SECONDARY_UNLOAD WAIT NOWAIT DEFAULT CHARACTER ' +
-    'CHARSET CHAR COLLATE ENGINE TYPE AUTO_INCREMENT AVG_ROW_LENGTH CHECKSUM TABLE_CHECKSUM COMMENT COMPRESSION CONNECTION ' +
-    'DATA INDEX DELAY_KEY_WRITE ENCRYPTION ENGINE_ATTRIBUTE INSERT_METHOD KEY_BLOCK_SIZE MAX_ROWS MIN_ROWS PACK_KEYS ' +
-    'PASSWORD ROW_FORMAT SECONDARY_ENGINE SECONDARY_ENGINE_ATTRIBUTE STATS_AUTO_RECALC STATS_PERSISTENT STATS_SAMPLE_PAGES ' +
-    'TABLESPACE STORAGE UNION AUTOEXTEND_SIZE PAGE_CHECKSUM TRANSACTIONAL SEQUENCE PAGE_COMPRESSED PAGE_COMPRESSION_LEVEL ' +
-    'ENCRYPTED ENCRYPTION_KEY_ID',
-)
 const CONSTRAINT_KINDS = keywords('PRIMARY UNIQUE FOREIGN CHECK')
 
 const KEY_KINDS = keywords('PRIMARY UNIQUE KEY INDEX FULLTEXT SPATIAL FOREIGN CHECK PERIOD VECTOR')

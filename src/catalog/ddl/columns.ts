@@ -98,7 +98,10 @@ function finish({ type, name, invisible, primary }: Draft, defaults: Defaults): 
   const collation = collationOf(type, defaults)
   shrinkOrGrow(type, collation, dialect)
   // what a set lacks becomes "?" in it
-  if (type.members?.some((m) => /[^ -~]/.test(m)) && !/^utf8/.test(charsetOfId(collation, dialect)))
+  if (
+    type.members?.some((m) => /[^ -~]/.test(m)) &&
+    !charsetOfId(collation, dialect).startsWith('utf8')
+  )
     throw new NotUnderstood('members beyond ASCII')
   const mysqlType = typeText(type, dialect)
   const nullable = primary ? false : (type.nullable ?? defaultNullable(type, dialect))

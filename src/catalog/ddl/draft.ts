@@ -149,7 +149,7 @@ export class Draft {
       key: inKey(primary, column.name),
       promoted: inKey(promoted, column.name),
     }))
-    const keys = this.#keys.map(({ old: _, ...key }) => key)
+    const keys = this.#keys.map(plainKey)
     return { columns, keys, collation: this.collation }
   }
 
@@ -214,6 +214,14 @@ export class Draft {
 
 const beyondAscii = ({ members }: CapturedColumn): boolean =>
   members?.some((m) => /[^ -~]/.test(m)) ?? false
+
+const plainKey = ({ name, primary, unique, columns, whole }: KeptKey): Key => ({
+  name,
+  primary,
+  unique,
+  columns,
+  whole,
+})
 
 const LONG = /text|blob/
 

@@ -1,6 +1,6 @@
 /**
- * Column types as DDL writes them, in all their spellings, and as information_schema prints them. Pure. What it does not
- * know throws NotUnderstood.
+ * Column types as DDL writes them, in all their spellings, and as information_schema prints them; table options. Pure.
+ * What it does not know throws NotUnderstood.
  *
  * Sources: sql/sql_yacc.yy (type), Field_*::sql_type (the text of COLUMN_TYPE).
  */
@@ -271,6 +271,20 @@ export function charsetName(tokens: Tokens): string {
   tokens.next()
   return name
 }
+
+/** Clauses of ALTER TABLE that touch no column, and table options. */
+const OTHER_CLAUSES = keywords(
+  'ALGORITHM LOCK FORCE ENABLE DISABLE ORDER WITH WITHOUT DISCARD IMPORT TRUNCATE COALESCE REORGANIZE EXCHANGE ANALYZE ' +
+    'CHECK OPTIMIZE REBUILD REPAIR REMOVE UPGRADE PARTITION SECONDARY_LOAD SECONDARY_UNLOAD WAIT NOWAIT DEFAULT CHARACTER ' +
+    'CHARSET CHAR COLLATE ENGINE TYPE AUTO_INCREMENT AVG_ROW_LENGTH CHECKSUM TABLE_CHECKSUM COMMENT COMPRESSION CONNECTION ' +
+    'DATA INDEX DELAY_KEY_WRITE ENCRYPTION ENGINE_ATTRIBUTE INSERT_METHOD KEY_BLOCK_SIZE MAX_ROWS MIN_ROWS PACK_KEYS ' +
+    'PASSWORD ROW_FORMAT SECONDARY_ENGINE SECONDARY_ENGINE_ATTRIBUTE STATS_AUTO_RECALC STATS_PERSISTENT STATS_SAMPLE_PAGES ' +
+    'TABLESPACE STORAGE UNION AUTOEXTEND_SIZE PAGE_CHECKSUM TRANSACTIONAL SEQUENCE PAGE_COMPRESSED PAGE_COMPRESSION_LEVEL ' +
+    'ENCRYPTED ENCRYPTION_KEY_ID',
+)
+/** Whether a clause of ALTER TABLE begins here that changes no column but by the default character set. */
+export const touchesNoColumn = ({ kind, text }: Tokens): boolean =>
+  kind === 'word' && OTHER_CLAUSES.has(text.toUpperCase())
 
 /**
  * The default collation among table or database options. `one`: stops behind the first option, as between the commas of

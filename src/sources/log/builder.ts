@@ -19,7 +19,7 @@ import {
   type GtidEvent,
 } from '../../binlog/event.ts'
 import { HEADER_BYTES, eventName, eventTypes, type Format } from '../../binlog/reader.ts'
-import type { Filter, Position, Transaction } from '../../change.ts'
+import { comparePositions, type Filter, type Position, type Transaction } from '../../change.ts'
 import { SluiceError } from '../../errors.ts'
 import { GtidSet } from '../../gtid.ts'
 import type { Slabs } from '../../slab.ts'
@@ -435,6 +435,9 @@ export class TransactionBuilder {
   /** The source has nothing more to say for now: what moved the position without a transaction is told. */
   idle(place: Place): void {
     if (this.#open || this.ready) return
+    const resume = this.#resume
+    // A server that leaves out what we have says now and then how far it is: that is behind us.
+    if (resume && resume.file !== '' && comparePositions({ ...place, skip: 0 }, resume) < 0) return
     const told = this.#told
     if (told === undefined) {
       this.#told = { file: place.file, offset: place.offset }

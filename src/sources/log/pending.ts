@@ -47,6 +47,7 @@ export interface Kept {
 }
 export const NUMBERS = 6
 const BLOCK = 1024 // changes
+const FIRST_BLOCK = 32 // a reader may be short-lived
 const DETAILS = 64 // with more, the next transaction begins a list of its own
 const NOTHING: Kept = {
   bytes: Buffer.alloc(0),
@@ -72,7 +73,7 @@ export class Pending {
   readonly #pool: Slabs
   #slab: Slab | undefined
   #from = 0 // where the transaction's bytes begin in the slab
-  #numbers = new Float64Array(BLOCK * NUMBERS)
+  #numbers = new Float64Array(FIRST_BLOCK * NUMBERS)
   #details: Detail[] = []
   #at = 0 // where the transaction's numbers begin in the block
 

@@ -16,7 +16,7 @@ import type { Failure, Order, Report, Request } from './thread.ts'
 /** A parcel is sent when it has this much, or when there is nothing more to be read for now. */
 const PARCEL_BYTES = 256 * 1024
 const IN_FLIGHT_BYTES = 1024 * 1024
-const SPARE_MAX = 8
+const SPARE_MAX = 4
 
 interface Memory {
   readonly id: number
