@@ -92,7 +92,11 @@ export interface Table {
   readonly name: string
   readonly columns: readonly Column[] // all of them, in table order: row images are laid out by these
   readonly selected: readonly Column[] // those that are delivered (column filter); the same array when all are
-  readonly origin: 'event' | 'captured' // where names and types come from: the binlog event itself, or information_schema
+  /**
+   * Where names and types come from: the event itself, a statement of the log, information_schema at a moment when nothing
+   * can have changed the table since, or information_schema when something may have.
+   */
+  readonly origin: 'event' | 'ddl' | 'captured' | 'assumed'
 }
 
 // ── changes ──────────────────────────────────────────────────────────────────

@@ -56,6 +56,7 @@ export function begin(state: State, start: InstanceConfig['start'], facts: Facts
   const epoch = Number(state.value('epoch') ?? 0) + 1
   const server = facts.serverUuid
   const origin = { ...startPosition(start, facts, log), epoch, server }
+  state.forgetDefinitions() // what happened in between is not known
   state.setValue('epoch', String(epoch))
   state.setValue('server', server)
   state.setValue('origin', positionToJson(origin)) // last: it makes the others count

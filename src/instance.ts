@@ -14,6 +14,7 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { parseTimeZone } from './binlog/time.ts'
 import { Catalog } from './catalog/catalog.ts'
+import { compareLogPlaces, type HistoryFile, type LogPlace } from './catalog/history.ts'
 import { formatPosition } from './change.ts'
 import type { Position, Source, Transaction } from './change.ts'
 import type { InstanceConfig } from './config/config.ts'
@@ -30,7 +31,14 @@ import type { SinkStatus } from './sinks/runner/runner.ts'
 import { Sinks } from './sinks/runner/sinks.ts'
 import type { SinkType } from './sinks/sink.ts'
 import { SlabPool } from './slab.ts'
-import { mysqlSource, sourceFacts, type ReaderThread, type SourceFacts } from './sources/index.ts'
+import {
+  logEnd,
+  mysqlSource,
+  scanStatements,
+  sourceFacts,
+  type ReaderThread,
+  type SourceFacts,
+} from './sources/index.ts'
 import { State } from './store/state.ts'
 import { Store } from './store/store.ts'
 import type { StoreStatus } from './store/store.ts'
@@ -47,6 +55,8 @@ export type InstanceStatus = InstanceState & {
   readonly transactions: number // appended since the start of this instance, parts counted
   readonly store: StoreStatus | undefined
   readonly sinks: readonly SinkStatus[] // none before the source was reached for the first time
+  /** Tables whose columns are matched by position, for their history is ambiguous. */
+  readonly guessedTables: readonly string[]
 }
 export interface InstanceOptions {
   readonly name: string
@@ -75,6 +85,7 @@ export class Instance {
   #sinks: Sinks | undefined
   #connection = new AbortController() // ends one read of the source
   #reopen = false // the state file was changed beneath the store
+  #catalog: Catalog | undefined
   #catchUp: Source['read'] | undefined
   #status: InstanceState = { state: 'stopped' }
   #since = Date.now()
@@ -122,6 +133,7 @@ export class Instance {
       transactions: this.#transactions,
       store: this.#store?.status(),
       sinks: this.#sinks?.status() ?? [],
+      guessedTables: [...(this.#catalog?.guessed ?? [])],
     }
   }
 
@@ -176,12 +188,18 @@ export class Instance {
     const store = await this.#settle(facts)
     if (signal.aborted) return
     const zone = config.timezone ?? facts.timeZone
-    const catalog = new Catalog({
-      query: (sql, params) => this.#lookup.query(sql, params),
-      timeZone: parseTimeZone(zone),
-      columns: compileColumns(config.filter.columns),
+    const catalog = openCatalog({
+      config,
+      facts,
+      epoch: this.#known!.epoch,
+      lookup: this.#lookup,
       log: this.#log,
+      history: this.#state,
     })
+    catalog.history.trim(this.#oldestPlace(facts))
+    await catalog.prepare()
+    if (signal.aborted) return
+    this.#catalog = catalog
     const options = {
       connect: connectOptions(config.source),
       epoch: this.#known!.epoch,
@@ -264,6 +282,14 @@ export class Instance {
     this.#known = readKnown(this.#state)
     this.#store = this.#openStore(this.#known!.origin)
     this.#startSinks(this.#store)
+  }
+  /** Nobody reads before this place any more: the oldest that a client may go on from, as far as the source still has it. */
+  #oldestPlace({ earliest }: SourceFacts): LogPlace {
+    const { epoch, origin } = this.#known!
+    const wanted = [origin, ...this.#state.cursors().map(({ acked }) => acked)]
+    const oldest = wanted.reduce((a, b) => (compareLogPlaces(a, b) <= 0 ? a : b))
+    const kept = { ...earliest, epoch }
+    return compareLogPlaces(oldest, kept) < 0 ? kept : oldest
   }
   /** The `start` key; with GTIDs on, a place in the log gets the GTIDs before it, so that a fail-over can be followed. */
   async #startPoint({ executed }: SourceFacts): Promise<Start> {
@@ -355,6 +381,32 @@ function errorFields(error: Error): object {
 export async function factsOf(options: ConnectOptions): Promise<SourceFacts> {
   using connection = await Connection.open(options)
   return await sourceFacts(connection)
+}
+
+/** The catalog of a source: asks it by `lookup`, and looks through its log on a connection of its own. */
+export function openCatalog(about: {
+  readonly config: InstanceConfig
+  readonly facts: SourceFacts
+  readonly epoch: number
+  readonly lookup: Lookup
+  readonly log: Logger
+  readonly history?: HistoryFile | undefined
+}): Catalog {
+  const { config, facts, epoch, lookup, log, history } = about
+  const connect = connectOptions(config.source)
+  return new Catalog({
+    query: (sql, params) => lookup.query(sql, params),
+    timeZone: parseTimeZone(config.timezone ?? facts.timeZone),
+    columns: compileColumns(config.filter.columns),
+    log,
+    history,
+    ambiguous: config.ambiguousSchema,
+    end: () => logEnd(lookup, epoch),
+    scan: (from, to) => {
+      const options = { connect, epoch, server: facts.serverUuid, slabs: new SlabPool() }
+      return scanStatements(options, from, to)
+    },
+  })
 }
 
 /** The state file of a destination. */

@@ -67,7 +67,11 @@ const narrower: Record<string, readonly string[]> = {
     'sinks/shape/template.ts',
   ],
   'sinks → config': ['config/leaves.ts'],
-  'sinks → catalog': ['catalog/ddl.ts', 'catalog/rewrites.ts', 'catalog/tokens.ts'],
+  'sinks → catalog': [
+    'catalog/ddl/classify.ts',
+    'catalog/ddl/rewrites.ts',
+    'catalog/ddl/tokens.ts',
+  ],
 }
 
 const root = new URL('../src/', import.meta.url).pathname

@@ -74,6 +74,31 @@ async function insert(mysql: MysqlServer, from: number, to: number): Promise<voi
 }
 
 describe.each(versions)('an instance on MySQL %s', (version) => {
+  test('where no history names the columns it stops, or matches by position and says so', async () => {
+    await using mysql = await privateMysql(version, { args: ['--binlog-row-metadata=MINIMAL'] })
+    await mysql.query('CREATE DATABASE p8; CREATE TABLE p8.t (id INT PRIMARY KEY, a INT, b INT)')
+    await mysql.query('FLUSH BINARY LOGS; INSERT INTO p8.t VALUES (1, 2, 3)')
+    const logs = await mysql.query<{ Log_name: string }>('SHOW BINARY LOGS')
+    await mysql.query('ALTER TABLE p8.t RENAME COLUMN a TO c; INSERT INTO p8.t VALUES (2, 3, 4)')
+    const start = { file: logs.at(-1)!.Log_name, offset: 4 }
+    const strict = open(sourceOf(mysql), { start })
+    strict.start()
+    await state(strict, 'failed')
+    expect(strict.status).toMatchObject({ error: { code: 'SCHEMA_MISMATCH' }, guessedTables: [] })
+    await strict.stop()
+
+    const lax = open(sourceOf(mysql), { start, ambiguousSchema: 'positional' })
+    lax.start()
+    await state(lax, 'running')
+    expect(await read(lax.store!.subscribe('1001'), 2)).toEqual([1, 2])
+    expect(lax.status.guessedTables).toEqual(['p8.t'])
+    await lax.stop()
+    // what was learned is there after a restart, down to what a reader may still need
+    const held = State.open(join(dir, 'orders.sqlite'))
+    const versionsOfT = [...held.definitions()].filter((v) => v.table === 't')
+    held.close()
+    expect(versionsOfT.map((v) => v.definition.includes('"name":"c"'))).toContain(true)
+  })
   test('goes on after its own restart and after the death of MySQL, and loses nothing', async () => {
     await using mysql = await privateMysql(version)
     await mysql.query('CREATE DATABASE p8')

@@ -298,6 +298,9 @@ export interface Query {
   readonly database: string // the session's default
   readonly collation: number // whose character set the text is in; 0: not logged
   readonly sqlMode: number // bit 2 ANSI_QUOTES, bit 20 NO_BACKSLASH_ESCAPES
+  readonly serverCollation: number // the session's collation_server: what CREATE DATABASE takes; 0: not logged
+  readonly utf8mb4Collation: number // the session's default_collation_for_utf8mb4; 0: not logged
+  readonly explicitTimestamps: boolean | undefined // explicit_defaults_for_timestamp; undefined: not logged
   readonly sqlStart: number // the text, absolute in the bytes given
   readonly sqlEnd: number
 }
@@ -367,27 +370,56 @@ const STATUS_BYTES = [4, 8, -1, 4, 6, -1, -1, 2, 2, 8, 4, -1, -1, 3, 0, 0, 1, 8,
 
 /**
  * Status variables:  u8 code · value, in ascending order of their age, not of their codes. What we need is early:
- * 1 SQL mode (u64) and 4 character sets (u16 client's collation · u16 connection's · u16 server's). Of those before it
- * 5 and 6 are a u8 length and text, 2 as well with a 0 after it. Any other code ends the search: their
- * lengths are not known to a reader of today.
+ * 1 SQL mode (u64), 4 character sets (u16 client's collation · u16 connection's · u16 server's), 16 explicit defaults of
+ * TIMESTAMP (u8) and 18 the default collation of utf8mb4 (u16). Of the others 5 and 6 are a u8 length and text, 2 as
+ * well with a 0 after it. A code that is not known ends the search, for its length is not known either.
  */
-function readStatus(
-  bytes: Buffer,
-  at: number,
-  end: number,
-): { collation: number; sqlMode: number } {
-  let collation = 0
-  let sqlMode = 0
+function readStatus(bytes: Buffer, at: number, end: number): Status {
+  const status = { ...NO_STATUS }
   while (at < end) {
     const code = bytes[at++]!
     let size = STATUS_BYTES[code] ?? -1
     if (code === 2 || code === 5 || code === 6) size = 1 + (bytes[at] ?? 0) + (code === 2 ? 1 : 0)
+    else if (code === 11) size = invokerBytes(bytes, at, end)
+    else if (code === 12) size = databasesBytes(bytes, at, end)
     if (size < 0 || at + size > end) break
-    if (code === 1) sqlMode = bytes.readUInt32LE(at)
-    else if (code === 4) collation = bytes.readUInt16LE(at)
+    if (code === 1) status.sqlMode = bytes.readUInt32LE(at)
+    else if (code === 4) {
+      status.collation = bytes.readUInt16LE(at)
+      status.serverCollation = bytes.readUInt16LE(at + 4)
+    } else if (code === 16) status.explicitTimestamps = bytes[at] !== 0
+    else if (code === 18) status.utf8mb4Collation = bytes.readUInt16LE(at)
     at += size
   }
-  return { collation, sqlMode }
+  return status
+}
+type Status = Pick<
+  Query,
+  'collation' | 'sqlMode' | 'serverCollation' | 'utf8mb4Collation' | 'explicitTimestamps'
+>
+const NO_STATUS = {
+  collation: 0,
+  sqlMode: 0,
+  serverCollation: 0,
+  utf8mb4Collation: 0,
+  explicitTimestamps: undefined as boolean | undefined,
+}
+/** 11:  u8 length, user · u8 length, host */
+function invokerBytes(bytes: Buffer, at: number, end: number): number {
+  const host = at + 1 + (bytes[at] ?? 0)
+  return host < end ? host + 1 + bytes[host]! - at : -1
+}
+/** 12:  u8 count (254: too many, no names) · names, each with a 0 after it */
+function databasesBytes(bytes: Buffer, at: number, end: number): number {
+  const count = bytes[at] ?? 0
+  if (count === 254) return 1
+  let next = at + 1
+  for (let n = 0; n < count; n++) {
+    const zero = bytes.indexOf(0, next)
+    if (zero < 0 || zero >= end) return -1
+    next = zero + 1
+  }
+  return next - at
 }
 
 /** INTVAR:  u8 1 LAST_INSERT_ID, 2 INSERT_ID · u64. Returns the statement it stands for. */

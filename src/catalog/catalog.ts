@@ -1,298 +1,403 @@
 /**
- * Stage 3: which columns a table has. A table map with full metadata (binlog_row_metadata=FULL) describes itself, and
- * information_schema only lends what no event tells, column by column where the two agree: type texts such as tinyint(1),
- * and that a unique key, logged as the primary key of a table without one, is none. Without it the definition comes from information_schema and must fit the table map in everything the
- * binlog says, or SCHEMA_MISMATCH stops the stream: values are never put under names they do not belong to.
+ * Stage 3: which columns a table had when a row was written. Definitions come from the history (history.ts): statements of
+ * the log move it along (apply.ts), the server is asked for what it lacks (capture.ts). A table map with full metadata
+ * (binlog_row_metadata=FULL) describes itself, and the history only lends what no event tells. Without it the definition
+ * of that place must fit the table map in everything the binlog says; where it does not, or is not known, the server is
+ * asked, and what it says counts only if no statement of the log can have changed the table in between. Where one can
+ * have, `ambiguous` decides: SCHEMA_MISMATCH stops the stream, or columns are matched by position, with a warning. Values
+ * are never put silently under names they may not belong to.
  *
- * Guarantees one query per table until forget(), shared by concurrent callers, and a fresh one before it gives up. Knows no
- * position and no store; the way to the server is the `query` function it is given.
+ * Knows no store; the ways to the server are functions it is given.
  */
-import { charsetOf } from '../binlog/charset.ts'
-import { compileColumn, typeText } from '../binlog/column.ts'
-import type { ColumnDefinition } from '../binlog/column.ts'
-import { columnTypes, readMetadata } from '../binlog/table-map.ts'
-import type { ColumnMetadata, TableMap, TableMetadata } from '../binlog/table-map.ts'
+import { compileColumn, type ColumnDefinition } from '../binlog/column.ts'
+import { readMetadata } from '../binlog/table-map.ts'
+import type { TableMap, TableMetadata } from '../binlog/table-map.ts'
 import type { TimeZone } from '../binlog/time.ts'
-import type { Table } from '../change.ts'
+import { formatPosition, type Table } from '../change.ts'
 import { SluiceError } from '../errors.ts'
 import type { ColumnFilter } from '../filter.ts'
-import { misfit, readCapturedColumn } from './definition.ts'
-import type { CapturedColumn, CapturedRow } from './definition.ts'
+import { effectsOf, type Effect } from './ddl/apply.ts'
+import { captureDialect, captureTables, type Query } from './capture.ts'
+import { classify } from './ddl/classify.ts'
+import type { Dialect } from './ddl/dialect.ts'
+import {
+  disagreement,
+  fromCapture,
+  fromEvent,
+  positional,
+  type Definition,
+  type Knowledge,
+} from './definition.ts'
+import {
+  compareLogPlaces,
+  History,
+  type HistoryFile,
+  type LogPlace,
+  type Origin,
+} from './history.ts'
 
+/** A statement of the log that may change definitions. */
+export interface LoggedStatement {
+  readonly sql: string
+  readonly database: string // the session's
+  readonly sqlMode: number
+  readonly serverCollation: number
+  readonly utf8mb4Collation: number
+  readonly explicitTimestamps: boolean | undefined
+  /** It did not run to its end, or not everywhere. */
+  readonly failed: boolean
+}
 export interface CatalogOptions {
   /** Runs SQL with "?" parameters at the source; undefined where there is no server, as for binlog files alone. */
-  readonly query: (<T>(sql: string, params?: string[]) => Promise<T[]>) | undefined
+  readonly query: Query | undefined
   readonly timeZone: TimeZone // of TIMESTAMP texts
   readonly columns: ColumnFilter
   readonly log: { warn(details: object, message: string): void }
+  readonly history?: HistoryFile | undefined
+  /** Where the log that `query`'s server writes ends now. */
+  readonly end?: (() => Promise<LogPlace>) | undefined
+  /** Definition statements of transactions that begin at `from` or later, and before `to`. */
+  readonly scan?:
+    | ((from: LogPlace, to: LogPlace) => Promise<readonly ScannedStatement[]>)
+    | undefined
+  readonly ambiguous?: 'stop' | 'positional' | undefined
+}
+export interface ScannedStatement {
+  readonly at: LogPlace
+  readonly sql: string
+  readonly database: string
 }
 
-/** All columns of a table now; empty when there is no such table. */
-type Capture = readonly CapturedColumn[]
-
-interface Entry {
-  readonly database: string
-  readonly table: string
-  captured: Capture | undefined
-  pending: Promise<Capture> | undefined
-  known: { readonly body: Buffer; readonly table: Table }[] // the last table maps resolved, by their bytes
+/** The last tables made of table maps, by their bytes and what was known then. */
+interface Made {
+  readonly body: Buffer
+  readonly now: Knowledge
+  readonly table: Table
 }
 
 /** A reader that lags and one that does not may see a table before and after a DDL in turns. */
-const KNOWN_MAX = 4
-
-const CAPTURE = `
-  SELECT c.TABLE_NAME AS tableName, c.COLUMN_NAME AS name, c.COLUMN_TYPE AS columnType,
-    c.CHARACTER_OCTET_LENGTH AS octets, l.ID AS collation, c.IS_NULLABLE AS nullable, c.EXTRA AS extra,
-    c.COLUMN_KEY AS columnKey, CASE WHEN k.COLUMN_NAME IS NULL THEN 0 ELSE 1 END AS isKey
-  FROM information_schema.COLUMNS c
-  LEFT JOIN information_schema.COLLATIONS l ON l.COLLATION_NAME = c.COLLATION_NAME
-  LEFT JOIN (
-    SELECT TABLE_NAME, COLUMN_NAME FROM information_schema.STATISTICS
-    WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? AND INDEX_NAME = 'PRIMARY'
-  ) k ON k.TABLE_NAME = c.TABLE_NAME AND k.COLUMN_NAME = c.COLUMN_NAME
-  WHERE c.TABLE_SCHEMA = ? AND c.TABLE_NAME = ?
-  ORDER BY c.ORDINAL_POSITION`
+const MADE_MAX = 4
+const ATTEMPTS = 5
 
 const ADVICE =
   'events written after SET PERSIST binlog_row_metadata=FULL on the source describe themselves; ' +
-  'to pass the older ones, start behind them or leave the table out by the filter'
+  'to pass the older ones, start behind them, leave the table out by the filter, or set ambiguousSchema: positional'
 
 export class Catalog {
+  readonly history: History
+  /** Tables that were matched by position because their history is ambiguous. */
+  readonly guessed = new Set<string>()
   readonly #options: CatalogOptions
-  readonly #databases = new Map<string, Map<string, Entry>>()
+  readonly #made = new Map<string, Made[]>() // "database\0table"
+  readonly #lent = new Map<string, Definition | undefined>() // for FULL metadata: what the server says now
   readonly #warned = new Set<string>()
+  #dialect: Dialect | undefined
+  #healing: Promise<unknown> = Promise.resolve() // one look at the server after the other
+  #scanned: { from: LogPlace; to: LogPlace; statements: ScannedStatement[] } | undefined
 
   constructor(options: CatalogOptions) {
     this.#options = options
+    this.history = new History(options.history)
   }
 
   /**
-   * The table a table map belongs to; at once when the same table map has been resolved before or the table has been read
-   * from the server since the last forget(). Throws (or rejects with) SluiceError SCHEMA_MISMATCH, CONFIG_INVALID (column
-   * filter), EVENT_MALFORMED (metadata), and QUERY_FAILED or what `query` threw when the server cannot be asked.
+   * Before anything is read: learns how the server reads DDL and, where the history is empty, every table it has, with
+   * a few queries for thousands of tables. Throws QUERY_FAILED or what `query` threw.
    */
-  resolve(map: TableMap): Table | Promise<Table> {
-    const entry = this.#entry(map.database, map.table)
-    const known = entry.known.find(({ body }) => body.equals(map.body))
-    if (known) return known.table
+  async prepare(): Promise<void> {
+    const { query, end } = this.#options
+    if (!query) return
+    this.#dialect ??= await asked('the server', captureDialect(query))
+    if (this.#dialect.foldsCase) this.history.foldCase()
+    if (!this.history.empty || !end) return
+    let effects: Effect[] = []
+    let from = await end()
+    for (let attempt = 1; ; attempt++) {
+      effects = await asked('all tables', captureTables(query, this.#dialect, undefined))
+      const to = await end()
+      const between = await this.#scan(from, to)
+      if (between.length === 0) break
+      from = to
+      if (attempt < ATTEMPTS) continue
+      const touched = between.flatMap((s) => classify(s.sql, s.database).tables)
+      effects = effects.map((effect) =>
+        effect.kind === 'table' && touched.some((t) => this.#same(t, effect.name))
+          ? { ...effect, now: 'unknown' }
+          : effect,
+      )
+      break
+    }
+    // what a transaction that begins right there does to a table comes after this
+    const { offset, ...rest } = await end()
+    this.history.record({ ...rest, offset: offset - 1 }, effects, 'captured')
+  }
+
+  /**
+   * The table a table map belongs to, in a transaction that begins at `at`; at once when what is known of that place
+   * fits. Throws (or rejects with) SluiceError SCHEMA_MISMATCH, CONFIG_INVALID (column filter), EVENT_MALFORMED
+   * (metadata), and QUERY_FAILED or what `query` threw when the server cannot be asked.
+   */
+  resolve(map: TableMap, at: LogPlace): Table | Promise<Table> {
+    const key = `${map.database}\0${map.table}`
+    const version = this.history.at(map.database, map.table, at)
+    const now = version?.now
+    const made = this.#made.get(key)?.find((m) => m.now === now && m.body.equals(map.body))
+    if (made) return made.table
     const says = readMetadata(map)
-    if (entry.captured && disagreement(map, says, entry.captured) === '') {
-      return this.#make(entry, map, says, entry.captured)
+    if (isDefinition(now) && (says.full || disagreement(map, says, now.columns) === ''))
+      return this.#make(map, { now, columns: columnsOf(map, says, now), origin: version!.origin })
+    if (says.full) return this.#lend(key, map, says, now)
+    return this.#alone(() => this.#heal(map, says, at))
+  }
+
+  /** A statement of the log: moves the history along. One that is not understood leaves its tables to be asked for. */
+  statement(statement: LoggedStatement, at: LogPlace): void {
+    const { sql, database } = statement
+    const dialect = this.#dialect && withSession(this.#dialect, statement)
+    const understood = dialect && !statement.failed
+    const effects = understood
+      ? effectsOf({ ...statement, dialect }, this.history.before(at))
+      : classify(sql, database).tables.flatMap((name): Effect[] =>
+          name.table === '' ? [] : [{ kind: 'table', name, now: 'unknown' }],
+        )
+    const fresh = effects.filter((effect) => !this.#settled(effect, at))
+    for (const effect of fresh)
+      if (effect.kind === 'table')
+        this.#lent.delete(`${effect.name.database}\0${effect.name.table}`)
+    this.history.record(at, fresh, 'ddl')
+  }
+  /** A place that was read before, by us or another reader, and has been asked for since: the answer stays. */
+  #settled(effect: Effect, at: LogPlace): boolean {
+    if (effect.kind !== 'table' || effect.now !== 'unknown') return false
+    const known = this.history.at(effect.name.database, effect.name.table, at)
+    return known !== undefined && compareLogPlaces(known.from, at) === 0
+  }
+
+  // ── the server is asked ────────────────────────────────────────────────────
+
+  /** One after the other: what the first one learns the next ones need not ask. */
+  #alone<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#healing.then(work, work)
+    this.#healing = result.catch(() => undefined)
+    return result
+  }
+
+  /** An event that describes itself: the server lends type texts, whenever it is asked. */
+  async #lend(key: string, map: TableMap, says: TableMetadata, now: Knowledge): Promise<Table> {
+    if (!this.#lent.has(key)) this.#lent.set(key, await this.#capture(map.database, map.table))
+    const lent = this.#lent.get(key)
+    return this.#make(map, {
+      now,
+      columns: fromEvent(map, says, lent?.columns ?? []),
+      origin: 'event',
+    })
+  }
+
+  async #heal(map: TableMap, says: TableMetadata, at: LogPlace): Promise<Table> {
+    const { database, table } = map
+    const fits = (now: Knowledge): now is Definition =>
+      isDefinition(now) && disagreement(map, says, now.columns) === ''
+    const make = (now: Definition, origin: Origin): Table =>
+      this.#make(map, {
+        now: this.history.at(database, table, at)?.now,
+        columns: fromCapture(map, now.columns),
+        origin,
+      })
+    const version = this.history.at(database, table, at)
+    if (version && fits(version.now)) return make(version.now, version.origin)
+    const later = this.history.after(database, table, at)
+    if (later?.origin === 'captured' && fits(later.now)) {
+      const between = await this.#touching(map, at, later.from)
+      if (between.length === 0) {
+        this.#remember(map, at, later.now)
+        return make(later.now, 'captured')
+      }
     }
-    return this.#capture(entry).then((captured) => this.#make(entry, map, says, captured))
-  }
-
-  /** After a DDL: the table, or all of a database, will be read from the server again. Names ignore case. */
-  forget(database: string, table?: string): void {
-    const same = (a: string, b: string): boolean => a === b || a.toLowerCase() === b.toLowerCase()
-    for (const [name, tables] of this.#databases) {
-      if (!same(name, database)) continue
-      if (table === undefined || table === '') this.#databases.delete(name)
-      else for (const key of tables.keys()) if (same(key, table)) tables.delete(key)
+    const captured = await this.#capture(database, table)
+    const { end } = this.#options
+    const to = end && (await end())
+    const between = to ? await this.#touching(map, at, to) : []
+    if (captured && fits(captured) && between.length === 0) {
+      this.#remember(map, at, captured)
+      return make(captured, to ? 'captured' : 'assumed')
     }
+    return this.#doubt(map, says, { at, captured, between })
   }
 
-  #entry(database: string, table: string): Entry {
-    let tables = this.#databases.get(database)
-    if (!tables) this.#databases.set(database, (tables = new Map<string, Entry>()))
-    let entry = tables.get(table)
-    if (!entry) {
-      entry = { database, table, captured: undefined, pending: undefined, known: [] }
-      tables.set(table, entry)
+  /** What the server says holds from `at` on, or from the statement before it that left the table unknown. */
+  #remember({ database, table }: TableMap, at: LogPlace, now: Definition): void {
+    const version = this.history.at(database, table, at)
+    const from = version?.now === 'unknown' ? version.from : at
+    this.history.record(from, [{ kind: 'table', name: { database, table }, now }], 'captured')
+  }
+
+  /** Nothing says which columns these rows were written with. */
+  #doubt(map: TableMap, says: TableMetadata, facts: Doubt): Table {
+    const name = `${map.database}.${map.table}`
+    const why = reasons(map, says, facts, this.#options.query !== undefined)
+    if (this.#options.ambiguous !== 'positional') {
+      throw new SluiceError(
+        'SCHEMA_MISMATCH',
+        `table ${name} at ${formatPosition({ ...facts.at, skip: 0 })}: ${why}; ${ADVICE}`,
+      )
     }
-    return entry
+    if (!this.guessed.has(name)) {
+      this.guessed.add(name)
+      this.#options.log.warn(
+        {
+          database: map.database,
+          table: map.table,
+          position: formatPosition({ ...facts.at, skip: 0 }),
+        },
+        `table ${name}: columns are matched by position: ${why}`,
+      )
+    }
+    const columns = positional(map, says, facts.captured?.columns ?? [])
+    const now = this.history.at(map.database, map.table, facts.at)?.now
+    return this.#make(map, { now, columns, origin: 'assumed' })
   }
 
-  /** Asks the server, whatever is known already; callers that come while it is asked share the answer. */
-  #capture(entry: Entry): Promise<Capture> {
-    entry.pending ??= this.#ask(entry.database, entry.table)
-      .then((captured) => (entry.captured = captured))
-      .finally(() => (entry.pending = undefined))
-    return entry.pending
-  }
-
-  async #ask(database: string, table: string): Promise<Capture> {
+  async #capture(database: string, table: string): Promise<Definition | undefined> {
     const { query } = this.#options
-    if (!query) return []
-    let rows: CapturedRow[]
-    try {
-      rows = await query<CapturedRow>(CAPTURE, [database, table, database, table])
-    } catch (cause) {
-      if (cause instanceof SluiceError) throw cause
-      const reason = cause instanceof Error ? cause.message : String(cause)
-      const message = `columns of ${database}.${table} could not be read from information_schema: ${reason}`
-      throw new SluiceError('QUERY_FAILED', message, { cause })
-    }
+    if (!query) return undefined
+    const dialect = (this.#dialect ??= await asked('the server', captureDialect(query)))
+    const effects = await asked(
+      `columns of ${database}.${table}`,
+      captureTables(query, dialect, { database, table }),
+    )
+    const tables = effects.flatMap((e) =>
+      e.kind === 'table' && isDefinition(e.now) ? [{ name: e.name, now: e.now }] : [],
+    )
     // Old servers compare names here without case, even where tables t and T are two.
-    const exact = rows.filter((row) => row.tableName === table)
-    return (exact.length > 0 ? exact : rows).map(readCapturedColumn)
+    return (tables.find((t) => t.name.table === table) ?? tables[0])?.now
   }
 
-  #make(entry: Entry, map: TableMap, says: TableMetadata, captured: Capture): Table {
-    const definitions = says.full
-      ? fromEvent(map, says, captured)
-      : fromCapture(map, says, captured, this.#options.query !== undefined)
-    const columns = definitions.map((d) => compileColumn(d, this.#options.timeZone))
+  /** Statements after `from` and before `to` that can have changed a table's definition. */
+  async #touching(
+    table: { database: string; table: string },
+    from: LogPlace,
+    to: LogPlace,
+  ): Promise<readonly ScannedStatement[]> {
+    return (await this.#scan(from, to)).filter((statement) => {
+      if (compareLogPlaces(statement.at, from) === 0) return false
+      const { type, tables } = classify(statement.sql, statement.database)
+      return type !== 'TRUNCATE' && tables.some((name) => this.#same(name, table))
+    })
+  }
+  /** Statements from `from` to before `to`. The log is looked through to its end, and every stretch of it once. */
+  async #scan(from: LogPlace, to: LogPlace): Promise<readonly ScannedStatement[]> {
+    const { scan, end } = this.#options
+    if (!scan || !end || compareLogPlaces(from, to) >= 0) return []
+    let known = this.#scanned
+    if (!known || compareLogPlaces(from, known.from) < 0 || compareLogPlaces(from, known.to) > 0) {
+      const last = await end()
+      known = { from, to: last, statements: [...(await scan(from, last))] }
+    } else if (compareLogPlaces(known.to, to) < 0) {
+      const last = await end()
+      const more = await scan(known.to, last)
+      known = { from: known.from, to: last, statements: [...known.statements, ...more] }
+    }
+    this.#scanned = known
+    return known.statements.filter(
+      ({ at }) => compareLogPlaces(at, from) >= 0 && compareLogPlaces(at, to) < 0,
+    )
+  }
+  #same(a: { database: string; table: string }, b: { database: string; table: string }): boolean {
+    const fold = (text: string): string => (this.history.foldsCase ? text.toLowerCase() : text)
+    return (
+      fold(a.database) === fold(b.database) && (a.table === '' || fold(a.table) === fold(b.table))
+    )
+  }
+
+  #make(map: TableMap, { now, columns, origin }: Making): Table {
     const { database, table: name } = map
-    const { selected, warning } = this.#options.columns(database, name, columns)
+    const compiled = columns.map((d) => compileColumn(d, this.#options.timeZone))
+    const { selected, warning } = this.#options.columns(database, name, compiled)
     if (warning !== '' && !this.#warned.has(warning)) {
       this.#warned.add(warning)
       this.#options.log.warn({ database, table: name }, warning)
     }
-    const origin = says.full ? 'event' : 'captured'
-    const table: Table = { database, name, columns, selected, origin }
-    entry.known.push({ body: map.body, table })
-    if (entry.known.length > KNOWN_MAX) entry.known.shift()
+    const full = readMetadata(map).full
+    const table: Table = {
+      database,
+      name,
+      columns: compiled,
+      selected,
+      origin: full ? 'event' : origin,
+    }
+    const key = `${database}\0${name}`
+    const made = this.#made.get(key) ?? []
+    made.push({ body: map.body, now, table })
+    if (made.length > MADE_MAX) made.shift()
+    this.#made.set(key, made)
     return table
   }
 }
 
-// ── the event wins ───────────────────────────────────────────────────────────
-
-function fromEvent(map: TableMap, says: TableMetadata, captured: Capture): ColumnDefinition[] {
-  return says.columns.map((column, index) => {
-    const definition = eventDefinition(map, index, column)
-    const now = captured.length === map.width ? captured[index] : undefined
-    if (!now || !lendable(now, map, index, column, definition.members)) return definition
-    return { ...definition, mysqlType: now.mysqlType, key: column.key && !now.promoted }
-  })
+interface Making {
+  readonly now: Knowledge // what the history said of the place
+  readonly columns: readonly ColumnDefinition[]
+  readonly origin: Table['origin']
+}
+interface Doubt {
+  readonly at: LogPlace
+  readonly captured: Definition | undefined
+  readonly between: readonly ScannedStatement[]
 }
 
-function eventDefinition(
-  map: TableMap,
-  index: number,
-  column: Readonly<ColumnMetadata>,
-): ColumnDefinition {
-  const type = map.types[index]!
-  const meta = map.meta[index]!
-  const { name, key, invisible, geometry, dimension } = column
-  const collation = type === columnTypes.VECTOR ? 0 : column.collation
-  const unsigned = column.unsigned === true && type !== columnTypes.YEAR // which is logged as unsigned
-  const members = column.members && decodeMembers(column.members, collation)
-  const mysqlType = typeText({ type, meta, unsigned, collation, members, geometry, dimension })
-  const nullable = isNullable(map, index)
-  return {
-    name,
-    index,
-    type,
-    meta,
-    unsigned,
-    collation,
-    mysqlType,
-    key,
-    nullable,
-    invisible,
-    members,
-  }
-}
+const isDefinition = (now: Knowledge): now is Definition => now !== undefined && now !== 'unknown'
 
-function decodeMembers(members: readonly Buffer[], collation: number): string[] {
-  const charset = charsetOf(collation)
-  return members.map((bytes) => charset.decode(bytes, 0, bytes.length))
-}
-
-const isNullable = (map: TableMap, index: number): boolean =>
-  ((map.nullable[index >> 3]! >> (index & 7)) & 1) === 1
-
-/** Whether what only the server tells of a column can be used for the event's. */
-function lendable(
-  now: CapturedColumn,
-  map: TableMap,
-  index: number,
-  column: Readonly<ColumnMetadata>,
-  members: readonly string[] | undefined,
-): boolean {
-  if (now.name !== column.name || misfit(now, map, index, column) !== '') return false
-  return members === undefined || sameList(members, now.members ?? [])
-}
-
-const sameList = (a: readonly string[], b: readonly string[]): boolean =>
-  a.length === b.length && a.every((item, i) => item === b[i])
-
-// ── information_schema, checked ──────────────────────────────────────────────
-
-/** "" when the capture fits the table map, else what differs, with expected and found. */
-function disagreement(map: TableMap, says: TableMetadata, captured: Capture): string {
-  if (captured.length !== map.width) {
-    return `expected ${captured.length} columns, found ${map.width} in the binlog`
-  }
-  for (const [index, column] of captured.entries()) {
-    const said = says.columns[index]!
-    const wrong = misfit(column, map, index, said)
-    const what = wrong || (said.name === '' || said.name === column.name ? '' : 'name')
-    if (what === '') continue
-    const expected = `${column.mysqlType}${column.nullable ? '' : ' not null'}`
-    const place = `column ${index + 1} of ${map.width}, ${JSON.stringify(column.name)}`
-    const { expectedMore, foundMore } = details(what, column, said)
-    return `${place}: expected ${expected}${expectedMore}, found ${foundText(map, index, column, said)}${foundMore} in the binlog; the ${what} differs`
-  }
-  return ''
-}
-
-function details(
-  what: string,
-  column: CapturedColumn,
-  said: Readonly<ColumnMetadata>,
-): { expectedMore: string; foundMore: string } {
-  if (what === 'name')
-    return { expectedMore: '', foundMore: ` called ${JSON.stringify(said.name)}` }
-  if (what !== 'character set or collation') return { expectedMore: '', foundMore: '' }
-  return {
-    expectedMore: ` with collation id ${column.collation}`,
-    foundMore: ` with collation id ${said.collation}`,
-  }
-}
-
-/** What the binlog says a column is; what it leaves unsaid is filled in from the captured column. */
-function foundText(
-  map: TableMap,
-  index: number,
-  column: CapturedColumn,
-  said: Readonly<ColumnMetadata>,
-): string {
-  const text = typeText({
-    type: map.types[index]!,
-    meta: map.meta[index]!,
-    unsigned: said.unsigned ?? column.unsigned,
-    collation: said.collation || column.collation,
-    members: column.members,
-    geometry: said.geometry,
-    dimension: said.dimension,
-  })
-  return isNullable(map, index) ? text : `${text} not null`
-}
-
-function fromCapture(
+const columnsOf = (
   map: TableMap,
   says: TableMetadata,
-  captured: Capture,
-  asked: boolean,
-): ColumnDefinition[] {
-  const name = `${map.database}.${map.table}`
-  if (captured.length === 0) {
-    const where = asked
-      ? 'the source has no such table any more, or this user may not see it,'
-      : 'there is no server to ask'
-    const message = `table ${name}: ${where} and the binlog does not name its columns; ${ADVICE}`
-    throw new SluiceError('SCHEMA_MISMATCH', message)
+  { columns }: Definition,
+): ColumnDefinition[] => (says.full ? fromEvent(map, says, columns) : fromCapture(map, columns))
+
+function reasons(
+  map: TableMap,
+  says: TableMetadata,
+  { captured, between }: Doubt,
+  asks: boolean,
+): string {
+  if (!captured) {
+    return asks
+      ? 'the source has no such table any more, or this user may not see it, and the binlog does not name its columns'
+      : 'there is no server to ask, and the binlog does not name its columns'
   }
-  const wrong = disagreement(map, says, captured)
-  if (wrong !== '') {
-    const message = `table ${name}: its definition at the source is not the one these rows were written with: ${wrong}; ${ADVICE}`
-    throw new SluiceError('SCHEMA_MISMATCH', message)
+  const wrong = disagreement(map, says, captured.columns)
+  const changed =
+    between.length > 0
+      ? `, and ${between.length} statements changed it since, the first at ${formatPosition({ ...between[0]!.at, skip: 0 })}`
+      : ''
+  if (wrong !== '')
+    return `its definition at the source is not the one these rows were written with: ${wrong}${changed}`
+  return `its definition at the source fits, but nothing says that it is the one these rows were written with${changed}`
+}
+
+/** The session's own settings, as the log has them. */
+function withSession(
+  dialect: Dialect,
+  { explicitTimestamps, utf8mb4Collation }: LoggedStatement,
+): Dialect {
+  const utf8mb4 = dialect.charsets.get('utf8mb4')
+  const explicit = explicitTimestamps ?? dialect.explicitTimestamps
+  const collation = utf8mb4Collation || utf8mb4?.collation
+  if (explicit === dialect.explicitTimestamps && collation === utf8mb4?.collation) return dialect
+  const charsets = new Map(dialect.charsets)
+  if (utf8mb4 && collation) charsets.set('utf8mb4', { ...utf8mb4, collation })
+  return { ...dialect, explicitTimestamps: explicit, charsets }
+}
+
+async function asked<T>(what: string, answer: Promise<T>): Promise<T> {
+  try {
+    return await answer
+  } catch (cause) {
+    if (cause instanceof SluiceError) throw cause
+    const reason = cause instanceof Error ? cause.message : String(cause)
+    throw new SluiceError(
+      'QUERY_FAILED',
+      `${what} could not be read from information_schema: ${reason}`,
+      { cause },
+    )
   }
-  return captured.map((column, index) => ({
-    name: column.name,
-    index,
-    type: map.types[index]!,
-    meta: map.meta[index]!,
-    unsigned: column.unsigned,
-    collation: column.collation,
-    mysqlType: column.mysqlType,
-    key: column.key,
-    nullable: column.nullable,
-    invisible: column.invisible,
-    members: column.members,
-  }))
 }

@@ -1,13 +1,16 @@
 /**
- * Column definitions as information_schema gives them, and whether a table map can belong to them. Pure. The check is
+ * Column definitions as information_schema gives them, whether a table map can belong to them, and both put together: with
+ * full metadata the event wins and the rest only lends what no event tells. Pure. The check is
  * strict, down to lengths: a definition that differs in anything the binlog says is not the one the rows were written
  * with, and then its names cannot be trusted either.
  *
  * Layouts: Field_*::do_save_field_metadata in sql/field.cc; types as they are logged, ENUM and SET inside STRING.
  */
-import { BINARY } from '../binlog/charset.ts'
-import type { ColumnMetadata, TableMap } from '../binlog/table-map.ts'
-import { columnTypes as t } from '../binlog/table-map.ts'
+import { BINARY, charsetOf } from '../binlog/charset.ts'
+import { typeText } from '../binlog/column.ts'
+import type { ColumnDefinition } from '../binlog/column.ts'
+import type { ColumnMetadata, TableMap, TableMetadata } from '../binlog/table-map.ts'
+import { columnTypes, columnTypes as t } from '../binlog/table-map.ts'
 
 /** A row of the capture query (catalog.ts). Numbers may come as text or bigint, whatever the connection makes of them. */
 export interface CapturedRow {
@@ -37,6 +40,24 @@ export interface CapturedColumn {
   readonly nullable: boolean
   readonly invisible: boolean
 }
+
+export interface Key {
+  readonly name: string
+  readonly primary: boolean
+  readonly unique: boolean
+  /** Columns in the order of the key; a functional part or a prefix makes the key none that tells rows apart. */
+  readonly columns: readonly string[]
+  readonly whole: boolean
+}
+
+export interface Definition {
+  readonly columns: readonly CapturedColumn[]
+  readonly keys: readonly Key[]
+  readonly collation: number // default of new columns
+}
+
+/** undefined: there is no such table. 'unknown': there may be one, and nobody here knows its columns. */
+export type Knowledge = Definition | 'unknown' | undefined
 
 const binaryBases = new Set(['binary', 'varbinary', 'tinyblob', 'blob', 'mediumblob', 'longblob'])
 
@@ -205,3 +226,164 @@ export function misfit(
 
 const geometryName = (base: string): string =>
   base === 'geometrycollection' ? 'geomcollection' : base
+
+/** All columns of a table; empty when there is no such table. */
+export type Capture = readonly CapturedColumn[]
+
+// ── the event wins ───────────────────────────────────────────────────────────
+
+export function fromEvent(
+  map: TableMap,
+  says: TableMetadata,
+  captured: Capture,
+): ColumnDefinition[] {
+  return says.columns.map((column, index) => {
+    const definition = eventDefinition(map, index, column)
+    const now = captured.length === map.width ? captured[index] : undefined
+    if (!now || !lendable(now, map, index, column, definition.members)) return definition
+    return { ...definition, mysqlType: now.mysqlType, key: column.key && !now.promoted }
+  })
+}
+
+function eventDefinition(
+  map: TableMap,
+  index: number,
+  column: Readonly<ColumnMetadata>,
+): ColumnDefinition {
+  const type = map.types[index]!
+  const meta = map.meta[index]!
+  const { name, key, invisible, geometry, dimension } = column
+  const collation = type === columnTypes.VECTOR ? 0 : column.collation
+  const unsigned = column.unsigned === true && type !== columnTypes.YEAR // which is logged as unsigned
+  const members = column.members && decodeMembers(column.members, collation)
+  const mysqlType = typeText({ type, meta, unsigned, collation, members, geometry, dimension })
+  const nullable = isNullable(map, index)
+  return {
+    name,
+    index,
+    type,
+    meta,
+    unsigned,
+    collation,
+    mysqlType,
+    key,
+    nullable,
+    invisible,
+    members,
+  }
+}
+
+function decodeMembers(members: readonly Buffer[], collation: number): string[] {
+  const charset = charsetOf(collation)
+  return members.map((bytes) => charset.decode(bytes, 0, bytes.length))
+}
+
+const isNullable = (map: TableMap, index: number): boolean =>
+  ((map.nullable[index >> 3]! >> (index & 7)) & 1) === 1
+
+/** Whether what only the server tells of a column can be used for the event's. */
+function lendable(
+  now: CapturedColumn,
+  map: TableMap,
+  index: number,
+  column: Readonly<ColumnMetadata>,
+  members: readonly string[] | undefined,
+): boolean {
+  if (now.name !== column.name || misfit(now, map, index, column) !== '') return false
+  return members === undefined || sameList(members, now.members ?? [])
+}
+
+const sameList = (a: readonly string[], b: readonly string[]): boolean =>
+  a.length === b.length && a.every((item, i) => item === b[i])
+
+// ── information_schema, checked ──────────────────────────────────────────────
+
+/** "" when the capture fits the table map, else what differs, with expected and found. */
+export function disagreement(map: TableMap, says: TableMetadata, captured: Capture): string {
+  if (captured.length !== map.width) {
+    return `expected ${captured.length} columns, found ${map.width} in the binlog`
+  }
+  for (const [index, column] of captured.entries()) {
+    const said = says.columns[index]!
+    const wrong = misfit(column, map, index, said)
+    const what = wrong || (said.name === '' || said.name === column.name ? '' : 'name')
+    if (what === '') continue
+    const expected = `${column.mysqlType}${column.nullable ? '' : ' not null'}`
+    const place = `column ${index + 1} of ${map.width}, ${JSON.stringify(column.name)}`
+    const { expectedMore, foundMore } = details(what, column, said)
+    return `${place}: expected ${expected}${expectedMore}, found ${foundText(map, index, column, said)}${foundMore} in the binlog; the ${what} differs`
+  }
+  return ''
+}
+
+function details(
+  what: string,
+  column: CapturedColumn,
+  said: Readonly<ColumnMetadata>,
+): { expectedMore: string; foundMore: string } {
+  if (what === 'name')
+    return { expectedMore: '', foundMore: ` called ${JSON.stringify(said.name)}` }
+  if (what !== 'character set or collation') return { expectedMore: '', foundMore: '' }
+  return {
+    expectedMore: ` with collation id ${column.collation}`,
+    foundMore: ` with collation id ${said.collation}`,
+  }
+}
+
+/** What the binlog says a column is; what it leaves unsaid is filled in from the captured column. */
+function foundText(
+  map: TableMap,
+  index: number,
+  column: CapturedColumn,
+  said: Readonly<ColumnMetadata>,
+): string {
+  const text = typeText({
+    type: map.types[index]!,
+    meta: map.meta[index]!,
+    unsigned: said.unsigned ?? column.unsigned,
+    collation: said.collation || column.collation,
+    members: column.members,
+    geometry: said.geometry,
+    dimension: said.dimension,
+  })
+  return isNullable(map, index) ? text : `${text} not null`
+}
+
+/** For a table map that a definition fits. */
+export function fromCapture(map: TableMap, captured: Capture): ColumnDefinition[] {
+  return captured.map((column, index) => ({
+    name: column.name,
+    index,
+    type: map.types[index]!,
+    meta: map.meta[index]!,
+    unsigned: column.unsigned,
+    collation: column.collation,
+    mysqlType: column.mysqlType,
+    key: column.key,
+    nullable: column.nullable,
+    invisible: column.invisible,
+    members: column.members,
+  }))
+}
+
+/**
+ * Where nothing says which definition it is: types as the binlog has them, names by position as far as the captured
+ * definition reaches and its columns can stand there, else column_1, column_2….
+ */
+export function positional(
+  map: TableMap,
+  says: TableMetadata,
+  captured: Capture,
+): ColumnDefinition[] {
+  return says.columns.map((said, index) => {
+    const now = captured[index]
+    if (now && misfit(now, map, index, said) === '') {
+      return fromCapture(
+        { ...map, types: map.types.subarray(index), meta: map.meta.slice(index) },
+        [now],
+      ).map((definition) => ({ ...definition, index }))[0]!
+    }
+    const name = now?.name ?? `column_${index + 1}`
+    return { ...eventDefinition(map, index, said), name, key: now?.key ?? false }
+  })
+}

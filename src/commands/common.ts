@@ -3,8 +3,6 @@
  * colours where somebody looks.
  */
 import type { Arguments } from '../cli.ts'
-import { Catalog } from '../catalog/catalog.ts'
-import { parseTimeZone } from '../binlog/time.ts'
 import type { Filter, Position, Source } from '../change.ts'
 import {
   DEFAULT_CONFIG,
@@ -16,8 +14,8 @@ import {
 import type { InstanceConfig, ServerConfig } from '../config/config.ts'
 import { nearest } from '../config/keys.ts'
 import { SluiceError } from '../errors.ts'
-import { compileColumns, compileFilter, intersect } from '../filter.ts'
-import { connectOptions, factsOf } from '../instance.ts'
+import { compileFilter, intersect } from '../filter.ts'
+import { connectOptions, factsOf, openCatalog } from '../instance.ts'
 import { createLogger } from '../logger.ts'
 import type { Logger } from '../logger.ts'
 import { Lookup } from '../lookup.ts'
@@ -62,16 +60,12 @@ export async function openSource(config: InstanceConfig, log: Logger): Promise<O
   const lookup = new Lookup(connect)
   try {
     const facts = await factsOf(connect)
-    const catalog = new Catalog({
-      query: (sql, params) => lookup.query(sql, params),
-      timeZone: parseTimeZone(config.timezone ?? facts.timeZone),
-      columns: compileColumns(config.filter.columns),
-      log,
-    })
+    const catalog = openCatalog({ config, facts, epoch: 1, lookup, log })
+    await catalog.prepare()
     const read: OwnSource['read'] = (from, filter, signal) =>
       mysqlSource({
         connect,
-        epoch: from.epoch,
+        epoch: 1,
         catalog,
         filter: intersect(compileFilter(config.filter), filter),
         slabs: new SlabPool(),

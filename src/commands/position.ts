@@ -128,6 +128,7 @@ function set(state: State, to: Position, client: string | undefined): void {
   const before = state.cursors()
   const chosen = before.filter((c) => client === undefined || c.client === client)
   if (client !== undefined && chosen.length === 0) throw noClient(client, { cursors: before })
+  state.forgetDefinitions() // statements between the two places may never be read
   for (const c of chosen) void state.ack(c.client, to).catch(() => {})
   state.flush()
   for (const c of chosen)

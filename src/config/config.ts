@@ -187,6 +187,11 @@ export const instanceSchema = section({
   timezone: text('a time zone like UTC, +08:00 or Europe/Berlin')
     .optional()
     .describe("Zone in which TIMESTAMP is written; none: the source's"),
+  ambiguousSchema: oneOf(['stop', 'positional'])
+    .default('stop')
+    .describe(
+      'Rows whose columns nothing names for sure: stop | positional (names by position, with a warning)',
+    ),
   gtid: flag().default(false).describe("Fill in GTIDs for Canal clients, as Canal's gtidon does"),
   windowBytes: bytes('1MiB', '64GiB')
     .prefault('16MiB')

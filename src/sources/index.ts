@@ -2,5 +2,12 @@
  * The sources there are, and nothing else: one line for each.
  */
 export { filesSource, type FilesSourceOptions } from './files.ts'
-export { mysqlSource, sourceFacts, type MysqlSourceOptions, type SourceFacts } from './mysql.ts'
+export {
+  logEnd,
+  mysqlSource,
+  scanStatements,
+  sourceFacts,
+  type MysqlSourceOptions,
+  type SourceFacts,
+} from './mysql.ts'
 export { ReaderThread, type ThreadSourceOptions } from './thread/thread.ts'

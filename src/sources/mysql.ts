@@ -5,6 +5,8 @@
  */
 import { randomInt, randomUUID } from 'node:crypto'
 import type { Format } from '../binlog/reader.ts'
+import type { ScannedStatement } from '../catalog/catalog.ts'
+import { compareLogPlaces, type LogPlace } from '../catalog/history.ts'
 import { formatPosition, type Filter, type Position, type Source } from '../change.ts'
 import { SluiceError } from '../errors.ts'
 import { GtidSet } from '../gtid.ts'
@@ -178,6 +180,46 @@ function planDump(from: Position, gtidsOn: boolean): DumpPlan {
   return { request: { file, offset: 4, gtids: undefined }, jumps: false, early: true }
 }
 
+// ── statements ───────────────────────────────────────────────────────────────
+
+/**
+ * The definition statements of transactions that begin at `from` or later and before `to`, a place at which the log has been
+ * already. Reads that stretch once, decoding no row. Throws what `read` throws.
+ */
+export async function scanStatements(
+  options: Omit<MysqlSourceOptions, 'catalog' | 'filter'>,
+  from: LogPlace,
+  to: LogPlace,
+): Promise<ScannedStatement[]> {
+  const found: ScannedStatement[] = []
+  if (compareLogPlaces(from, to) >= 0) return found
+  const catalog: TableResolver = {
+    resolve: () => {
+      throw new Error('bug in Sluice: a scan resolves no table')
+    },
+    statement: ({ sql, database }, at) => {
+      if (compareLogPlaces(at, from) >= 0 && compareLogPlaces(at, to) < 0)
+        found.push({ at, sql, database })
+    },
+  }
+  const source = mysqlSource({
+    ...options,
+    catalog,
+    filter: () => false,
+    heartbeatMs: SCAN_HEARTBEAT_MS,
+  })
+  const begin = { ...from, server: options.server ?? '', skip: 0, gtids: undefined, timestamp: 0 }
+  const stop = new AbortController()
+  for await (const tx of source.read(begin, stop.signal)) {
+    tx.slab?.release()
+    const end = { epoch: to.epoch, file: tx.endFile, offset: tx.endOffset }
+    if (tx.state !== 'open' && compareLogPlaces(end, to) >= 0) break
+  }
+  return found
+}
+/** A scan is over at the end of the log, which an idle server says with its next heartbeat. */
+const SCAN_HEARTBEAT_MS = 50
+
 // ── facts ────────────────────────────────────────────────────────────────────
 
 /** What a server says of itself. Variables it does not know are "". */
@@ -269,6 +311,15 @@ async function gtidSets(connection: Connection): Promise<{ executed: GtidSet; pu
   return { executed: GtidSet.parse(row?.executed ?? ''), purged: GtidSet.parse(row?.purged ?? '') }
 }
 
+/** Where a server's binlog ends now. Throws as `query` does, SOURCE_UNSUITABLE without a binlog. */
+export async function logEnd(
+  connection: Pick<Connection, 'query'>,
+  epoch: number,
+): Promise<LogPlace> {
+  const { file, offset } = await logStatus(connection)
+  return { epoch, file, offset }
+}
+
 interface StatusRow {
   readonly File: string
   readonly Position: number | string
@@ -276,7 +327,7 @@ interface StatusRow {
 }
 /** Where the binlog ends, and what was executed just then. MySQL 8.2 renamed the statement, 8.4 dropped the old name. */
 async function logStatus(
-  connection: Connection,
+  connection: Pick<Connection, 'query'>,
 ): Promise<{ file: string; offset: number; gtids: string }> {
   let rows: StatusRow[]
   try {

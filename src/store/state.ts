@@ -15,7 +15,7 @@ import type { Position } from '../change.ts'
 import { assert, SluiceError } from '../errors.ts'
 import { GtidSet } from '../gtid.ts'
 
-const SCHEMA = 1
+const SCHEMA = 2
 const APPLICATION_ID = 0x536c6369 // "Slci" in the file's header: whose file this is
 const LATER_MS = 1000
 const BUSY_MS = 250 // how long a write waits for a foreign tool that has the file locked
@@ -25,6 +25,16 @@ export interface StoredCursor {
   readonly acked: Position
   readonly reserved: bigint // the first batch id that is not reserved yet
   readonly filterText: string | undefined // undefined: not subscribed
+}
+/** A definition that holds from a place in the log on; what is in it is the catalog's. */
+export interface StoredVersion {
+  readonly epoch: number
+  readonly file: string
+  readonly offset: number
+  readonly database: string
+  readonly table: string
+  readonly origin: 'ddl' | 'captured' | 'assumed'
+  readonly definition: string
 }
 export interface StateSnapshot {
   readonly cursors: readonly StoredCursor[]
@@ -157,6 +167,36 @@ export class State {
     this.#write(() => {
       this.#db.prepare('UPDATE cursors SET reserved = ? WHERE client = ?').run(reserved, client)
     })
+  }
+
+  /** Definitions of tables through the log, oldest first. */
+  *definitions(): Iterable<StoredVersion> {
+    const select = this.#db.prepare('SELECT * FROM definitions ORDER BY epoch, file, offset')
+    for (const row of select.all()) yield row as unknown as StoredVersion
+  }
+  /** Adds, or replaces those of the same place and name. Durable when it returns. */
+  saveDefinitions(versions: readonly StoredVersion[]): void {
+    this.#write(() => {
+      const insert = this.#db.prepare(
+        'INSERT OR REPLACE INTO definitions VALUES (?, ?, ?, ?, ?, ?, ?)',
+      )
+      for (const v of versions)
+        insert.run(v.epoch, v.file, v.offset, v.database, v.table, v.origin, v.definition)
+    })
+  }
+
+  /** Durable when it returns. */
+  dropDefinitions(versions: readonly Omit<StoredVersion, 'origin' | 'definition'>[]): void {
+    this.#write(() => {
+      const remove = this.#db.prepare(
+        'DELETE FROM definitions WHERE epoch = ? AND file = ? AND offset = ? AND database = ? AND "table" = ?',
+      )
+      for (const v of versions) remove.run(v.epoch, v.file, v.offset, v.database, v.table)
+    })
+  }
+  /** What is known of tables is not to be trusted any longer. Durable when it returns. */
+  forgetDefinitions(): void {
+    this.#write(() => this.#db.exec('DELETE FROM definitions'))
   }
 
   /** Resolves when durable. All acks of one turn of the event loop share one commit, and one promise. */
@@ -293,7 +333,10 @@ function prepareFile(db: DatabaseSync, path: string): void {
   // Small pages: an ack writes one page to the log, and a checkpoint stays short.
   if (fresh) db.exec('PRAGMA page_size = 1024')
   db.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL')
-  if (!fresh) return checkFile(db, path)
+  if (!fresh) {
+    checkFile(db, path)
+    return migrate(db)
+  }
   db.exec(`
     BEGIN IMMEDIATE;
     CREATE TABLE sluice (
@@ -304,9 +347,25 @@ function prepareFile(db: DatabaseSync, path: string): void {
       client TEXT PRIMARY KEY, acked TEXT NOT NULL, reserved INTEGER NOT NULL, filter TEXT
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    ${DEFINITIONS}
     INSERT INTO sluice VALUES (1, ${SCHEMA}, 0, 0, '');
     PRAGMA application_id = ${APPLICATION_ID};
     COMMIT`)
+}
+
+/** Versions of tables by the place in the log from which they hold. */
+const DEFINITIONS = `
+    CREATE TABLE definitions (
+      epoch INTEGER NOT NULL, file TEXT NOT NULL, offset INTEGER NOT NULL, database TEXT NOT NULL,
+      "table" TEXT NOT NULL, origin TEXT NOT NULL, definition TEXT NOT NULL,
+      PRIMARY KEY (epoch, file, offset, database, "table")
+    ) STRICT, WITHOUT ROWID;`
+
+/** From the schema of an older Sluice to ours. */
+function migrate(db: DatabaseSync): void {
+  if (number(db, 'SELECT schema FROM sluice') === SCHEMA) return
+  // 1 had no definitions
+  db.exec(`BEGIN IMMEDIATE; ${DEFINITIONS} UPDATE sluice SET schema = ${SCHEMA}; COMMIT`)
 }
 
 function checkFile(db: DatabaseSync, path: string): void {

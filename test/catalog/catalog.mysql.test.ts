@@ -6,7 +6,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { parseTimeZone } from '../../src/binlog/time.ts'
 import type { TableMap } from '../../src/binlog/table-map.ts'
 import { Catalog } from '../../src/catalog/catalog.ts'
-import type { CatalogOptions } from '../../src/catalog/catalog.ts'
+import type { CatalogOptions, LoggedStatement } from '../../src/catalog/catalog.ts'
+import type { LogPlace } from '../../src/catalog/history.ts'
 import type { Column, Table } from '../../src/change.ts'
 import { SluiceError } from '../../src/errors.ts'
 import { compileColumns, everyColumn } from '../../src/filter.ts'
@@ -14,12 +15,27 @@ import { privateMysql, versions } from '../support/mysql.ts'
 import type { MysqlServer } from '../support/mysql.ts'
 import { createWide, insertWide, readTableMaps } from './wide.ts'
 
+const HERE: LogPlace = { epoch: 1, file: 'binlog.000001', offset: 4 }
+const LATER: LogPlace = { ...HERE, offset: 1000 }
+const LAST: LogPlace = { ...HERE, offset: 2000 }
+
+const statement = (sql: string): LoggedStatement => ({
+  sql,
+  database: 'd',
+  sqlMode: 0,
+  serverCollation: 0,
+  utf8mb4Collation: 0,
+  explicitTimestamps: undefined,
+  failed: false,
+})
+
 const catalogOf = (query: CatalogOptions['query'], more: Partial<CatalogOptions> = {}): Catalog =>
   new Catalog({
     query,
     timeZone: parseTimeZone('UTC'),
     columns: everyColumn,
     log: { warn: () => undefined },
+    end: () => Promise.resolve(LAST),
     ...more,
   })
 
@@ -83,9 +99,9 @@ describe.each(versions)('catalog on MySQL %s', (version) => {
         'MINIMAL',
         insertWide('d.wide').replace('(1, 2', '(2, 3'),
       )
-      full = await catalogOf(query).resolve(fullMap!)
-      minimal = await catalogOf(query).resolve(minimalMap!)
-      alone = await catalogOf(undefined).resolve(fullMap!)
+      full = await catalogOf(query).resolve(fullMap!, HERE)
+      minimal = await catalogOf(query).resolve(minimalMap!, HERE)
+      alone = await catalogOf(undefined).resolve(fullMap!, HERE)
       lines = await shown('d.wide')
     })
     it('has the names and type texts of SHOW CREATE TABLE, whatever the metadata', () => {
@@ -131,8 +147,8 @@ describe.each(versions)('catalog on MySQL %s', (version) => {
     const [map] = await tableMaps('FULL', odd, 'INSERT INTO d.odd VALUES (1)')
     const [less] = await tableMaps('MINIMAL', 'INSERT INTO d.odd VALUES (1)')
     const expected = ['back\\slash', 'new\nline', '\r', "both'\\'"]
-    const full = await catalogOf(query).resolve(map!)
-    const minimal = await catalogOf(query).resolve(less!)
+    const full = await catalogOf(query).resolve(map!, HERE)
+    const minimal = await catalogOf(query).resolve(less!, HERE)
     expect([full.columns[0]!.members, minimal.columns[0]!.members]).toEqual([expected, expected])
     expect(full.columns[0]!.mysqlType).toBe(minimal.columns[0]!.mysqlType)
   })
@@ -142,7 +158,7 @@ describe.each(versions)('catalog on MySQL %s', (version) => {
     for (const metadata of ['FULL', 'MINIMAL'] as const) {
       const statements = ['DROP TABLE IF EXISTS d.uniq', create, 'INSERT INTO d.uniq VALUES (1, 1)']
       const [map] = await tableMaps(metadata, ...statements)
-      const table = await catalogOf(query).resolve(map!)
+      const table = await catalogOf(query).resolve(map!, HERE)
       expect(table.columns.map((c) => c.key)).toEqual([false, false])
     }
   })
@@ -156,8 +172,8 @@ describe.each(versions)('catalog on MySQL %s', (version) => {
       "INSERT INTO d.twin VALUES ('x')",
     )
     const catalog = catalogOf(query)
-    expect((await catalog.resolve(upper!)).columns[0]!.name).toBe('a')
-    expect((await catalog.resolve(lower!)).columns[0]!.name).toBe('b')
+    expect((await catalog.resolve(upper!, HERE)).columns[0]!.name).toBe('a')
+    expect((await catalog.resolve(lower!, HERE)).columns[0]!.name).toBe('b')
   })
 
   describe('what was altered later', () => {
@@ -203,9 +219,11 @@ describe.each(versions)('catalog on MySQL %s', (version) => {
         'DELETE FROM d.t',
         `ALTER TABLE d.t ${clause}`,
       )
-      const error = await failure(() => catalogOf(query).resolve(map!))
+      const error = await failure(() => catalogOf(query).resolve(map!, HERE))
       expect(error.code).toBe('SCHEMA_MISMATCH')
-      expect(error.message).toContain('table d.t: its definition at the source is not the one')
+      expect(error.message).toContain(
+        'table d.t at binlog.000001:4: its definition at the source is not the one',
+      )
       expect(error.message).toContain(message)
       expect(error.message).toContain('binlog_row_metadata=FULL')
     })
@@ -221,28 +239,28 @@ describe.each(versions)('catalog on MySQL %s', (version) => {
         "INSERT INTO d.t VALUES (1, 2, 'y')",
         "ALTER TABLE d.t RENAME COLUMN b TO c, MODIFY e ENUM('x', 'y', 'z')",
       )
-      const table = await catalogOf(query).resolve(map!)
+      const table = await catalogOf(query).resolve(map!, HERE)
       expect(table.columns.map((c) => [c.name, c.mysqlType])).toEqual([
         ['a', 'tinyint(1)'],
         ['b', 'tinyint'],
         ['e', "enum('x','y')"],
       ])
       await server.query('ALTER TABLE d.t ADD COLUMN more INT FIRST')
-      const later = await catalogOf(query).resolve(map!)
+      const later = await catalogOf(query).resolve(map!, HERE)
       expect(later.columns.map((c) => c.name)).toEqual(['a', 'b', 'e'])
       await server.query('DROP TABLE d.t')
-      const gone = await catalogOf(query).resolve(map!)
+      const gone = await catalogOf(query).resolve(map!, HERE)
       expect(gone.columns.map((c) => c.mysqlType)).toEqual(['tinyint', 'tinyint', "enum('x','y')"])
     })
 
     it('minimal metadata: a table that is gone', async () => {
       const [map] = await tableMaps('MINIMAL', ...setup, 'DROP TABLE d.t')
-      const error = await failure(() => catalogOf(query).resolve(map!))
+      const error = await failure(() => catalogOf(query).resolve(map!, HERE))
       expect([error.code, error.retryable]).toEqual(['SCHEMA_MISMATCH', false])
       expect(error.message).toMatch(
-        /table d\.t: the source has no such table any more.*binlog_row_metadata=FULL/,
+        /table d\.t at binlog\.000001:4: the source has no such table any more.*binlog_row_metadata=FULL/,
       )
-      const fileOnly = await failure(() => catalogOf(undefined).resolve(map!))
+      const fileOnly = await failure(() => catalogOf(undefined).resolve(map!, HERE))
       expect(fileOnly.message).toContain('there is no server to ask')
     })
   })
@@ -271,42 +289,47 @@ describe.each(versions)('catalog on MySQL %s', (version) => {
       }
       return { state, catalog: catalogOf(counting) }
     }
-    it('happens once for concurrent callers, then not until forget', async () => {
+    it('happens once for concurrent callers, then not until a statement is not understood', async () => {
       const { state, catalog } = counted()
-      const [a, b] = await Promise.all([catalog.resolve(map), catalog.resolve(map)])
+      const [a, b] = await Promise.all([catalog.resolve(map, HERE), catalog.resolve(map, HERE)])
       expect(a.columns.map(facts)).toEqual(b.columns.map(facts))
-      expect(state.count).toBe(1)
-      expect(catalog.resolve(map)).toBe(a)
-      catalog.forget('d', 'other')
-      catalog.forget('e')
-      expect(catalog.resolve(map)).toBe(a)
-      catalog.forget('D', 'Q')
-      expect(await catalog.resolve(map)).not.toBe(a)
-      expect(state.count).toBe(2)
-      catalog.forget('d')
-      await catalog.resolve(map)
-      expect(state.count).toBe(3)
+      const first = state.count
+      expect(catalog.resolve(map, HERE)).toBe(a)
+      catalog.statement(statement('ALTER TABLE other ADD COLUMN x NOVELTY'), LATER)
+      expect(catalog.resolve(map, LATER)).toBe(a)
+      catalog.statement(statement('ALTER TABLE q ALTER a NOVELTY, ADD x NOVELTY'), LATER)
+      expect(catalog.resolve(map, HERE)).toBe(a)
+      expect(await catalog.resolve(map, LATER)).not.toBe(a)
+      expect(state.count).toBe(first + 4)
+      await catalog.resolve(map, LAST)
+      expect(state.count).toBe(first + 4)
     })
     it('happens again when what is known does not fit', async () => {
-      const { state, catalog } = counted()
-      await catalog.resolve(map)
-      expect((await failure(() => catalog.resolve(wider))).code).toBe('SCHEMA_MISMATCH')
-      expect(state.count).toBe(2)
+      const { catalog } = counted()
+      await catalog.resolve(map, HERE)
+      expect((await failure(() => catalog.resolve(wider, LATER))).code).toBe('SCHEMA_MISMATCH')
       await server.query('ALTER TABLE d.q ADD COLUMN b INT')
-      expect((await catalog.resolve(wider)).columns.map((c) => c.name)).toEqual(['a', 'b'])
-      expect((await catalog.resolve(map)).columns.map((c) => c.name)).toEqual(['a'])
+      const names = async (wanted: TableMap, at: LogPlace) =>
+        (await catalog.resolve(wanted, at)).columns.map((c) => c.name)
+      expect(await names(wider, LATER)).toEqual(['a', 'b'])
+      expect(await names(map, HERE)).toEqual(['a'])
       await server.query('ALTER TABLE d.q DROP COLUMN b')
     })
     it('may fail, and be tried again', async () => {
       const { state, catalog } = counted()
       state.broken = true
-      const error = await failure(() => catalog.resolve(map))
+      const error = await failure(() => catalog.resolve(map, HERE))
       expect([error.code, error.retryable]).toEqual(['QUERY_FAILED', true])
-      expect(error.message).toBe(
+      expect(error.message).toBe('the server could not be read from information_schema: gone away')
+      state.broken = false
+      await catalog.prepare()
+      catalog.statement(statement('ALTER TABLE q ADD x NOVELTY'), LAST)
+      state.broken = true
+      expect((await failure(() => catalog.resolve(map, LAST))).message).toBe(
         'columns of d.q could not be read from information_schema: gone away',
       )
       state.broken = false
-      expect((await catalog.resolve(map)).columns).toHaveLength(1)
+      expect((await catalog.resolve(map, LAST)).columns).toHaveLength(1)
     })
   })
 
@@ -319,13 +342,13 @@ describe.each(versions)('catalog on MySQL %s', (version) => {
     const warnings: string[] = []
     const log = { warn: (_details: object, message: string) => void warnings.push(message) }
     const catalog = catalogOf(query, { columns: compileColumns({ exclude: 'D.SEL:ID' }), log })
-    const table = await catalog.resolve(map!)
+    const table = await catalog.resolve(map!, HERE)
     expect(table.selected.map((c) => c.name)).toEqual(['a', 'b'])
     expect(table.columns).toHaveLength(3)
-    catalog.forget('d', 'sel')
-    await catalog.resolve(map!)
+    catalog.statement(statement('ALTER TABLE sel ADD x NOVELTY'), LATER)
+    await catalog.resolve(map!, LATER)
     expect(warnings).toHaveLength(1)
     const wrong = catalogOf(query, { columns: compileColumns({ include: 'd.sel:nope' }) })
-    expect((await failure(() => wrong.resolve(map!))).message).toContain('no column nope')
+    expect((await failure(() => wrong.resolve(map!, HERE))).message).toContain('no column nope')
   })
 })

@@ -3,7 +3,7 @@
  */
 import mysql from 'mysql2/promise'
 import { describe, expect, it } from 'vitest'
-import { classify } from '../../src/catalog/ddl.ts'
+import { classify } from '../../src/catalog/ddl/classify.ts'
 import { privateMysql, versions } from '../support/mysql.ts'
 
 /** Statement → what stands in the binlog for it: kind, type, head table and tables, of each logged text. */

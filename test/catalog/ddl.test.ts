@@ -3,7 +3,7 @@
  */
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { classify, isBegin } from '../../src/catalog/ddl.ts'
+import { classify, isBegin } from '../../src/catalog/ddl/classify.ts'
 
 /** "kind TYPE head | tables", with the default database d. */
 function summary(sql: string): string {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
-import { classify } from '../../src/catalog/ddl.ts'
-import { rewriteOf } from '../../src/catalog/rewrites.ts'
+import { classify } from '../../src/catalog/ddl/classify.ts'
+import { rewriteOf } from '../../src/catalog/ddl/rewrites.ts'
 
 const kindOf = (sql: string): string | undefined => {
   const { kind, type } = classify(sql, 'shop')

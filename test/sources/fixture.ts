@@ -236,15 +236,15 @@ export const bareCatalog: TableResolver = {
     selected: [],
     origin: 'event',
   }),
-  forget() {},
+  statement() {},
 }
 /** The same, but every answer takes a while. */
 export const slowCatalog: TableResolver = {
-  async resolve(map) {
+  async resolve(map, at) {
     await new Promise(setImmediate)
-    return bareCatalog.resolve(map)
+    return bareCatalog.resolve(map, at)
   },
-  forget() {},
+  statement() {},
 }
 
 export interface ReadOptions {

@@ -44,6 +44,44 @@ function failure(act: () => unknown): { code: ErrorCode; message: string } {
   throw new Error('it did not fail')
 }
 
+test('definitions come back in the log’s order, and go when they are dropped', () => {
+  const version = (offset: number, table: string, definition: string) => ({
+    epoch: 1,
+    file: 'binlog.000002',
+    offset,
+    database: 'd',
+    table,
+    origin: 'ddl' as const,
+    definition,
+  })
+  const first = State.open(path)
+  first.saveDefinitions([version(20, 't', '{"b":1}'), version(10, 't', '{}'), version(10, 'u', '')])
+  first.saveDefinitions([version(10, 't', '{"a":1}')])
+  first.close()
+  const second = State.open(path)
+  const read = () => [...second.definitions()].map((v) => `${v.table} ${v.offset} ${v.definition}`)
+  expect(read()).toEqual(['t 10 {"a":1}', 'u 10 ', 't 20 {"b":1}'])
+  second.dropDefinitions([version(10, 't', ''), version(10, 'u', '')])
+  expect(read()).toEqual(['t 20 {"b":1}'])
+  second.forgetDefinitions()
+  expect(read()).toEqual([])
+  second.close()
+})
+
+test('a file of the first schema keeps what it has, and gets what it lacks', () => {
+  const first = State.open(path)
+  first.subscribe('1001', at(10), '')
+  first.close()
+  const older = new DatabaseSync(path)
+  older.exec('DROP TABLE definitions; UPDATE sluice SET schema = 1')
+  older.close()
+  const second = State.open(path)
+  expect(second.cursors().map((c) => c.client)).toEqual(['1001'])
+  expect([...second.definitions()]).toEqual([])
+  second.close()
+  expect(State.read(path).cursors).toHaveLength(1)
+})
+
 test('everything comes back: cursors, subscriptions, reserved ids, facts', async () => {
   const deep = join(directory, 'a', 'b', 'x.db')
   const first = State.open(deep)

@@ -4,7 +4,7 @@
  * and says what they are; what follows is the runner's decision.
  */
 import type { Change, Filter, QueryChange, RowsChange, Table } from '../../change.ts'
-import { rewriteOf } from '../../catalog/rewrites.ts'
+import { rewriteOf } from '../../catalog/ddl/rewrites.ts'
 import type { Sink, SinkContext } from '../sink.ts'
 
 /** What happens to the rows of other tables when a row of one goes, or its key changes. */

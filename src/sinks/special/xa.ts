@@ -3,7 +3,7 @@
  * again from there when XA COMMIT comes, which may be much later and after restarts. Where each prepared one begins is
  * durable before its rows are passed over. Knows no sink.
  */
-import { classify } from '../../catalog/ddl.ts'
+import { classify } from '../../catalog/ddl/classify.ts'
 import type { Position, QueryChange, Source, Transaction } from '../../change.ts'
 import { comparePositions, formatPosition, beginningOf } from '../../change.ts'
 import { SluiceError } from '../../errors.ts'

@@ -6,8 +6,8 @@
  *   RENAME TABLE · DROP COLUMN · RENAME COLUMN · indexes and comments → nothing
  */
 import { SluiceError } from '../../errors.ts'
-import { classify, type Statement as Parsed } from '../../catalog/ddl.ts'
-import { Tokens } from '../../catalog/tokens.ts'
+import { classify, type Statement as Parsed } from '../../catalog/ddl/classify.ts'
+import { Tokens } from '../../catalog/ddl/tokens.ts'
 import type { SinkContext, SinkStatement } from '../sink.ts'
 import type { Dialect, Session } from './dialects/dialect.ts'
 import type { Tables } from './tables.ts'

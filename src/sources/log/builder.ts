@@ -4,7 +4,7 @@
  * log agree. Guarantees that a transaction is 'committed' only after its commit was read, and that filtered traffic
  * still moves positions. Knows neither where events come from nor how their place in the log is counted.
  */
-import { classify, isBegin, type Statement } from '../../catalog/ddl.ts'
+import { classify, isBegin, type Statement } from '../../catalog/ddl/classify.ts'
 import {
   readExecuteLoadQuery,
   readGtid,
@@ -14,6 +14,7 @@ import {
   readRowsQuery,
   readUserVar,
   readXaPrepare,
+  type Query,
   statementText,
   type GtidEvent,
 } from '../../binlog/event.ts'
@@ -24,6 +25,7 @@ import { GtidSet } from '../../gtid.ts'
 import type { Slabs } from '../../slab.ts'
 import { LoggedTransaction } from './logged.ts'
 import { Pending, XID, type Event } from './pending.ts'
+import type { LogPlace } from '../../catalog/history.ts'
 import { TableCache, type TableResolver } from './tables.ts'
 
 export interface BuilderOptions {
@@ -118,7 +120,7 @@ export class TransactionBuilder {
     event.ordinal = this.#next++
     switch (type) {
       case eventTypes.TABLE_MAP:
-        return this.tables.learn(event, format)
+        return this.tables.learn(event, format, this.#place)
       case eventTypes.WRITE_ROWS:
       case eventTypes.WRITE_ROWS_V1:
       case eventTypes.UPDATE_ROWS:
@@ -199,7 +201,7 @@ export class TransactionBuilder {
     const statement = classify(sql, query.database)
     if (this.#takeBoundary(event, statement, place)) return
     this.#dropAnnotationsOfFiltered(statement)
-    this.#takeStatement(event, statement, query.database, sql)
+    this.#takeStatement(event, statement, query, sql)
     if (!this.#begun) {
       if (statement.opens) this.#begun = true
       else this.#finish(place, 'committed')
@@ -242,9 +244,13 @@ export class TransactionBuilder {
     }
   }
 
-  #takeStatement(event: Event, statement: Statement, database: string, sql: string): void {
+  #takeStatement(event: Event, statement: Statement, query: Query, sql: string): void {
     const { kind } = statement
-    if (kind === 'ddl') for (const t of statement.tables) this.tables.forget(t.database, t.table)
+    const { database, sqlMode, serverCollation, utf8mb4Collation, explicitTimestamps } = query
+    if (kind === 'ddl' && statement.tables.length > 0) {
+      const session = { database, sqlMode, serverCollation, utf8mb4Collation, explicitTimestamps }
+      this.tables.statement({ sql, ...session, failed: query.errorCode !== 0 }, this.#place)
+    }
     if (event.ordinal < this.#skip || !this.#passes(statement)) return
     if (kind !== 'ddl' && kind !== 'statement' && kind !== 'xaCommit' && kind !== 'xaRollback')
       return
@@ -258,6 +264,10 @@ export class TransactionBuilder {
       sql,
     })
     if (this.pending.bytes > this.#options.partBytes && this.#begun) this.#handOnPart()
+  }
+  /** Where the transaction begins. */
+  get #place(): LogPlace {
+    return { epoch: this.#options.epoch, file: this.#file, offset: this.#offset }
   }
   #passes(statement: Statement): boolean {
     const { tables } = statement
@@ -281,7 +291,7 @@ export class TransactionBuilder {
         const sql = statementText(bytes, query)
         const statement = classify(sql, query.database)
         this.#dropAnnotationsOfFiltered(statement)
-        return this.#takeStatement(event, statement, query.database, sql)
+        return this.#takeStatement(event, statement, query, sql)
       }
       case eventTypes.BEGIN_LOAD_QUERY:
       case eventTypes.APPEND_BLOCK:

@@ -4,15 +4,17 @@
  */
 import { HEADER_BYTES, eventTypes, type Format } from '../../binlog/reader.ts'
 import { readTableMap, sameTableMap, tableMapId, type TableMap } from '../../binlog/table-map.ts'
+import type { LoggedStatement } from '../../catalog/catalog.ts'
+import type { LogPlace } from '../../catalog/history.ts'
 import type { Filter, Table } from '../../change.ts'
 import { SluiceError } from '../../errors.ts'
 import type { Event, RowsDetail, RowsKind } from './pending.ts'
 
-/** What the catalog does for us. */
+/** What the catalog does for us; `at` is the beginning of the transaction. */
 export interface TableResolver {
-  resolve(map: TableMap): Table | Promise<Table>
-  /** Every table of the database when `table` is left out. */
-  forget(database: string, table?: string): void
+  resolve(map: TableMap, at: LogPlace): Table | Promise<Table>
+  /** A statement of the log that may change definitions. */
+  statement(statement: LoggedStatement, at: LogPlace): void
 }
 
 /** A table map and the three details its rows events share; `insert` is null when the filter does not want the table. */
@@ -52,15 +54,14 @@ export class TableCache {
   trim(): void {
     if (this.#entries.size > ENTRIES_MAX) this.clear()
   }
-  /** The definition of a table, or with `table` "" of a whole database, is about to change. */
-  forget(database: string, table: string): void {
+  /** Definitions are about to change. */
+  statement(statement: LoggedStatement, at: LogPlace): void {
     this.clear()
-    if (table === '') this.#catalog.forget(database)
-    else this.#catalog.forget(database, table)
+    this.#catalog.statement(statement, at)
   }
 
   /** Takes a TABLE_MAP; a promise only while the catalog looks the table up. */
-  learn(event: Event, format: Format): void | Promise<void> {
+  learn(event: Event, format: Format, at: LogPlace): void | Promise<void> {
     const { bytes, start, end } = event
     const id = tableMapId(bytes, start, end, format)
     const known = id === this.#lastId ? this.#last : this.#entries.get(id)
@@ -71,7 +72,7 @@ export class TableCache {
     }
     const map = readTableMap(bytes, start, end, format)
     if (!this.#filter(map.database, map.table)) return this.#remember(map, null, format)
-    const table = this.#catalog.resolve(map)
+    const table = this.#catalog.resolve(map, at)
     if (table instanceof Promise) return table.then((t) => this.#remember(map, t, format))
     this.#remember(map, table, format)
   }

@@ -3,6 +3,8 @@
  * threads see. Packing and unpacking stand side by side here, so that nobody else knows the layout. What the packing
  * side cannot know, the columns of a table, is asked of the catalog when a transaction is unpacked, in the log's order.
  */
+import type { LoggedStatement } from '../../catalog/catalog.ts'
+import type { LogPlace } from '../../catalog/history.ts'
 import type { Format } from '../../binlog/reader.ts'
 import type { TableMap } from '../../binlog/table-map.ts'
 import type { Change, Table, Transaction } from '../../change.ts'
@@ -33,13 +35,14 @@ export interface SharedSlab {
 /** Something to be done before the transaction number `at` of the parcel. */
 export type Step = { readonly at: number } & (
   | { readonly kind: 'format'; readonly format: Format }
-  | { readonly kind: 'forget'; readonly database: string; readonly table: string | undefined }
+  | { readonly kind: 'statement'; readonly statement: LoggedStatement; readonly place: LogPlace }
 )
 type PackedDetail = Exclude<Detail, RowsDetail> | { readonly kind: 'rows'; readonly table: number }
 interface PackedTable {
   readonly id: number
   readonly kind: RowsKind
   readonly map: TableMap
+  readonly place: LogPlace // of the transaction that has the map first
   readonly format: Format
 }
 
@@ -58,12 +61,14 @@ const TABLES_MAX = 1000 // known on the other side at a time
 /** A table as the thread knows it: what the log says. */
 class MappedTable implements Table {
   readonly map: TableMap
+  readonly place: LogPlace
   readonly database: string
   readonly name: string
   readonly columns = []
   readonly selected = []
   readonly origin = 'event'
-  constructor(map: TableMap) {
+  constructor(map: TableMap, place: LogPlace) {
+    this.place = place
     // Memory of its own: a clone takes all that a view looks at.
     const own = (bytes: Buffer): Buffer => Buffer.from(Uint8Array.from(bytes).buffer)
     this.map = { ...map, body: own(map.body), optional: own(map.optional) }
@@ -94,11 +99,11 @@ export class Packer implements TableResolver {
     return this.#count === 0 && this.#steps.length === 0
   }
 
-  resolve(map: TableMap): Table {
-    return new MappedTable(map)
+  resolve(map: TableMap, place: LogPlace): Table {
+    return new MappedTable(map, place)
   }
-  forget(database: string, table?: string): void {
-    this.#steps.push({ at: this.#count, kind: 'forget', database, table })
+  statement(statement: LoggedStatement, place: LogPlace): void {
+    this.#steps.push({ at: this.#count, kind: 'statement', statement, place })
   }
   format(format: Format): void {
     this.#steps.push({ at: this.#count, kind: 'format', format })
@@ -168,7 +173,7 @@ export class Packer implements TableResolver {
       assert(table instanceof MappedTable, 'the table of a packed change is not from its packer')
       id = this.#tablesNext++
       this.#known.set(detail, id)
-      this.#tables.push({ id, kind, map: table.map, format })
+      this.#tables.push({ id, kind, map: table.map, place: table.place, format })
     }
     return { kind: 'rows', table: id }
   }
@@ -270,7 +275,7 @@ export class Unpacker {
   }
   #do(step: Step): void {
     if (step.kind === 'format') this.#options.onFormat?.(step.format)
-    else this.#options.catalog.forget(step.database, step.table)
+    else this.#options.catalog.statement(step.statement, step.place)
   }
   #nextDetail(parcel: Parcel): void | Promise<void> {
     const packed = parcel.details[this.#details.length]!
@@ -284,13 +289,13 @@ export class Unpacker {
       this.#details.push(table)
       return
     }
-    const { id, kind, format } = table
+    const { id, kind, place, format } = table
     const known = (resolved: Table): void => {
       const detail = { kind, table: resolved, format }
       this.#tables.set(id, detail)
       this.#details.push(detail)
     }
-    const resolved = this.#options.catalog.resolve(revive(table.map))
+    const resolved = this.#options.catalog.resolve(revive(table.map), place)
     if (resolved instanceof Promise) return resolved.then(known)
     known(resolved)
   }

@@ -7,7 +7,7 @@
  * carries its new name, database and everything else is QUERY. Unlike Canal, a text that merely ends in BEGIN or COMMIT is
  * no BEGIN or COMMIT.
  */
-import type { StatementType } from '../change.ts'
+import type { StatementType } from '../../change.ts'
 import { keywords, Tokens } from './tokens.ts'
 
 export interface TableName {

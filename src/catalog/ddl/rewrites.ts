@@ -1,9 +1,9 @@
 /**
  * Statements that change rows of a table without logging the rows: TRUNCATE, partitions that are dropped or exchanged,
  * ALTERs after which SELECT shows other values, and rows changed by a statement that is logged as text. Reads the text
- * alone, as ddl.ts does: where it cannot tell (MODIFY to the same type) it says yes. Never throws.
+ * alone, as classify.ts does: where it cannot tell (MODIFY to the same type) it says yes. Never throws.
  */
-import type { QueryChange } from '../change.ts'
+import type { QueryChange } from '../../change.ts'
 import { keywords, Tokens } from './tokens.ts'
 
 /**

@@ -37,11 +37,24 @@ export class Tokens {
   start = 0
   end = 0
   readonly sql: string
+  readonly #escapes: boolean
   #versioned = 0 // versioned comments that are open
 
-  constructor(sql: string) {
+  /** `plain`: a backslash is a character like any other (NO_BACKSLASH_ESCAPES). */
+  constructor(sql: string, plain = false) {
     this.sql = sql
+    this.#escapes = !plain
     this.next()
+  }
+  /** Another cursor at the same token. */
+  fork(): Tokens {
+    const other = new Tokens(this.sql, !this.#escapes)
+    other.kind = this.kind
+    other.text = this.text
+    other.start = this.start
+    other.end = this.end
+    other.#versioned = this.#versioned
+    return other
   }
 
   next(): void {
@@ -120,7 +133,7 @@ export class Tokens {
     let doubled = false
     for (; end < sql.length; end++) {
       const c = sql.charCodeAt(end)
-      if (c === BACKSLASH && quote !== BACKTICK) end++
+      if (c === BACKSLASH && quote !== BACKTICK && this.#escapes) end++
       else if (c === quote) {
         if (sql.charCodeAt(end + 1) !== quote) break
         doubled = true
