@@ -9,6 +9,9 @@ import { positionFromJson, positionToJson } from '../../store/state.ts'
 import type { SinkContext } from '../sink.ts'
 import type { Dialect, Session } from './dialects/dialect.ts'
 
+/** Under which names this process has had, or may have had, each cursor. */
+const ours = new Map<string, Set<string>>()
+
 export class TargetCursor {
   readonly #dialect: Dialect
   readonly #context: SinkContext
@@ -45,6 +48,13 @@ export class TargetCursor {
       throw this.#fenced(
         `a younger start of instance ${instance} (fence ${String(stored['fence'])}, ours is ${fence}); if its state was given up on purpose: UPDATE ${this.#table} SET fence=0 WHERE name=${text(this.#name)}`,
       )
+    // A copy of the state has the same fence: who had the cursor and lost it does not take it back.
+    const known = `${this.#dialect.where} ${this.#table} ${this.#name} ${fence}`
+    const mine = ours.get(known)
+    const previous = String(stored['owner'])
+    if (mine !== undefined && previous !== '' && !mine.has(previous))
+      throw this.#fenced('another process, which took it over')
+    ours.set(known, new Set([owner, previous]))
     await session.run(
       `UPDATE ${this.#table} SET owner='${owner}', fence=${fence} WHERE name=${text(this.#name)}`,
     )
