@@ -40,7 +40,7 @@ export class SlabPool implements Slabs {
   bytesInUse = 0
   #spare: Buffer[] = []
   readonly #spareMax: number
-  constructor(spareMax = 8) {
+  constructor(spareMax = 4) {
     this.#spareMax = spareMax
   }
   open(size: number): Slab {

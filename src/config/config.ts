@@ -194,7 +194,7 @@ export const instanceSchema = section({
     ),
   gtid: flag().default(false).describe("Fill in GTIDs for Canal clients, as Canal's gtidon does"),
   windowBytes: bytes('1MiB', '64GiB')
-    .prefault('16MiB')
+    .prefault('8MiB')
     .describe('Memory for changes that clients have not taken yet'),
   partBytes: bytes('64KiB', '64MiB')
     .prefault('1MiB')
