@@ -153,12 +153,14 @@ function listLetters(args: Arguments, letters: readonly Letter[]): number {
 function show(args: Arguments, letter: Letter): number {
   const row = JSON.parse(letter.row) as {
     readonly table: { readonly columns: readonly { readonly name: string }[] }
-    readonly before: readonly unknown[]
-    readonly after: readonly unknown[]
+    readonly before?: readonly unknown[]
+    readonly after?: readonly unknown[]
   }
-  const image = (cells: readonly unknown[]): Record<string, unknown> =>
+  const image = (cells: readonly unknown[] = []): Record<string, unknown> =>
     Object.fromEntries(
-      row.table.columns.flatMap(({ name }, i) => (cells[i] === 0 ? [] : [[name, shown(cells[i])]])),
+      row.table.columns.flatMap(({ name }, i) =>
+        cells[i] === undefined || cells[i] === 0 ? [] : [[name, shown(cells[i])]],
+      ),
     )
   const whole = { ...plain(letter), before: image(row.before), after: image(row.after) }
   if (args.flag('json')) console.log(JSON.stringify(whole))

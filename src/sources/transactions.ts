@@ -90,7 +90,7 @@ export async function* readTransactions(
     reader.end()
     if (reader.ready) yield reader.takeReady()
   } catch (error) {
-    if (!signal.aborted) throw error
+    if (!signal.aborted) throw reader?.doubted(error) ?? error
   } finally {
     reader?.close()
     input?.close()
@@ -113,6 +113,7 @@ class LogReader {
   #inner: EventCutter | undefined
   #unpacked: Unpacked | undefined // undefined for a small one
   #held: Transaction | undefined // its last part, until the payload has been verified
+  #unverified = false // its checksum is still to come
   #payloadOffset = 0
   #payloadLength = 0
 
@@ -287,7 +288,7 @@ class LogReader {
 
   #takeFormat(): void {
     const { bytes, start, end } = this.#cutter
-    const format = readFormat(bytes, start, end)
+    const format = this.#readFormat(bytes, start, end)
     if (format.checksumBytes > 0 && !isIntact(bytes, start, end)) {
       throw checksumMismatch(eventTypes.FORMAT_DESCRIPTION, this.#where())
     }
@@ -296,6 +297,16 @@ class LogReader {
     this.#format = format
     this.#builder.tables.clear()
     this.#options.onFormat?.(format)
+  }
+
+  /** Damage can hit what says that there is a checksum: servers since 5.6 always write one here. */
+  #readFormat(bytes: Buffer, start: number, end: number): Format {
+    try {
+      return readFormat(bytes, start, end)
+    } catch (error) {
+      if (isIntact(bytes, start, end)) throw error
+      throw checksumMismatch(eventTypes.FORMAT_DESCRIPTION, this.#where())
+    }
   }
 
   #takeHeartbeat(bytes: Buffer, start: number, end: number): void {
@@ -347,6 +358,7 @@ class LogReader {
   /** After UNPACK. */
   async unpackLarge(): Promise<void> {
     const cutter = this.#cutter
+    this.#unverified = this.#format.checksumBytes > 0
     const size = eventSize(cutter.head, 0)
     const offset = this.#locate(cutter.head, 0, size)
     const early = this.#isEarly(offset)
@@ -360,7 +372,14 @@ class LogReader {
     if (early) {
       while (await unpacked.next());
       this.#unpacked = undefined
+      this.#unverified = false
     } else this.#beginPayload(offset, size)
+  }
+  /** What is wrong in a payload before its checksum has come may be damage on the way: worth another try. */
+  doubted(error: unknown): unknown {
+    if (!this.#unverified || !(error instanceof SluiceError) || error.retryable) return error
+    const text = `${error.message} (in a TRANSACTION_PAYLOAD whose CRC32 had not come yet: it was damaged on its way or on the source's disk)`
+    return new SluiceError('CHECKSUM_MISMATCH', text, { cause: error })
   }
   /** After MORE while unpacking. */
   async moreUnpacked(): Promise<void> {
@@ -372,6 +391,7 @@ class LogReader {
     if (!this.#inner!.between) throw this.#malformed('whole events in a TRANSACTION_PAYLOAD')
     this.#inner = undefined
     this.#unpacked = undefined
+    this.#unverified = false
     this.#builder.ready = this.#held
     this.#held = undefined
   }

@@ -25,7 +25,7 @@ describe('the command line', () => {
   })
   test.each([
     [['srve'], 'unknown command "srve"; did you mean "serve"?'],
-    [['frobnicate'], 'unknown command "frobnicate"; expected one of serve, check'],
+    [['frobnicate'], 'unknown command "frobnicate"; expected one of serve, work, check'],
     [['constructor'], 'unknown command "constructor"'],
     [['tail', 'a', '--jsn'], 'unknown option --jsn of sluice tail; did you mean --json?'],
     [['serve', '--config'], "Option '-c, --config <value>' argument missing"],
