@@ -104,6 +104,7 @@ async function start({ settings = {}, tls = false }: PostgresOptions = {}) {
       env,
       user: asUser,
       ready: /database system is ready to accept connections/,
+      notYet: /pre-existing shared memory block/,
       // SIGTERM would wait for the clients to leave; SIGQUIT leaves no shared memory behind as SIGKILL does
       signals: { stop: 'SIGINT', end: 'SIGQUIT' },
       url: `postgres://${account.user}:${account.password}@127.0.0.1:${port}/postgres`,

@@ -2,6 +2,7 @@
  * What a test sees of a server, whatever it is: an address, and for one of its own the power to kill, stop and start it.
  * `given` reads an address of the environment, `startLocal` starts a process.
  */
+import { setTimeout as sleep } from 'node:timers/promises'
 import { createLocal, type Place, type Program, type ServerProcess } from './process.ts'
 
 export interface Address {
@@ -74,6 +75,8 @@ export interface Prepared extends Program {
   readonly ca?: string | undefined
   /** Waits for what it does not say: that it really can be used. */
   readonly usable?: () => Promise<void>
+  /** Why it may refuse to start for a moment after a kill: what is left of the one before is still ending. */
+  readonly notYet?: RegExp
 }
 
 /** Starts the process that `prepare` describes, and waits until it says that it is ready, and is. */
@@ -97,7 +100,18 @@ export async function startLocal(
   }
 }
 
-function serviceOf(local: ServerProcess, { url, ca, usable }: Prepared): Service {
+/** For as long as what is left of a killed one is in the way, ten seconds at most. */
+async function startWhenFree(local: ServerProcess, notYet: RegExp | undefined): Promise<void> {
+  for (const deadline = Date.now() + 10_000; ; await sleep(50)) {
+    try {
+      return await local.start()
+    } catch (error) {
+      if (!notYet?.test(String(error)) || Date.now() > deadline) throw error
+    }
+  }
+}
+
+function serviceOf(local: ServerProcess, { url, ca, usable, notYet }: Prepared): Service {
   return {
     ...parseAddress(url, { scheme: '', defaultPort: local.port }),
     ca,
@@ -105,7 +119,7 @@ function serviceOf(local: ServerProcess, { url, ca, usable }: Prepared): Service
     kill: () => local.kill(),
     stop: () => local.stop(),
     start: async () => {
-      await local.start()
+      await startWhenFree(local, notYet)
       await usable?.()
     },
     [Symbol.asyncDispose]: () => local.dispose(),
