@@ -72,7 +72,11 @@ describe.skipIf(!hasService('kafka'))('the Kafka sink, with TLS and SASL', () =>
     return kafka.open(options.parse(given), context())
   }
   it.each(clients)('%s writes', async (client) => {
-    const { batch } = await feed(mysql, database, 'REPLACE INTO t VALUES (1)')
+    const { batch } = await feed(
+      mysql,
+      database,
+      `INSERT INTO t VALUES (${clients.indexOf(client)})`,
+    )
     const sink = await open({ client })
     expect(await sink.write(batch, new AbortController().signal)).toEqual([])
     await sink.close()
