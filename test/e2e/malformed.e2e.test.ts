@@ -244,7 +244,7 @@ test(
       source,
     })
     const random = new Random(seed)
-    const damages = scaled(40, 1000)
+    const damages = scaled(20, 1000)
     let done = 0
     const retries = (): number => s.sluice.log.filter((l) => l.includes('"retrying"')).length
     let known = -1 // retries when the last damage was done
@@ -279,5 +279,5 @@ test(
     const codes = [...new Set(mine.map((line) => /"code":"(\w+)"/.exec(line)?.[1]))]
     fact(`malformed, ${damages} damages of the dump (${codes.join(', ')}): ${s.summary()}`)
   },
-  TEST_MS,
+  TEST_MS * 2,
 )

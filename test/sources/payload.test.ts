@@ -71,12 +71,14 @@ describe('compressed transactions', () => {
     ['small, less declared', innerEvents('zipped', 3, 200), -1],
     ['large, more declared', large, 1],
     ['large, less declared', large, -1],
-  ])('%s than there is: an error', async (_, inner, difference) => {
+  ])('%s than there is: an error', async (name, inner, difference) => {
     const log = new LogWriter()
       .start()
       .gtid()
       .payload(inner, { declared: inner.length + difference })
-    await expect(read(packets(log.events))).rejects.toMatchObject({ code: 'EVENT_MALFORMED' })
+    // a large one is unpacked before its checksum has come: what is wrong in it may be damage, and is tried again
+    const code = name.startsWith('large') ? 'CHECKSUM_MISMATCH' : 'EVENT_MALFORMED'
+    await expect(read(packets(log.events))).rejects.toMatchObject({ code })
   })
 
   test.each([large, innerEvents('zipped', 3, 200)])(
