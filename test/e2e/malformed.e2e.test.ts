@@ -244,7 +244,7 @@ test(
       source,
     })
     const random = new Random(seed)
-    const damages = scaled(20, 1000)
+    const damages = scaled(8, 1000)
     let done = 0
     const retries = (): number => s.sluice.log.filter((l) => l.includes('"retrying"')).length
     let known = -1 // retries when the last damage was done
