@@ -255,7 +255,7 @@ test(
     const packets = new Packets()
     const rule: Rule = (chunk, at) => {
       const starts = packets.starts(chunk, at)
-      if (done >= damages || at < 64 * 1024) return chunk
+      if (done >= damages || at < 1024 * 1024) return chunk
       if (retries() === known && Date.now() - since < 1000) return chunk
       if (skip-- > 0) return chunk
       skip = random.int(0, 20)
