@@ -15,7 +15,7 @@ import * as types from '../binlog/types.ts'
 import type { TypeSpec } from '../binlog/types.ts'
 import { canalJava, javaProblem } from '../support/canal-java.ts'
 import { sharedMysql, uniqueDatabase, type MysqlServer } from '../support/mysql.ts'
-import { feed } from './feed.ts'
+import { feed } from './logged.ts'
 
 let mysql: MysqlServer
 const database = uniqueDatabase('flat')

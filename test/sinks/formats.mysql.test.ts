@@ -10,7 +10,7 @@ import { unscaled } from '../../src/sinks/formats/debezium/types.ts'
 import type { SinkBatch } from '../../src/sinks/shape/batch.ts'
 import { Template } from '../../src/sinks/shape/template.ts'
 import { sharedMysql, uniqueDatabase, type MysqlServer } from '../support/mysql.ts'
-import { feed } from './feed.ts'
+import { feed } from './logged.ts'
 
 const NOW = 1_800_000_000_123
 let mysql: MysqlServer

@@ -9,7 +9,7 @@ import { clients, options } from '../../src/sinks/kafka/options.ts'
 import type { Sink } from '../../src/sinks/sink.ts'
 import { sharedMysql, uniqueDatabase, type MysqlServer } from '../support/mysql.ts'
 import { hasService, privateService, type KafkaService } from '../support/services.ts'
-import { context, feed } from './feed.ts'
+import { context, feed } from './logged.ts'
 
 const PASSWORD = 'right-1234'
 const dir = mkdtempSync(join(tmpdir(), 'sluice-kafka-tls-'))

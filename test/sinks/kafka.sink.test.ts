@@ -16,7 +16,7 @@ import { versionBefore } from '../../src/sinks/shape/version.ts'
 import type { Sink, SinkContext } from '../../src/sinks/sink.ts'
 import { sharedMysql, uniqueDatabase, type MysqlServer } from '../support/mysql.ts'
 import { hasService, privateService, sharedService } from '../support/services.ts'
-import { context, feed } from './feed.ts'
+import { context, feed } from './logged.ts'
 
 const never = new AbortController().signal
 type Given = Partial<z.input<typeof options>>
