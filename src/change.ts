@@ -226,6 +226,7 @@ export interface Transaction {
   readonly next: number // ordinal at which the next part goes on; meaningful when 'open'
   readonly timestamp: number // ms, of its first event
   readonly changes: readonly Change[]
+  readonly count?: number | undefined // of changes, where it is known without making their objects
   readonly state: 'open' | 'committed' | 'prepared'
   readonly slab: Slab | undefined // holds every event's bytes; undefined when there are no changes
   readonly bytes: number // what it counts in the window's budget: raw bytes and a fixed overhead per object

@@ -203,3 +203,9 @@ function encodeMarks(batch: Batch, encoder: EntryEncoder, reply: Reply): void {
     if (isMark(change)) reply.add(encoder, change)
   }
 }
+
+/** The other side of a socket: "127.0.0.1:40000", "[::1]:40000". */
+export function addressOf(socket: Socket): string {
+  const host = socket.remoteAddress ?? 'unknown'
+  return host.includes(':') ? `[${host}]:${socket.remotePort}` : `${host}:${socket.remotePort}`
+}
