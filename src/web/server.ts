@@ -9,7 +9,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo, Socket } from 'node:net'
 import type { TlsOptions } from 'node:tls'
-import * as z from 'zod'
+import type * as z from 'zod'
 import type { AdminConfig } from '../config/admin.ts'
 import { SluiceError, type ErrorCode } from '../errors.ts'
 import type { Logger } from '../logger.ts'

@@ -96,12 +96,12 @@ async function tablesOf(
   const names = rows.filter((r) => wants(r.db, r.tab)).map((r) => `${r.db}.${r.tab}`)
   return { wanted: names.length, all: rows.length, names: names.slice(0, TABLES_MAX) }
 }
-async function sampleOf({ facts, read }: OwnSource): Promise<Record<string, unknown>[]> {
+async function sampleOf(source: OwnSource): Promise<Record<string, unknown>[]> {
   const shown: Record<string, unknown>[] = []
-  const { latest } = facts
+  const { latest } = source.facts
   const begin = { ...latest, offset: 4, skip: 0, gtids: undefined, timestamp: 0 }
   const signal = AbortSignal.timeout(READ_MS)
-  for await (const tx of read(begin, everything, signal)) {
+  for await (const tx of source.read(begin, everything, signal)) {
     try {
       for (const change of tx.changes) {
         if (!isRows(change)) continue

@@ -10,12 +10,5 @@ export const families: readonly Family[] = [...canal, ...own]
 
 /** The text that Prometheus scrapes. */
 export function metricsText(shown: Shown): string {
-  return renderMetrics(
-    families.map(({ name, type, help, samples }) => ({
-      name,
-      type,
-      help,
-      samples: samples(shown),
-    })),
-  )
+  return renderMetrics(families.map((family) => ({ ...family, samples: family.samples(shown) })))
 }
