@@ -10,7 +10,7 @@ import type { StageKind } from '../../src/web/health.ts'
 import { privateMysql, versions, type MysqlServer } from '../support/mysql.ts'
 import { AdminRig } from './rig.ts'
 
-const short = { readMs: '1s', storeMs: '1s', clientMs: '1s', awayMs: '2s', sinkMs: '1s' }
+const short = { readMs: '2s', storeMs: '2s', clientMs: '2s', awayMs: '3s', sinkMs: '2s' }
 let mysql: MysqlServer
 let rig: AdminRig
 let id = 0
@@ -71,7 +71,7 @@ test('all is well and ready, also with nothing to do for longer than the limits'
   await mysql.query('FLUSH BINARY LOGS')
   const { stages } = await rig.when((v) => v.stages.length >= 3 && v.stages.every((s) => s.ok))
   expect(stages.map((s) => s.stage)).toEqual(['read', 'store', 'sink'])
-  for (const end = Date.now() + 2500; Date.now() < end;) expect(await failing()).toEqual([])
+  for (const end = Date.now() + 3500; Date.now() < end;) expect(await failing()).toEqual([])
   expect((await rig.ask('/readyz', { token: '' })).status).toBe(200)
   expect((await rig.ask('/livez', { token: '' })).status).toBe(200)
 })
