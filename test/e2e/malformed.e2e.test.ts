@@ -249,20 +249,26 @@ class Kinds {
   }
 }
 
+interface VandalOptions {
+  readonly random: Random
+  readonly damages: number
+  /** How often damage was noticed. */
+  readonly retries: () => number
+}
 /** Damages one thing after the other: mostly dumps anywhere, sometimes answers where it can be noticed, in a packet's header. */
 class Vandal {
   /** It only looks on until then. */
   active = false
   done = 0
   answers = 0
-  readonly #options: { readonly random: Random; readonly damages: number; retries(): number }
+  readonly #options: VandalOptions
   readonly #packets = new Packets()
   readonly #kinds = new Kinds()
   #answer = false // an answer is next
   #known = -1 // retries when the last damage was done
   #skip = 0
   #since = 0
-  constructor(options: { random: Random; damages: number; retries(): number }) {
+  constructor(options: VandalOptions) {
     this.#options = options
   }
   /** For the proxy, from the beginning. */
@@ -310,7 +316,7 @@ test(
     await using s = await Scenario.start({
       mysql,
       seed,
-      pace: { pauseMs: 5, large: 0 },
+      pace: { ...pace, large: 0 },
       other: true,
       mysqlPort: proxy.port,
       source,
