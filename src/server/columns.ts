@@ -8,6 +8,7 @@
 import type { Column, Table } from '../change.ts'
 import { Out, constantOf, type Constant } from '../out.ts'
 import { putIntField, putTextField } from '../protobuf.ts'
+import type { Program } from './rows/program.ts'
 
 /** java.sql.Types */
 const BIT = -7
@@ -140,9 +141,12 @@ export interface Big {
 }
 
 export interface TableCodec {
+  readonly table: Table
   readonly columns: readonly ColumnCodec[]
   /** Header fields sourceType, schemaName, tableName. */
   readonly names: Constant
+  /** For the quick way (rows/kernel.ts), which makes it; null where it cannot be made. */
+  program: Program | null | undefined
   rowWidth: number
   headSize: number
   /** Where in the output the Columns of the before image begin; one more for where they end. */
@@ -173,6 +177,8 @@ export function codecOf(table: Table): TableCodec {
   let codec = codecs.get(table)
   if (codec === undefined) {
     codec = {
+      table,
+      program: undefined,
       columns: table.selected.map(compileColumn),
       names: compileNames(table.database, table.name),
       rowWidth: 2,
@@ -185,32 +191,55 @@ export function codecOf(table: Table): TableCodec {
 }
 
 /** RowData.beforeColumns and RowData.afterColumns. */
-const BEFORE_TAG = 0x0a
+export const BEFORE_TAG = 0x0a
 export const AFTER_TAG = 0x12
 
-function compileColumn(column: Column): ColumnCodec {
-  const { value, null: ofNull, big } = sqlTypeOf(column)
-  const suffix = bytesOf((out) => {
-    if (column.mysqlType !== '') putTextField(out, 10, column.mysqlType)
-  })
-  const nothing = (side: number, updated: boolean): Constant => {
-    const body = Buffer.concat([fields(column, ofNull, updated, true), suffix])
-    const bytes = bytesOf((out) => {
-      out.ensure(12)
-      out.u8(side)
-      out.varint(body.length)
-      out.bytes(body, 0, body.length)
-    })
-    return constantOf(bytes)
+/** What is the same in every Column of a table's column, as bytes; lengths and the tag of the side are not in it. */
+export interface ColumnBytes {
+  /** The fields up to the value's tag: of a before image, an after image, an after image that differs. */
+  readonly before: Buffer
+  readonly after: Buffer
+  readonly updated: Buffer
+  readonly suffix: Buffer
+}
+/** The bytes of a column's values of one sqlType. */
+export function columnBytes(column: Column, sqlType: number): ColumnBytes {
+  const head = (updated: boolean): Buffer =>
+    Buffer.concat([fields(column, sqlType, updated, false), Buffer.of(VALUE_TAG)])
+  return {
+    before: head(false),
+    after: head(false),
+    updated: head(true),
+    suffix: suffixOf(column),
   }
+}
+/** A NULL of a column, from the tag to the end. */
+export function nullBytes(column: Column, side: number, updated: boolean): Buffer {
+  const { null: sqlType } = sqlTypeOf(column)
+  const body = Buffer.concat([fields(column, sqlType, updated, true), suffixOf(column)])
+  return bytesOf((out) => {
+    out.ensure(12)
+    out.u8(side)
+    out.varint(body.length)
+    out.bytes(body, 0, body.length)
+  })
+}
+function suffixOf({ mysqlType }: Column): Buffer {
+  return bytesOf((out) => {
+    if (mysqlType !== '') putTextField(out, 10, mysqlType)
+  })
+}
+
+function compileColumn(column: Column): ColumnCodec {
+  const { value, big } = sqlTypeOf(column)
   return {
     index: column.index,
     ...sides(column, value),
     big: big && { from: Buffer.from(big.from), ...sides(column, big.type) },
-    suffix: constantOf(suffix),
-    nullBefore: nothing(BEFORE_TAG, false),
-    nullAfter: nothing(AFTER_TAG, false),
-    nullUpdated: nothing(AFTER_TAG, true),
+    suffix: constantOf(suffixOf(column)),
+    nullBefore: constantOf(nullBytes(column, BEFORE_TAG, false)),
+    nullAfter: constantOf(nullBytes(column, AFTER_TAG, false)),
+    nullUpdated: constantOf(nullBytes(column, AFTER_TAG, true)),
     lengthWidth: 1,
     valueWidth: 1,
     valueBytes: 0,
@@ -218,8 +247,8 @@ function compileColumn(column: Column): ColumnCodec {
 }
 
 function sides(column: Column, sqlType: number): Pick<Big, 'before' | 'after' | 'updated'> {
-  const forms = (side: number, updated: boolean): Forms => {
-    const rest = [...fields(column, sqlType, updated, false), VALUE_TAG]
+  const { before, after, updated } = columnBytes(column, sqlType)
+  const forms = (side: number, rest: Buffer): Forms => {
     const room = 0
     return [
       constantOf(Uint8Array.from([side, room, ...rest])),
@@ -227,9 +256,9 @@ function sides(column: Column, sqlType: number): Pick<Big, 'before' | 'after' | 
     ]
   }
   return {
-    before: forms(BEFORE_TAG, false),
-    after: forms(AFTER_TAG, false),
-    updated: forms(AFTER_TAG, true),
+    before: forms(BEFORE_TAG, before),
+    after: forms(AFTER_TAG, after),
+    updated: forms(AFTER_TAG, updated),
   }
 }
 

@@ -34,6 +34,7 @@ import {
 } from './columns.ts'
 import { entryTypes, eventTypes } from './entries.ts'
 import { putIntField, putTextField } from '../protobuf.ts'
+import { quickRows } from './rows/kernel.ts'
 
 const { ROWDATA, TRANSACTIONBEGIN, TRANSACTIONEND } = entryTypes
 const UTF_8 = constantOf(Buffer.from('\x2a\x05UTF-8'))
@@ -171,7 +172,8 @@ export class EntryEncoder {
     putIntField(out, 1, change.tableId)
     putIntField(out, 2, eventType)
     putIntField(out, 10, 0)
-    const count = writeRows(change, codec, out)
+    let count = quickRows(change, codec, out)
+    if (count < 0) count = writeRows(change, codec, out)
     const length = out.at - start - gap
     const head = this.#writeHead(change.event, ROWDATA, eventType, codec.names, count, length)
     const size = 1 + varintSize(head.at + length) + head.at
