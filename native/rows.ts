@@ -60,6 +60,7 @@ const BEFORE_TAG = 0x0a
 const AFTER_TAG = 0x12
 
 let to: i32 = 0 // where the output goes on
+let refused: bool = false // a value that no server writes: the caller's own way shows it as it always did
 let rowWidth: i32 = 2
 
 /** Copies in words of eight: up to seven bytes more than asked for. */
@@ -169,6 +170,7 @@ function decimal(from: i32, precision: i32, scale: i32, at: i32): i32 {
       v = (v << 8) | (load<u8>(from++) ^ flip)
       flip = mask
     }
+    if (v > 0x7fffffff) refused = true
     left -= digits
     if (!blank) at = padded(v, digits, at)
     else if (v !== 0) {
@@ -186,6 +188,7 @@ function decimal(from: i32, precision: i32, scale: i32, at: i32): i32 {
       v = (v << 8) | (load<u8>(from++) ^ flip)
       flip = mask
     }
+    if (v > 0x7fffffff) refused = true
     left -= digits
     at = padded(v, digits, at)
   }
@@ -215,6 +218,7 @@ function clock(hour: u32, minute: u32, second: u32, at: i32): i32 {
 /** `value` stands in as many bytes as `digits` need: hundredths, ten thousandths or millionths. */
 function fraction(value: u32, digits: i32, at: i32): i32 {
   if (digits === 0) return at
+  if (value >= (digits < 3 ? 100 : digits < 5 ? 10_000 : u32(1_000_000))) refused = true
   store<u8>(at, 0x2e)
   padded(value, (digits + 1) & ~1, at + 1)
   return at + 1 + digits
@@ -647,6 +651,7 @@ function same(a: i32, b: i32, length: i32): boolean {
  */
 export function encode(at: i32, end: i32, out: i32, limit: i32, sides: i32): i32 {
   let rows = 0
+  refused = false
   while (at < end && out < limit) {
     const from = at
     const mark = out + 1 + rowWidth
@@ -657,7 +662,7 @@ export function encode(at: i32, end: i32, out: i32, limit: i32, sides: i32): i32
       at = image(BEFORE_TAG, BEFORE, NULL_BEFORE, at, end)
       if (at >= 0 && sides === 3) at = after(at, end)
     }
-    if (at <= from) return -1
+    if (at <= from || refused) return -1
     out = measure(mark, rowWidth, to)
     rowWidth = widthOf(to - mark)
     rows++

@@ -8,7 +8,6 @@
 import type { Column, Table } from '../change.ts'
 import { Out, constantOf, type Constant } from '../out.ts'
 import { putIntField, putTextField } from '../protobuf.ts'
-import type { Program } from './rows/program.ts'
 
 /** java.sql.Types */
 const BIT = -7
@@ -141,12 +140,9 @@ export interface Big {
 }
 
 export interface TableCodec {
-  readonly table: Table
   readonly columns: readonly ColumnCodec[]
   /** Header fields sourceType, schemaName, tableName. */
   readonly names: Constant
-  /** For the quick way (rows/kernel.ts), which makes it; null where it cannot be made. */
-  program: Program | null | undefined
   rowWidth: number
   headSize: number
   /** Where in the output the Columns of the before image begin; one more for where they end. */
@@ -177,8 +173,6 @@ export function codecOf(table: Table): TableCodec {
   let codec = codecs.get(table)
   if (codec === undefined) {
     codec = {
-      table,
-      program: undefined,
       columns: table.selected.map(compileColumn),
       names: compileNames(table.database, table.name),
       rowWidth: 2,

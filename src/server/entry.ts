@@ -172,7 +172,7 @@ export class EntryEncoder {
     putIntField(out, 1, change.tableId)
     putIntField(out, 2, eventType)
     putIntField(out, 10, 0)
-    let count = quickRows(change, codec, out)
+    let count = quickRows(change, out)
     if (count < 0) count = writeRows(change, codec, out)
     const length = out.at - start - gap
     const head = this.#writeHead(change.event, ROWDATA, eventType, codec.names, count, length)

@@ -4,10 +4,9 @@
  * whatever does not add up, is refused with -1 and goes the way of entry.ts, which knows every case and every error; a
  * test compares the two byte for byte.
  */
-import type { Column, RowsChange } from '../../change.ts'
+import type { RowsChange, Table } from '../../change.ts'
 import { Out } from '../../out.ts'
-import type { TableCodec } from '../columns.ts'
-import { PROGRAM, PROGRAM_BYTES, compileProgram } from './program.ts'
+import { PROGRAM, PROGRAM_BYTES, compileProgram, type Program } from './program.ts'
 import { rowsModule } from './wasm.ts'
 
 /** The events of a server have 8 KiB (binlog_row_event_max_size), or one larger row. */
@@ -42,8 +41,9 @@ class Kernel {
   readonly #result: Int32Array
   readonly #encode: Encode
   readonly #out = new Out(0) // over the memory, for columns that write their text themselves
-  #columns: readonly Column[] = []
-  #program: object | undefined // in the memory
+  readonly #programs = new WeakMap<Table, Program>()
+  #table: Table | undefined // whose program is in the memory
+  #program: Program | undefined
 
   constructor(engine: Engine) {
     const memory = new engine.Memory({ initial: PAGES })
@@ -61,38 +61,37 @@ class Kernel {
     this.#encode = instance.exports['encode'] as Encode
   }
   /** The rows of `change`, from `rows` on in its event, as RowChange.rowDatas; how many there were, or -1. */
-  rows(change: RowsChange, rows: number, codec: TableCodec, out: Out): number {
+  rows(change: RowsChange, rows: number, out: Out): number {
     const { bytes, end } = change.event
-    const program = codec.program!
+    const memory = this.#memory
+    const program = change.table === this.#table ? this.#program! : this.#load(change.table)
     const limit = OUT + OUT_BYTES - MARGIN * (end - rows) - program.rowBytes
     if (limit <= OUT) return -1
-    const memory = this.#memory
-    if (this.#program !== program) {
-      memory.set(program.bytes, PROGRAM)
-      this.#program = program
-      this.#columns = codec.table.columns
-    }
     bytes.copy(memory, IN, rows, end)
     this.#out.use(memory)
     const sides = change.kind === 'insert' ? 2 : change.kind === 'delete' ? 1 : 3
     const stop = IN + end - rows
-    const start = out.at
     let count = 0
     for (let at = IN; at < stop;) {
       at = this.#encode(at, stop, OUT, limit, sides)
-      if (at < 0) {
-        out.at = start
-        return -1
-      }
+      if (at < 0) return -1
       out.bytes(memory, OUT, this.#result[RESULT]!)
       count += this.#result[RESULT + 1]!
     }
     return count
   }
+  #load(table: Table): Program {
+    let program = this.#programs.get(table)
+    if (program === undefined) this.#programs.set(table, (program = compileProgram(table)))
+    this.#memory.set(program.bytes, PROGRAM)
+    this.#table = table
+    this.#program = program
+    return program
+  }
   #text(column: number, from: number, end: number, to: number): number {
     const out = this.#out
     out.at = to
-    this.#columns[column]!.text(this.#memory, from, end, out)
+    this.#table!.columns[column]!.text(this.#memory, from, end, out)
     if (out.buf !== this.#memory) throw new RangeError('a text is longer than was expected')
     return out.at
   }
@@ -109,21 +108,20 @@ function tables(memory: Buffer): void {
 }
 
 let kernel: Kernel | undefined
-let broken = engine === undefined
 
 /** Writes RowChange.rowDatas and returns how many; -1, and nothing, for rows that are not for the quick way. */
-export function quickRows(change: RowsChange, codec: TableCodec, out: Out): number {
-  if (broken || change.wholeRows === undefined) return -1
+export function quickRows(change: RowsChange, out: Out): number {
+  if (engine === undefined || change.wholeRows === undefined) return -1
   const rows = change.wholeRows()
   if (rows < 0 || change.event.end - rows > IN_BYTES) return -1
   const start = out.at
+  let count = -1
   try {
-    kernel ??= new Kernel(engine!)
-    if (codec.program === undefined) codec.program = compileProgram(codec.table) ?? null
-    if (codec.program === null) return -1
-    return kernel.rows(change, rows, codec, out)
+    kernel ??= new Kernel(engine)
+    count = kernel.rows(change, rows, out)
   } catch {
-    out.at = start
-    return -1
+    // A column's text refused its bytes: the other way says where.
   }
+  if (count < 0) out.at = start
+  return count
 }

@@ -32,8 +32,8 @@ export interface Program {
   readonly rowBytes: number
 }
 
-/** The program of a table; undefined for one that is too wide. */
-export function compileProgram(table: Table): Program | undefined {
+/** The program of a table. One that is too wide for the kernel has no bytes, and rows that never fit. */
+export function compileProgram(table: Table): Program {
   const { columns, selected } = table
   const records = Buffer.alloc((columns.length + 1) * RECORD)
   const constants: Buffer[] = []
@@ -65,7 +65,8 @@ export function compileProgram(table: Table): Program | undefined {
   }
   const bytes = Buffer.concat([Buffer.alloc(HEAD), records, ...constants])
   bytes.writeInt32LE(columns.length, 0)
-  return bytes.length > PROGRAM_BYTES ? undefined : { bytes, rowBytes }
+  if (bytes.length > PROGRAM_BYTES) return { bytes: Buffer.alloc(0), rowBytes: Infinity }
+  return { bytes, rowBytes }
 }
 
 /** Calls `put` with each constant and its place in the record. */
