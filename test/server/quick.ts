@@ -16,7 +16,12 @@ export interface BothWays {
 export function bothWays(change: RowsChange): BothWays {
   const { kind, ordinal, event, table, tableId, snapshot } = change
   const slow: RowsChange = {
-    ...{ kind, ordinal, event, table, tableId, snapshot },
+    kind,
+    ordinal,
+    event,
+    table,
+    tableId,
+    snapshot,
     reader: () => change.reader(),
     rows: () => change.rows(),
   }

@@ -74,7 +74,8 @@ const blob = (meta: number, collation: number, values: fc.Arbitrary<Buffer>): Ki
 })
 const UTF8MB4 = 255
 const integers = [1, 2, 9, 3, 8].map((type, i) => ({
-  ...{ type, meta: 0 },
+  type,
+  meta: 0,
   values: raw([1, 2, 3, 4, 8][i]!),
 }))
 const kinds: readonly Kind[] = [
@@ -114,9 +115,17 @@ function tableOf(of: readonly Kind[], unsigned: readonly boolean[], selected: bo
   const columns = of.map(({ type, meta, collation = 0 }, index) =>
     compileColumn(
       {
-        ...{ name: `column_${index}`, index, type, meta, collation, mysqlType: 'any' },
+        name: `column_${index}`,
+        index,
+        type,
+        meta,
+        collation,
+        mysqlType: 'any',
         unsigned: unsigned[index]!,
-        ...{ key: index === 0, nullable: true, invisible: false, members: undefined },
+        key: index === 0,
+        nullable: true,
+        invisible: false,
+        members: undefined,
       },
       parseTimeZone('+05:30'),
     ),
@@ -126,8 +135,11 @@ function tableOf(of: readonly Kind[], unsigned: readonly boolean[], selected: bo
 }
 
 const FORMAT: Format = {
-  ...{ serverVersion: '9.7.4', created: 0, postHeader: new Uint8Array(64).fill(10) },
-  ...{ checksum: 'none', checksumBytes: 0 },
+  serverVersion: '9.7.4',
+  created: 0,
+  postHeader: new Uint8Array(64).fill(10),
+  checksum: 'none',
+  checksumBytes: 0,
 }
 const typeOf = {
   insert: eventTypes.WRITE_ROWS,
@@ -149,7 +161,12 @@ function rowsOf(table: Table, kind: RowsChange['kind'], body: Buffer): BinlogRow
   const count = width < 251 ? Buffer.of(width) : Buffer.of(252, width & 0xff, width >> 8)
   const all = Buffer.alloc((width + 7) >> 3, 0xff)
   const bytes = Buffer.concat([
-    ...[Buffer.alloc(7), head, count, all, kind === 'update' ? all : Buffer.alloc(0), body],
+    Buffer.alloc(7),
+    head,
+    count,
+    all,
+    kind === 'update' ? all : Buffer.alloc(0),
+    body,
     Buffer.alloc(64, 0xff), // what follows it in its slab
   ])
   const end = bytes.length - 64
