@@ -6,9 +6,9 @@
 import type { Column, Table, TextForm } from '../../change.ts'
 import { AFTER_TAG, BEFORE_TAG, columnBytes, nullBytes, sqlTypeOf } from '../columns.ts'
 
-/** Where a program stands in the kernel's memory, and how long it may be. */
+/** Where a program stands in the kernel's memory, and how long it may be: about 1,500 columns. */
 export const PROGRAM = 2048
-export const PROGRAM_BYTES = 192 * 1024
+export const PROGRAM_BYTES = 512 * 1024
 const HEAD = 8
 const RECORD = 112
 
