@@ -12,6 +12,7 @@ const unit = project('unit', ['test/**/*.test.ts'], {
     'test/**/*.mysql.test.ts',
     'test/**/*.e2e.test.ts',
     'test/**/*.sink.test.ts',
+    'test/**/*.matrix.test.ts',
     'node_modules/**',
   ],
   testTimeout: 20_000,
@@ -28,6 +29,7 @@ const onMysql = [
     hookTimeout: 180_000,
     fileParallelism: false,
   }),
+  project('matrix', ['test/**/*.matrix.test.ts'], { testTimeout: 120_000, hookTimeout: 180_000 }),
   project('sinks', ['test/**/*.sink.test.ts'], {
     globalSetup: ['test/support/global.ts'],
     testTimeout: 120_000,

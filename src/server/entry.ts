@@ -21,7 +21,7 @@ import {
   type RowsChange,
   type Transaction,
 } from '../change.ts'
-import type { GtidSet } from '../gtid.ts'
+import { formatGtid, isMariadb, type GtidSet } from '../gtid.ts'
 import { Out, constantOf, varintSize, type Constant } from '../out.ts'
 import {
   AFTER_TAG,
@@ -110,8 +110,8 @@ export class EntryEncoder {
       if (text !== '') putTextField(out, 13, text)
     })
     this.#gtidProps = compiled(this.#store, (out) => {
-      if (gtid === undefined) return
-      putPair(out, 12, 'curtGtid', `${gtid.sid}:${gtid.gno}`)
+      if (gtid === undefined || isMariadb(gtid.sid)) return // Canal has none for MariaDB
+      putPair(out, 12, 'curtGtid', formatGtid(gtid))
       putPair(out, 12, 'curtGtidSn', String(tx.sequenceNumber))
       putPair(out, 12, 'curtGtidLct', String(tx.lastCommitted))
     })
