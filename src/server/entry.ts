@@ -110,8 +110,9 @@ export class EntryEncoder {
       if (text !== '') putTextField(out, 13, text)
     })
     this.#gtidProps = compiled(this.#store, (out) => {
-      if (gtid === undefined || isMariadb(gtid.sid)) return // Canal has none for MariaDB
+      if (gtid === undefined) return
       putPair(out, 12, 'curtGtid', formatGtid(gtid))
+      if (isMariadb(gtid.sid)) return // which has no such numbers
       putPair(out, 12, 'curtGtidSn', String(tx.sequenceNumber))
       putPair(out, 12, 'curtGtidLct', String(tx.lastCommitted))
     })

@@ -303,9 +303,9 @@ const jsonLeaf = fc.oneof(
 )
 const jsonKey = fc.string({ unit: 'binary', maxLength: 6 }).map(utf8)
 /** A SQL expression of type JSON: documents with every kind of value the binary form knows. */
-export const jsonExpressions: fc.Arbitrary<string> = fc.letrec<{ node: string; leaf: string }>(
-  (tie) => ({
-    leaf: jsonLeaf,
+const jsonOf = (leaf: fc.Arbitrary<string>): fc.Arbitrary<string> =>
+  fc.letrec<{ node: string; leaf: string }>((tie) => ({
+    leaf,
     node: fc.oneof(
       { depthSize: 'small', withCrossShrink: true },
       tie('leaf').map((v) => `JSON_EXTRACT(JSON_ARRAY(${v}), '$[0]')`),
@@ -314,8 +314,21 @@ export const jsonExpressions: fc.Arbitrary<string> = fc.letrec<{ node: string; l
         .array(fc.tuple(jsonKey, tie('node')), { maxLength: 5 })
         .map((es) => `JSON_OBJECT(${es.map(([k, v]) => `${k}, ${v}`).join(', ')})`),
     ),
-  }),
-).node
+  })).node
+export const jsonExpressions = jsonOf(jsonLeaf)
+/** For servers before CAST(… AS DOUBLE) and CAST(… AS YEAR). */
+const olderJsonExpressions = jsonOf(
+  fc.oneof(
+    fc.jsonValue({ stringUnit: 'binary', maxDepth: 3 }).map((v) => quoted(JSON.stringify(v))),
+    numbers[8]!.values, // BIGINT
+    numbers[9]!.values, // BIGINT UNSIGNED
+    decimal(65, 30).values,
+    doubles.map((x) => `'${x}' + 0e0`),
+    time(6).values.map((v) => `CAST(${v} AS TIME(6))`),
+    datetime(6).values.map((v) => `CAST(${v} AS DATETIME(6))`),
+    fc.constantFrom('true', 'false', 'NULL', "b'1011'"),
+  ),
+)
 
 const geometry = (sql: string, ...texts: string[]): TypeSpec => ({
   sql,
@@ -430,12 +443,16 @@ export function typesOf(flavour: Flavour): Record<string, readonly TypeSpec[]> {
         if (spec.sql === 'FLOAT') return plainFloat('FLOAT', floats)
         return spec.sql === 'DOUBLE' ? plainFloat('DOUBLE', doubles) : spec
       })
-  const hasJson = !mariadb && version >= 50_708
+  const json =
+    mariadb || version < 50_708 ? undefined : modern ? jsonExpressions : olderJsonExpressions
   return {
     numbers: ofNumbers,
     temporals,
     strings,
-    documents: documents.filter(({ sql }) => sql !== 'JSON' || (hasJson && modern)),
+    documents: documents.flatMap((spec) => {
+      if (spec.sql !== 'JSON') return spec
+      return json ? { ...spec, values: json } : []
+    }),
     ...(mariadb ? { mariadb: mariadbOnly(flavour) } : {}),
     ...(!mariadb && version >= 90_000 ? { vectors: [vector] } : {}),
   }

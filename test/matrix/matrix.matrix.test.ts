@@ -5,6 +5,8 @@
 import { afterAll, beforeAll, describe } from 'vitest'
 import { privateMysql, uniqueDatabase, type MysqlServer } from '../support/mysql.ts'
 import { matrixServers } from './servers.ts'
+import { mariadbTests } from './mariadb.ts'
+import { serveTests } from './serve.ts'
 import { typeTests } from './types.ts'
 
 describe.each(await matrixServers())('%s', (version) => {
@@ -15,5 +17,8 @@ describe.each(await matrixServers())('%s', (version) => {
   })
   afterAll(() => server[Symbol.asyncDispose]())
 
+  describe('the whole process', () => serveTests(() => server, database))
+  if (version.startsWith('mariadb-'))
+    describe('what only MariaDB writes', () => mariadbTests(() => server, database))
   describe('types', () => typeTests(() => server, database))
 })
