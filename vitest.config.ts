@@ -1,4 +1,4 @@
-/** The suffix of a test file says what it needs: nothing, a real MySQL, the servers of sinks too, or the whole process. */
+/** The suffix of a test file says what it needs: nothing, a real MySQL, the servers of sinks too, the whole process, every server. */
 import { defineConfig } from 'vitest/config'
 import { mysqlPossible } from './test/support/mysqld/shared.ts'
 import { shout } from './test/support/services/notice.ts'

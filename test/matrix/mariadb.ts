@@ -1,6 +1,8 @@
-/** Part of the matrix: what only MariaDB writes, as it writes it, read by Sluice. */
+/**
+ * Part of the matrix: what only MariaDB writes, as it writes it, read by Sluice.
+ */
 import { expect, it } from 'vitest'
-import type { Change, RowsChange } from '../../src/change.ts'
+import type { Change } from '../../src/change.ts'
 import { formatGtid } from '../../src/gtid.ts'
 import { parseTimeZone } from '../../src/binlog/time.ts'
 import { roundTrip } from '../binlog/round-trip.ts'
@@ -8,22 +10,26 @@ import { flavourOf, temporals, typesOf } from '../binlog/types.ts'
 import type { MysqlServer } from '../support/mysql.ts'
 import { readThroughSource, type Read, type ReadOptions } from './source.ts'
 
-/** A change in one line: what it is and, for rows, the first columns of each. */
+const shown = (image: readonly unknown[] | undefined): string => (image ?? []).map(String).join(',')
+
+/** A change in one line: what it is and, for rows, the values of each. */
 function line(change: Change): string {
   switch (change.kind) {
     case 'insert':
     case 'update':
     case 'delete': {
-      const rows = [...(change as RowsChange).rows()].map(
-        ({ before, after }) => `${before ? before.join(',') : ''}>${after ? after.join(',') : ''}`,
-      )
+      const rows = [...change.rows()].map(({ before, after }) => `${shown(before)}>${shown(after)}`)
       return `${change.kind} ${change.table.name} ${rows.join(' ')}`
     }
     case 'begin':
       return change.xid === '' ? 'begin' : `begin ${change.xid}`
     case 'commit':
       return change.xa ? `commit ${change.xid}` : 'commit'
-    default:
+    case 'ddl':
+    case 'statement':
+    case 'annotation':
+    case 'xaCommit':
+    case 'xaRollback':
       return `${change.kind} ${change.sql.slice(0, 60)}`
   }
 }

@@ -1,4 +1,6 @@
-/** Part of the matrix: `sluice check`, and the whole process between the server and a client of the SDK. */
+/**
+ * Part of the matrix: `sluice check`, and the whole process between the server and a client of the SDK.
+ */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'

@@ -1,4 +1,6 @@
-/** Part of the matrix: every type the server has, with random values; what is decoded equals what SELECT returns. */
+/**
+ * Part of the matrix: every type the server has, with random values; what is decoded equals what SELECT returns.
+ */
 import { expect, it } from 'vitest'
 import { charsetOf } from '../../src/binlog/charset.ts'
 import { captureDialect } from '../../src/catalog/capture.ts'

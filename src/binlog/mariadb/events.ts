@@ -75,7 +75,7 @@ export function readAnnotation(bytes: Buffer, start: number, end: number): strin
 
 /** Whether the binlog is one of MariaDB's, by what its format description calls the server. */
 export const isMariadb = ({ serverVersion }: Pick<Format, 'serverVersion'>): boolean =>
-  /mariadb/i.test(serverVersion)
+  serverVersion.includes('MariaDB')
 
 // ── compressed events ────────────────────────────────────────────────────────
 

@@ -1,4 +1,6 @@
-/** Events of MariaDB's as the builder wants them: as MySQL would have written them. */
+/**
+ * Events of MariaDB's as the builder wants them: as MySQL would have written them.
+ */
 import { mariadbCollation } from '../../binlog/charset.ts'
 import type { Query } from '../../binlog/event.ts'
 import { inflateEvent, plainType } from '../../binlog/mariadb/events.ts'
