@@ -1,4 +1,4 @@
-/** The suffix of a test file says what it needs: nothing, a real MySQL, the servers of sinks too, or the whole process. */
+/** The suffix of a test file says what it needs: nothing, a real MySQL, the servers of sinks too, the whole process, every server. */
 import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { defineConfig } from 'vitest/config'
@@ -31,6 +31,7 @@ const unit = project('unit', ['test/**/*.test.ts'], {
     'test/**/*.mysql.test.ts',
     'test/**/*.e2e.test.ts',
     'test/**/*.sink.test.ts',
+    'test/**/*.matrix.test.ts',
     'node_modules/**',
   ],
   testTimeout: 60_000,
@@ -46,6 +47,7 @@ const onMysql = [
     testTimeout: 300_000,
     hookTimeout: 180_000,
   }),
+  project('matrix', ['test/**/*.matrix.test.ts'], { testTimeout: 120_000, hookTimeout: 180_000 }),
   project('sinks', ['test/**/*.sink.test.ts'], {
     globalSetup: ['test/support/global.ts'],
     testTimeout: 120_000,
