@@ -192,10 +192,6 @@ export class Reader {
   get length(): number {
     return this.#log.length
   }
-  /** The place that was delivered last, of all. */
-  get last(): string {
-    return this.#log.at(-1)?.place ?? ''
-  }
   matches(at: number, place: string, sum: number): boolean {
     const known = this.#log[at]
     return known?.place === place && known.sum === sum

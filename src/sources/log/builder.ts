@@ -20,6 +20,7 @@ import {
 } from '../../binlog/event.ts'
 import { HEADER_BYTES, eventName, eventTypes, type Format } from '../../binlog/reader.ts'
 import { comparePositions, type Filter, type Position, type Transaction } from '../../change.ts'
+import type { KindOptions } from '../../filter.ts'
 import { SluiceError } from '../../errors.ts'
 import { GtidSet } from '../../gtid.ts'
 import type { Slabs } from '../../slab.ts'
@@ -33,6 +34,7 @@ export interface BuilderOptions {
   readonly server: string // server_uuid
   readonly catalog: TableResolver
   readonly filter: Filter
+  readonly kinds?: KindOptions | undefined // what is wanted of the tables that `filter` wants
   readonly slabs: Slabs
   readonly partBytes: number
   /** Whether whole filtered transactions are to be told as a set of GTIDs. */
@@ -175,7 +177,7 @@ export class TransactionBuilder {
   #takeRows(event: Event, format: Format): void {
     const detail = this.tables.rows(event, format)
     const { pending } = this
-    if (detail === null) {
+    if (detail === null || this.#options.kinds?.rows?.[detail.kind] === false) {
       if (this.#unconfirmed >= 0 && this.tables.lastOfStatement) this.#dropAnnotations()
       pending.shrink()
       return
@@ -254,24 +256,41 @@ export class TransactionBuilder {
     if (event.ordinal < this.#skip || !this.#passes(statement)) return
     if (kind !== 'ddl' && kind !== 'statement' && kind !== 'xaCommit' && kind !== 'xaRollback')
       return
+    if (kind === 'statement' && this.#options.kinds?.statements?.dml === 'stop')
+      throw this.#byStatement(event, statement)
     this.#unconfirmed = -1
     this.pending.keep(event, {
       kind,
       type: statement.type,
       database: statement.database,
       table: statement.table,
+      tables: statement.tables,
       defaultDatabase: database,
       sql,
     })
     if (this.pending.bytes > this.#options.partBytes && this.#begun) this.#handOnPart()
+  }
+  /** Rows were changed, and the log does not have them. */
+  #byStatement(event: Event, { type, database, table }: Statement): SluiceError {
+    return new SluiceError(
+      'SOURCE_UNSUITABLE',
+      `${this.#file}:${event.offset}: expected changed rows, got ${type} on ${database}.${table} logged as text: the session that wrote it has another binlog_format than ROW. ` +
+        "SET PERSIST binlog_format = 'ROW' on the source, let applications reconnect, and take from them the right to change it; " +
+        'to pass this one, whose rows clients will not see, set filter.statements.dml to deliver (or drop), and read the table anew',
+    )
   }
   /** Where the transaction begins. */
   get #place(): LogPlace {
     return { epoch: this.#options.epoch, file: this.#file, offset: this.#offset }
   }
   #passes(statement: Statement): boolean {
-    const { tables } = statement
-    return tables.length === 0 || tables.some((t) => this.#options.filter(t.database, t.table))
+    const { kind, type, tables } = statement
+    const { filter, kinds } = this.#options
+    if (tables.length > 0 && !tables.some((t) => filter(t.database, t.table))) return false
+    if (kind === 'statement') return kinds?.statements?.dml !== 'drop'
+    if (kind !== 'ddl') return true
+    const definition = type !== 'QUERY' || tables.length > 0
+    return kinds?.statements?.[definition ? 'ddl' : 'dcl'] !== false
   }
 
   /** Events that only comment on others, and those that mean nothing to us. */
@@ -312,13 +331,14 @@ export class TransactionBuilder {
   #annotate(event: Event, sql: string): void {
     // Several may stand before one statement; a ROWS_QUERY is alone.
     if (event.type === eventTypes.ROWS_QUERY) this.#dropAnnotations()
-    if (event.ordinal < this.#skip) return
+    if (event.ordinal < this.#skip || this.#options.kinds?.statements?.dml === 'drop') return
     if (this.#unconfirmed < 0) this.#unconfirmed = this.pending.count
     this.pending.keep(event, {
       kind: 'annotation',
       type: 'QUERY',
       database: '',
       table: '',
+      tables: [],
       defaultDatabase: '',
       sql,
     })
