@@ -1,4 +1,4 @@
-/** The suffix of a test file says what it needs: nothing, a real MySQL, the servers of sinks too, or the whole process. */
+/** The suffix of a test file says what it needs: nothing, a real MySQL, the servers of sinks too, the whole process, every server. */
 import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { defineConfig } from 'vitest/config'
@@ -33,14 +33,15 @@ const unit = project('unit', ['test/**/*.test.ts'], {
     'test/**/*.mysql.test.ts',
     'test/**/*.e2e.test.ts',
     'test/**/*.sink.test.ts',
+    'test/**/*.matrix.test.ts',
     'node_modules/**',
   ],
-  testTimeout: 20_000,
+  testTimeout: 60_000,
 })
 const onMysql = [
   project('mysql', ['test/**/*.mysql.test.ts'], {
     globalSetup: ['test/support/global.ts'],
-    testTimeout: 60_000,
+    testTimeout: 120_000,
     hookTimeout: 180_000,
   }),
   project('e2e', ['test/**/*.e2e.test.ts'], {
@@ -48,6 +49,7 @@ const onMysql = [
     testTimeout: 300_000,
     hookTimeout: 180_000,
   }),
+  project('matrix', ['test/**/*.matrix.test.ts'], { testTimeout: 120_000, hookTimeout: 180_000 }),
   project('sinks', ['test/**/*.sink.test.ts'], {
     globalSetup: ['test/support/global.ts'],
     testTimeout: 120_000,
