@@ -22,6 +22,30 @@ export interface Part {
   readonly from: number
   readonly to: number
 }
+/** What a client was given and has acked, since the store was opened. Plain numbers, read by whoever asks. */
+export class Tally {
+  batches = 0
+  changes = 0
+  bytes = 0 // raw bytes of those changes
+  ackedBatches = 0
+  ackedChanges = 0
+  ackedBytes = 0
+  rollbacks = 0
+  give({ changes, bytes }: Size): void {
+    this.batches++
+    this.changes += changes
+    this.bytes += bytes
+  }
+  ack({ changes, bytes }: Size): void {
+    this.ackedBatches++
+    this.ackedChanges += changes
+    this.ackedBytes += bytes
+  }
+}
+export interface Size {
+  readonly changes: number
+  readonly bytes: number
+}
 /** What one get gave out. It holds its slabs until release(), which must be called exactly once. */
 export interface Batch {
   readonly id: bigint
@@ -142,4 +166,9 @@ class DraftedBatch implements Batch {
     for (const { tx } of this.parts) tx.forgetChanges?.()
     this.#draft.release()
   }
+}
+
+/** One turn of the event loop: sockets are read, timers run. */
+export function turn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve))
 }

@@ -9,7 +9,7 @@
 import type { Position, Transaction } from '../change.ts'
 import { assert, type ErrorCode, SluiceError } from '../errors.ts'
 import type { GtidSet } from '../gtid.ts'
-import { type Batch, Draft, type Limit, type Wanted } from './batch.ts'
+import { type Batch, Draft, type Limit, type Size, type Tally, turn, type Wanted } from './batch.ts'
 import type { CatchUp, Readers } from './catchup.ts'
 import { Fifo } from './fifo.ts'
 import type { State } from './state.ts'
@@ -59,7 +59,7 @@ export interface Client {
   nextId: bigint
   reserved: bigint // ids below this may be given out
   furthest: Place | undefined // end of the last change ever delivered in this process
-  delivered: number // batches, in this process
+  readonly tally: Tally // in this process
   filterText: string | undefined
   cursor: ClientCursor | undefined
 }
@@ -81,6 +81,7 @@ export interface Host {
 interface Outstanding {
   readonly end: Omit<Position, 'gtids'>
   readonly gained: GtidSet | undefined
+  readonly size: Size
 }
 
 export class ClientCursor implements Cursor {
@@ -178,7 +179,8 @@ export class ClientCursor implements Cursor {
     } catch (error) {
       return Promise.reject(error)
     }
-    const { end, gained } = this.#outstanding.shift()!
+    const { end, gained, size } = this.#outstanding.shift()!
+    this.#client.tally.ack(size)
     this.#firstId++
     if (this.#outstanding.length > 0) {
       this.#acked = { ...end, gtids: joinGtids(this.#acked.gtids, gained) }
@@ -196,6 +198,7 @@ export class ClientCursor implements Cursor {
     if (id !== undefined) this.#checkOldest(id)
     // Canal's clients roll back whenever they connect: where nothing is outstanding there is nothing to read again.
     if (this.#outstanding.length === 0 && this.#draft === undefined) return
+    this.#client.tally.rollbacks++
     this.#outstanding.clear()
     this.#dropDraft()
     this.#goTo(this.acked)
@@ -286,11 +289,12 @@ export class ClientCursor implements Cursor {
       client.furthest = last
     if (this.#outstanding.length === 0) this.#firstId = id
     const { epoch, server, file, offset, skip, timestamp } = end
-    this.#outstanding.push({ end: { epoch, server, file, offset, skip, timestamp }, gained })
+    const size = { changes: draft.changes, bytes: draft.bytes }
+    this.#outstanding.push({ end: { epoch, server, file, offset, skip, timestamp }, gained, size })
     this.#base = end
     this.#track.start(end)
     this.#draft = undefined
-    client.delivered++
+    client.tally.give(size)
     return draft.finish(id, end, redelivered, this.#wanted)
   }
 
@@ -490,9 +494,4 @@ export class ClientCursor implements Cursor {
       )
     }
   }
-}
-
-/** One turn of the event loop: sockets are read, timers run. */
-function turn(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve))
 }

@@ -8,6 +8,7 @@ import { parseTimeZone } from '../../src/binlog/time.ts'
 import { AFTER, PRESENT, type RowsChange } from '../../src/change.ts'
 import { Out } from '../../src/out.ts'
 import type { MysqlServer } from '../support/mysql.ts'
+import { bothWays } from '../server/quick.ts'
 import type { CaptureOptions, Captured } from './capture.ts'
 import type { TypeSpec } from './types.ts'
 
@@ -54,6 +55,11 @@ export async function roundTrip({
       }
     },
   })
+  for (const change of changes) {
+    const { usual, slow, quick } = bothWays(change)
+    expect(usual === slow, `both ways, seed ${seed}`).toBe(true)
+    expect(quick, `seed ${seed}`).toBe(change.event.length < 64 * 1024)
+  }
   const expected = await selected(server, `${database}.${table}`, specs, zone)
   const decoded = decodedRows(changes, specs)
   expect(decoded.size, `seed ${seed}`).toBe(count)
