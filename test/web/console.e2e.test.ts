@@ -27,7 +27,7 @@ beforeAll(async () => {
     },
   })
   browser = await Browser.start()
-})
+}, 600_000)
 afterAll(async () => {
   await browser?.[Symbol.asyncDispose]()
   await rig[Symbol.asyncDispose]()

@@ -100,7 +100,7 @@ export async function instance(destination) {
     h('h2', {}, 'Position'),
     facts({
       reading: i.position?.text ?? 'none yet',
-      'end of the log': i.sourceEnd ? `${i.sourceEnd.file}:${i.sourceEnd.offset}` : 'not known',
+      'end of the log': endOf(i),
       GTIDs: i.position?.gtids ?? 'none',
       epoch: i.epoch,
     }),
@@ -133,6 +133,11 @@ export async function instance(destination) {
           'warnings and errors',
         ),
   ]
+}
+/** As last asked; what was read since is known to be there too. */
+function endOf({ sourceEnd, position, lag: { read } }) {
+  if (!sourceEnd) return 'not known'
+  return read.bytes === 0 ? position.text : `${sourceEnd.file}:${sourceEnd.offset}`
 }
 function flow(i) {
   const box = (title, ...lines) =>
@@ -181,9 +186,13 @@ function clientsOf(i) {
         h('td', {}, c.totals.ackedChanges),
         h(
           'td',
-          { class: 'row' },
-          button('rollback', 'Roll back', { d, c: c.client }, `Roll back client ${c.client}`),
-          button('forget', 'Forget', { d, c: c.client }, `Forget client ${c.client}`),
+          {},
+          h(
+            'span',
+            { class: 'row' },
+            button('rollback', 'Roll back', { d, c: c.client }, `Roll back client ${c.client}`),
+            button('forget', 'Forget', { d, c: c.client }, `Forget client ${c.client}`),
+          ),
         ),
       ),
     )
@@ -217,9 +226,13 @@ function sinksOf(i) {
       h('td', {}, h('a', { href: `#${at('instances', d, 'deadletters')}` }, `${s.deadLetters}`)),
       h(
         'td',
-        { class: 'row' },
-        button('pause', 'Pause', { d, s: s.name }, `Pause sink ${s.name}`),
-        button('resume', 'Resume', { d, s: s.name }, `Resume sink ${s.name}`),
+        {},
+        h(
+          'span',
+          { class: 'row' },
+          button('pause', 'Pause', { d, s: s.name }, `Pause sink ${s.name}`),
+          button('resume', 'Resume', { d, s: s.name }, `Resume sink ${s.name}`),
+        ),
       ),
     ),
   )
@@ -246,9 +259,13 @@ export async function deadLetters(destination) {
       h('td', {}, l.attempts),
       h(
         'td',
-        { class: 'row' },
-        button('replay', 'Replay', { d, i: l.id }, `Replay dead letter ${l.id}`),
-        button('drop', 'Drop', { d, i: l.id }, `Drop dead letter ${l.id}`),
+        {},
+        h(
+          'span',
+          { class: 'row' },
+          button('replay', 'Replay', { d, i: l.id }, `Replay dead letter ${l.id}`),
+          button('drop', 'Drop', { d, i: l.id }, `Drop dead letter ${l.id}`),
+        ),
       ),
     ),
   )

@@ -23,7 +23,8 @@ async function findChromium(): Promise<Installed> {
   if (problem) throw new Error(`cannot fetch Chromium: ${problem}`)
   const suite = /^VERSION_CODENAME=(\w+)/m.exec(readFileSync('/etc/os-release', 'utf8'))?.[1]
   if (!suite) throw new Error('cannot fetch Chromium: this is no Debian')
-  const useless = /^(perl|debconf|ucf|adduser|systemd|dbus|udev|mesa-va|libllvm|xdg-|libgl1-mesa)/
+  const useless =
+    /^(perl|libperl|libdb5|debconf|ucf|adduser|systemd|libsystemd-shared|dbus|udev|mesa-va|libllvm|libz3|libgl1-mesa-dri|xdg-)/
   const folder = await cached(
     'chromium',
     'fetching Chromium (Debian packages, about 120 MB)',
