@@ -22,12 +22,12 @@ const unit = project('unit', ['test/**/*.test.ts'], {
     'test/**/*.sink.test.ts',
     'node_modules/**',
   ],
-  testTimeout: 20_000,
+  testTimeout: 60_000,
 })
 const onMysql = [
   project('mysql', ['test/**/*.mysql.test.ts'], {
     globalSetup: ['test/support/global.ts'],
-    testTimeout: 60_000,
+    testTimeout: 120_000,
     hookTimeout: 180_000,
   }),
   project('e2e', ['test/**/*.e2e.test.ts'], {
