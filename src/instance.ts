@@ -24,7 +24,7 @@ import { formatPosition } from './change.ts'
 import type { Position, Source, Transaction } from './change.ts'
 import type { InstanceConfig } from './config/config.ts'
 import { Reading, type ReadCounts } from './counts.ts'
-import { begin, continueFrom, gtidsAt, readKnown, recognise } from './epoch.ts'
+import { begin, continueFrom, gtidsAt, mariadbGtidsAt, readKnown, recognise } from './epoch.ts'
 import type { Known, Start } from './epoch.ts'
 import { SluiceError } from './errors.ts'
 import { compileColumns, compileFilter } from './filter.ts'
@@ -317,14 +317,13 @@ export class Instance {
     return compareLogPlaces(oldest, kept) < 0 ? kept : oldest
   }
   /** The `start` key; with GTIDs on, a place in the log gets the GTIDs before it, so that a fail-over can be followed. */
-  async #startPoint({ executed }: SourceFacts): Promise<Start> {
+  async #startPoint({ executed, mariadb }: SourceFacts): Promise<Start> {
     const { start } = this.config
     if (typeof start !== 'object' || !('file' in start) || !executed) return start
     const { file, offset } = start
-    return {
-      ...start,
-      gtids: await gtidsAt((sql, params) => this.#lookup.query(sql, params), file, offset),
-    }
+    const ask = mariadb ? mariadbGtidsAt : gtidsAt
+    const gtids = await ask((sql, params) => this.#lookup.query(sql, params), file, offset)
+    return { ...start, gtids }
   }
   #openStore(origin: Position): Store {
     return new Store({

@@ -38,6 +38,7 @@ export interface DumpRequest {
   readonly file: string // "" with `gtids`: the server finds the file
   readonly offset: number // 4 is the first event
   readonly gtids: Buffer | undefined // encoded set of what we have: COM_BINLOG_DUMP_GTID, else COM_BINLOG_DUMP
+  readonly state?: string | undefined // of MariaDB: the last GTID of each domain that we have; it then finds the file
 }
 /** What packets of a dump are read from; `packets` holds what the last `more()` brought. */
 export interface DumpStream {
@@ -178,6 +179,13 @@ export class Connection {
       `SET @master_heartbeat_period = ${heartbeat}, @source_heartbeat_period = ${heartbeat},` +
         ' @slave_uuid = ?, @replica_uuid = ?',
       [uuid, uuid],
+    )
+    // What a MariaDB server asks its replicas for, whose own names these are: 4, GTIDs and everything older; elsewhere they
+    // mean nothing.
+    await this.query(
+      'SET @mariadb_slave_capability = 4, @slave_connect_state = ?, @slave_gtid_strict_mode = 0,' +
+        ' @slave_gtid_ignore_duplicates = 0',
+      [request.state ?? null],
     )
     const [row] = await this.query<{ checksum: string | null }>(
       'SELECT @@global.binlog_checksum AS checksum',

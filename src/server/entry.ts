@@ -21,7 +21,7 @@ import {
   type RowsChange,
   type Transaction,
 } from '../change.ts'
-import type { GtidSet } from '../gtid.ts'
+import { formatGtid, isMariadb, type GtidSet } from '../gtid.ts'
 import { Out, constantOf, varintSize, type Constant } from '../out.ts'
 import {
   AFTER_TAG,
@@ -113,7 +113,8 @@ export class EntryEncoder {
     })
     this.#gtidProps = compiled(this.#store, (out) => {
       if (gtid === undefined) return
-      putPair(out, 12, 'curtGtid', `${gtid.sid}:${gtid.gno}`)
+      putPair(out, 12, 'curtGtid', formatGtid(gtid))
+      if (isMariadb(gtid.sid)) return // which has no such numbers
       putPair(out, 12, 'curtGtidSn', String(tx.sequenceNumber))
       putPair(out, 12, 'curtGtidLct', String(tx.lastCommitted))
     })

@@ -18,12 +18,14 @@ import {
   statementText,
   type GtidEvent,
 } from '../../binlog/event.ts'
+import * as mariadb from '../../binlog/mariadb/events.ts'
 import { HEADER_BYTES, eventName, eventTypes, type Format } from '../../binlog/reader.ts'
 import { comparePositions, type Filter, type Position, type Transaction } from '../../change.ts'
 import { SluiceError } from '../../errors.ts'
 import { GtidSet } from '../../gtid.ts'
 import type { Slabs } from '../../slab.ts'
 import { LoggedTransaction } from './logged.ts'
+import { inflate, withOurCollations } from './mariadb.ts'
 import { Pending, XID, type Event } from './pending.ts'
 import type { LogPlace } from '../../catalog/history.ts'
 import { TableCache, type TableResolver } from './tables.ts'
@@ -66,7 +68,6 @@ export class TransactionBuilder {
   ready: Transaction | undefined
   readonly pending: Pending
   readonly tables: TableCache
-
   readonly #options: BuilderOptions
   #open = false // an event of a transaction has been read, its end has not
   #begun = false // BEGIN or the like has been read: statements do not end the transaction
@@ -78,6 +79,7 @@ export class TransactionBuilder {
   #skip = 0 // ordinals below are not delivered
   #resume: Pick<Position, 'file' | 'offset' | 'skip'> | undefined
   #gtid: GtidEvent = NO_GTID
+  #noEffect = false // its statement is not carried out (yet)
   #timestamp = 0
   #unconfirmed = -1 // index of the first annotation whose statement has not shown a kept row yet; -1: none
   #skipped: GtidSet | undefined
@@ -116,6 +118,7 @@ export class TransactionBuilder {
       type === eventTypes.GTID_TAGGED
     )
       return this.#takeGtid(event, place)
+    if (type === eventTypes.MARIADB_GTID) return this.#takeMariadbGtid(event, place)
     if (!this.#open) this.#begin(event, place)
     event.ordinal = this.#next++
     switch (type) {
@@ -133,13 +136,16 @@ export class TransactionBuilder {
         if (this.#wanted(event)) this.pending.keep(event, XID)
         return this.#finish(place, 'committed')
       case eventTypes.QUERY:
-        return this.#takeQuery(event, place)
+        return this.#takeQuery(event, format, place)
       case eventTypes.XA_PREPARE: {
         const { onePhase } = readXaPrepare(event.bytes, event.start, event.end)
         return this.#finish(place, onePhase ? 'committed' : 'prepared')
       }
       default:
-        return this.#takeOther(event)
+        if (mariadb.plainType(type) === type) return this.#takeOther(event)
+        if (type !== eventTypes.QUERY_COMPRESSED) return this.#takeRows(event, format)
+        inflate(event, format)
+        return this.#takeQuery(event, format, place)
     }
   }
 
@@ -158,6 +164,7 @@ export class TransactionBuilder {
     this.#first = this.#skip
     this.#next = 0
     this.#gtid = NO_GTID
+    this.#noEffect = false
     this.#unconfirmed = -1
     this.#timestamp = event.bytes.readUInt32LE(event.start) * 1000
   }
@@ -172,6 +179,20 @@ export class TransactionBuilder {
     }
   }
 
+  /** MariaDB's, which is the transaction's BEGIN as well. */
+  #takeMariadbGtid(event: Event, place: Place): void {
+    if (this.#open) this.abandon(place)
+    this.#begin(event, place)
+    event.ordinal = this.#next++
+    const { gtid, standalone, xid, noEffect } = mariadb.readMariadbGtid(event)
+    this.#gtid = { ...NO_GTID, gtid }
+    this.#noEffect = noEffect
+    if (standalone) return
+    this.#begun = true
+    if (event.ordinal >= this.#skip)
+      this.pending.keep(event, xid === '' ? BEGIN : { kind: 'begin', xid })
+  }
+
   #takeRows(event: Event, format: Format): void {
     const detail = this.tables.rows(event, format)
     const { pending } = this
@@ -182,12 +203,14 @@ export class TransactionBuilder {
     }
     if (event.ordinal < this.#skip) return pending.shrink()
     this.#unconfirmed = -1
+    if (mariadb.plainType(event.type) !== event.type) inflate(event, format)
     pending.keep(event, detail)
     if (pending.bytes > this.#options.partBytes) this.#handOnPart()
   }
 
-  #takeQuery(event: Event, place: Place): void {
+  #takeQuery(event: Event, format: Format, place: Place): void {
     const { bytes, start, end } = event
+    if (this.#noEffect) return this.#finish(place, 'committed')
     if (end - start > QUERY_HEAD) {
       const sql = start + QUERY_HEAD + bytes[start + 27]! + bytes.readUInt16LE(start + 30) + 1
       if (isBegin(bytes, sql, end)) {
@@ -201,7 +224,12 @@ export class TransactionBuilder {
     const statement = classify(sql, query.database)
     if (this.#takeBoundary(event, statement, place)) return
     this.#dropAnnotationsOfFiltered(statement)
-    this.#takeStatement(event, statement, query, sql)
+    this.#takeStatement(
+      event,
+      statement,
+      mariadb.isMariadb(format) ? withOurCollations(query) : query,
+      sql,
+    )
     if (!this.#begun) {
       if (statement.opens) this.#begun = true
       else this.#finish(place, 'committed')
@@ -280,6 +308,8 @@ export class TransactionBuilder {
     switch (event.type) {
       case eventTypes.ROWS_QUERY:
         return this.#annotate(event, readRowsQuery(bytes, start, end))
+      case eventTypes.ANNOTATE_ROWS:
+        return this.#annotate(event, mariadb.readAnnotation(bytes, start, end))
       case eventTypes.INTVAR:
         return this.#annotate(event, readIntvar(bytes, start, end))
       case eventTypes.RAND:
@@ -304,14 +334,15 @@ export class TransactionBuilder {
         if ((bytes[start + 17]! & 0x80) !== 0) return this.pending.shrink()
         throw new SluiceError(
           'EVENT_UNKNOWN',
-          `${this.#file}:${event.offset}: expected an event that MySQL 5.6 to 9.x writes, got ${eventName(event.type)} without the flag that allows to pass over it`,
+          `${this.#file}:${event.offset}: expected an event that MySQL 5.6 to 9.x or MariaDB writes, got ${eventName(event.type)} without the flag that allows to pass over it`,
         )
     }
   }
 
   #annotate(event: Event, sql: string): void {
-    // Several may stand before one statement; a ROWS_QUERY is alone.
-    if (event.type === eventTypes.ROWS_QUERY) this.#dropAnnotations()
+    // Several may stand before one statement; that which is the statement itself is alone.
+    if (event.type === eventTypes.ROWS_QUERY || event.type === eventTypes.ANNOTATE_ROWS)
+      this.#dropAnnotations()
     if (event.ordinal < this.#skip) return
     if (this.#unconfirmed < 0) this.#unconfirmed = this.pending.count
     this.pending.keep(event, {
