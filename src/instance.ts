@@ -31,6 +31,9 @@ import type { SinkStatus } from './sinks/runner/runner.ts'
 import { Sinks } from './sinks/runner/sinks.ts'
 import type { SinkType } from './sinks/sink.ts'
 import { SlabPool } from './slab.ts'
+import type { LoadStatus } from './snapshot/load.ts'
+import { waitsForGtids } from './snapshot/reader.ts'
+import { Snapshots } from './snapshot/snapshots.ts'
 import {
   logEnd,
   mysqlSource,
@@ -54,6 +57,7 @@ export type InstanceStatus = InstanceState & {
   readonly position: Position | undefined // where reading goes on
   readonly transactions: number // appended since the start of this instance, parts counted
   readonly store: StoreStatus | undefined
+  readonly snapshots: readonly LoadStatus[] // of clients and sinks, those that are over too
   readonly sinks: readonly SinkStatus[] // none before the source was reached for the first time
   /** Tables whose columns are matched by position, for their history is ambiguous. */
   readonly guessedTables: readonly string[]
@@ -86,6 +90,8 @@ export class Instance {
   #connection = new AbortController() // ends one read of the source
   #reopen = false // the state file was changed beneath the store
   #catalog: Catalog | undefined
+  #facts: SourceFacts | undefined
+  readonly #snapshots: Snapshots
   #catchUp: Source['read'] | undefined
   #status: InstanceState = { state: 'stopped' }
   #since = Date.now()
@@ -103,6 +109,7 @@ export class Instance {
     this.#sinkOptions = { dataDir: options.dataDir, types: options.sinkTypes ?? sinkTypes }
     this.#lookup = new Lookup(connectOptions(options.config.source))
     this.#known = readKnown(state)
+    this.#snapshots = this.#openSnapshots(options)
     // A source that was known before need not be there for its clients to be served.
     if (this.#known) this.#store = this.#openStore(this.#known.origin)
   }
@@ -132,6 +139,7 @@ export class Instance {
       position: this.#store?.resume,
       transactions: this.#transactions,
       store: this.#store?.status(),
+      snapshots: this.#snapshots.status(),
       sinks: this.#sinks?.status() ?? [],
       guessedTables: [...(this.#catalog?.guessed ?? [])],
     }
@@ -152,6 +160,7 @@ export class Instance {
     this.#stop.abort()
     await this.#done
     await this.#sinks?.stop()
+    this.#snapshots.close()
     await this.#store?.close()
     this.#lookup.close()
     this.#state.close()
@@ -185,6 +194,7 @@ export class Instance {
     this.#enter({ state: 'connecting' })
     const facts = await factsOf(connectOptions(config.source))
     if (signal.aborted) return
+    this.#facts = facts
     const store = await this.#settle(facts)
     if (signal.aborted) return
     const zone = config.timezone ?? facts.timeZone
@@ -263,8 +273,27 @@ export class Instance {
       adopt: (seen) => this.#adopt(seen),
       latest: async () => (await factsOf(connectOptions(this.config.source))).latest,
       read: (from, signal) => this.#readOwn(from, signal),
+      loads: this.#snapshots,
     })
     this.#sinks.start()
+  }
+  #openSnapshots({ name, dataDir, config, log }: InstanceOptions): Snapshots {
+    return new Snapshots({
+      instance: name,
+      dataDir,
+      state: this.#state,
+      query: (sql, params) => this.#lookup.query(sql, params),
+      filter: compileFilter(config.filter),
+      clients: () => this.#store?.clients() ?? [],
+      source: {
+        connect: () => connectOptions(config.source),
+        catalog: () => this.#catalog,
+        end: () => logEnd(this.#lookup, this.#known!.epoch),
+        serverId: () => this.#facts?.serverId ?? 0,
+        waits: () => waitsForGtids(this.#facts?.version ?? ''),
+        log,
+      },
+    })
   }
   /** A sink's target knows a later epoch than the state file, which was lost: every place we know is of that epoch. */
   #adopt(seen: Pick<Known, 'epoch' | 'server'>): boolean {
@@ -309,6 +338,7 @@ export class Instance {
       state: this.#state,
       origin,
       log: this.#log,
+      join: this.#snapshots.join,
     })
   }
   #readOwn(from: Position, signal: AbortSignal): AsyncIterable<Transaction> {
