@@ -16,7 +16,7 @@ import { parseTimeZone } from './binlog/time.ts'
 import { Catalog } from './catalog/catalog.ts'
 import { compareLogPlaces, type HistoryFile, type LogPlace } from './catalog/history.ts'
 import { formatPosition } from './change.ts'
-import type { Position, Source, Transaction } from './change.ts'
+import type { Filter, Position, Source, Transaction } from './change.ts'
 import type { InstanceConfig } from './config/config.ts'
 import { begin, continueFrom, gtidsAt, readKnown, recognise } from './epoch.ts'
 import type { Known, Start } from './epoch.ts'
@@ -150,6 +150,10 @@ export class Instance {
     this.#done ??= this.#run(this.#stop.signal).catch((error: unknown) => {
       this.#enter({ state: 'failed', error: asError(error) })
     })
+  }
+  /** Loads for a client what the tables hold already, unless that was done for it before. What goes wrong is in the log. */
+  load(client: string, filter: Filter): void {
+    this.#snapshots.once(client, filter)
   }
   /** Lets sinks that have failed try again. */
   retrySinks(): void {

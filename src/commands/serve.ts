@@ -10,6 +10,7 @@ import { getHeapSpaceStatistics, setFlagsFromString } from 'node:v8'
 import type { Arguments } from '../cli.ts'
 import { DEFAULT_CONFIG, loadServer, orThrow } from '../config/config.ts'
 import type { ServerConfig } from '../config/config.ts'
+import type { Filter } from '../change.ts'
 import { SluiceError } from '../errors.ts'
 import { Fleet } from '../fleet.ts'
 import { createLogger } from '../logger.ts'
@@ -93,7 +94,9 @@ async function listen(config: ServerConfig, fleet: Fleet, log: Logger): Promise<
         const instance = fleet.find(destination)
         if (typeof instance === 'string') return instance
         const { store } = instance
-        if (store) return { name: destination, store, gtid: instance.config.gtid }
+        const { gtid } = instance.config
+        const load = (client: string, filter: Filter): void => instance.load(client, filter)
+        if (store) return { name: destination, store, gtid, load }
         const { status } = instance
         const why =
           'error' in status ? status.error.message : 'it connects to its source for the first time'

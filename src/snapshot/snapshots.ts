@@ -37,6 +37,7 @@ export class Snapshots {
   readonly #orders: Orders
   readonly #loads = new Map<string, Load | undefined>() // undefined: looked for, and there was none
   readonly #joined = new Map<string, Joined>()
+  readonly #starting = new Set<string>()
   #timer: NodeJS.Timeout | undefined
   #said = ''
   #busy: Promise<void> | undefined
@@ -79,10 +80,22 @@ export class Snapshots {
       )
     }
     const tables = await this.#tables(filter)
+    if (this.#timer === undefined) throw new SluiceError('CURSOR_CLOSED', 'the instance was stopped')
     const load = Load.begin(state, client, { tables, rowsPerSecond })
     this.#loads.set(client, load)
     this.#joined.get(client)?.load(load)
     return load.status
+  }
+  /** start(), unless there was a load for this client before; an error is logged, and the next call tries again. */
+  once(client: string, filter: Filter): void {
+    if (this.#starting.has(client) || this.#load(client) !== undefined) return
+    this.#starting.add(client)
+    void this.start(client, { filter })
+      .catch((error: unknown) => {
+        const text = error instanceof Error ? error.message : String(error)
+        this.#options.source.log.warn({ client }, `snapshot for ${client}: cannot begin: ${text}`)
+      })
+      .finally(() => this.#starting.delete(client))
   }
   async #tables(filter: Filter): Promise<TableName[]> {
     const rows = await this.#options.query<{ d: string; t: string }>(

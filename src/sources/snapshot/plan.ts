@@ -101,7 +101,7 @@ export function literalOf(column: Column, bytes: Buffer, at: number, end: number
   if (value instanceof Uint8Array) return `x'${Buffer.from(value).toString('hex')}'`
   if (typeof value === 'number') return Object.is(value, -0) ? '0' : String(value)
   if (typeof value === 'bigint') return String(value)
-  if (type === t.NEWDECIMAL) return String(value)
+  if (type === t.NEWDECIMAL && typeof value === 'string') return value
   scratch.reset()
   ;(column.utc ?? column.text)(bytes, at, end, scratch)
   return `'${scratch.buf.toString('latin1', 0, scratch.at)}'`
