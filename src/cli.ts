@@ -144,7 +144,8 @@ const commands: Readonly<Record<string, Command>> = {
     run: async (args) => (await import('./commands/sinks.ts')).sinks(args),
   },
   snapshot: {
-    usage: '<destination> list | start CLIENT | pause | resume | throttle | cancel CLIENT [options]',
+    usage:
+      '<destination> list | start CLIENT | pause | resume | throttle | cancel CLIENT [options]',
     summary: 'load what tables hold already for a client or sink:NAME, while the stream goes on',
     words: [2, 3],
     options: {

@@ -80,7 +80,8 @@ export class Snapshots {
       )
     }
     const tables = await this.#tables(filter)
-    if (this.#timer === undefined) throw new SluiceError('CURSOR_CLOSED', 'the instance was stopped')
+    if (this.#timer === undefined)
+      throw new SluiceError('CURSOR_CLOSED', 'the instance was stopped')
     const load = Load.begin(state, client, { tables, rowsPerSecond })
     this.#loads.set(client, load)
     this.#joined.get(client)?.load(load)

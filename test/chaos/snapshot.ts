@@ -216,18 +216,23 @@ async function main(): Promise<number> {
     console.log(`kill ${n}/${kills}: ${await kill(world)}`)
   }
   await sleep(500)
+  const stopped = performance.now()
   await Promise.all(writers.map((w) => w.stop()))
   const source = await readWorld(mysql, TABLE)
   const sum = { different: 0, wentBack: 0 }
   for (const [i, target] of list.entries()) {
     const count = await settled(target, source)
     const { wentBack, looks } = watchers[i]!
-    console.log(`${target.name}: keys ${source.size} different ${count} wentBack ${wentBack} (${looks} looks)`)
+    const seconds = ((performance.now() - stopped) / 1000).toFixed(1)
+    const result = `keys ${source.size} different ${count} wentBack ${wentBack}`
+    console.log(`${target.name}: ${result} (${looks} looks, equal after ${seconds} s)`)
     sum.different += count
     sum.wentBack += wentBack
   }
   await Promise.all(watchers.map((w) => w.stop()))
-  console.log(`kills ${kills} keys ${source.size} different ${sum.different} wentBack ${sum.wentBack}`)
+  console.log(
+    `kills ${kills} keys ${source.size} different ${sum.different} wentBack ${sum.wentBack}`,
+  )
   if (sum.different === 0 && sum.wentBack === 0) return 0
   console.log(world.sluice.log.slice(-40).join('\n'))
   return 1

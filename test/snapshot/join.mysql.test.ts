@@ -173,7 +173,9 @@ describe('a load beside the stream', () => {
   })
 
   it('reads a piece again when DDL or TRUNCATE came in between, and tables without a key as one', async () => {
-    await using mysql = await privateMysql('9.7', { args: ['--sql-generate-invisible-primary-key=OFF'] })
+    await using mysql = await privateMysql('9.7', {
+      args: ['--sql-generate-invisible-primary-key=OFF'],
+    })
     await mysql.query('CREATE DATABASE world; CREATE TABLE world.bare (a INT, b VARCHAR(9))')
     await mysql.query("INSERT INTO world.bare VALUES (1, 'x'), (1, 'x'), (NULL, NULL)")
     await openWorld(mysql, 'world.items', 3000)
@@ -181,7 +183,7 @@ describe('a load beside the stream', () => {
     let altered: Promise<unknown> | undefined
     memory.before = async () => {
       altered ??= mysql.query(
-        "ALTER TABLE world.items ADD COLUMN extra INT DEFAULT 5 AFTER n; UPDATE world.items SET extra = 6 WHERE part = 3",
+        'ALTER TABLE world.items ADD COLUMN extra INT DEFAULT 5 AFTER n; UPDATE world.items SET extra = 6 WHERE part = 3',
       )
       await altered
     }
@@ -190,8 +192,14 @@ describe('a load beside the stream', () => {
     await until(() => loadOf(instance)?.state === 'done')
     expect(await settled(mysql, memory)).toEqual({ differ: 0, wentBack: 0 })
     const bare = memory.rows.filter((row) => row.table === 'bare').map((row) => row.values)
-    expect(bare).toEqual([{ a: '1', b: 'x' }, { a: '1', b: 'x' }, { a: null, b: null }])
-    const last = new Map(memory.rows.filter((r) => r.table === 'items').map((r) => [r.key, r.values]))
+    expect(bare).toEqual([
+      { a: '1', b: 'x' },
+      { a: '1', b: 'x' },
+      { a: null, b: null },
+    ])
+    const last = new Map(
+      memory.rows.filter((r) => r.table === 'items').map((r) => [r.key, r.values]),
+    )
     for (const values of last.values())
       if (values['part'] === '3') expect(values['extra']).toBe('6')
     await instance.stop()

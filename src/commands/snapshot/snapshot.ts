@@ -79,7 +79,8 @@ function list(args: Arguments, dataDir: string, destination: string): number {
     const { client, state, tables, done: finished, table, rows, rowsPerSecond, skipped } = load
     const rate = rowsPerSecond > 0 ? `, at most ${rowsPerSecond} rows/s` : ''
     console.log(`${client}  ${state}  ${finished} of ${tables} tables, ${rows} rows${rate}`)
-    if (table !== null) console.log(`  reads ${table}${load.after ? ` behind (${load.after.join(', ')})` : ''}`)
+    if (table !== null)
+      console.log(`  reads ${table}${load.after ? ` behind (${load.after.join(', ')})` : ''}`)
     console.log(`  since ${load.started}${load.ended === null ? '' : `, until ${load.ended}`}`)
     for (const { table: name, why } of skipped) console.log(`  left out: ${name}: ${why}`)
   }

@@ -44,8 +44,8 @@ export interface Place {
   readonly offset: number
 }
 
-/** How much filtered traffic may pass before positions move. */
-const SKIPPED_MS = 5_000
+/** How much filtered traffic may pass before positions move; a piece of a snapshot waits for it. */
+const SKIPPED_MS = 250
 const SKIPPED_TRANSACTIONS = 8_192
 const SKIPPED_BYTES = 64 * 1024 * 1024
 
