@@ -59,6 +59,7 @@ const KEYLESS_BYTES = 32 * 1024 * 1024
 const KEYLESS_ROWS = 1_000_000
 const REPEATS_MAX = 30 // of a table without a key, which any change of it disturbs
 const LOOK_MS = 20
+const THROTTLE_LOOK_MS = 100
 const GTID_WAIT_SECONDS = 2
 const BACKOFF_MS = 200
 const BACKOFF_MAX_MS = 10_000
@@ -212,7 +213,7 @@ export class PieceReader {
     const chunk = await readChunk(connection, {
       plan,
       after: fits ? progress.after : undefined,
-      rows: keyless ? KEYLESS_ROWS : this.#rows,
+      rows: keyless ? KEYLESS_ROWS : atMost(this.#rows, load.rowsPerSecond),
       bytes: keyless ? KEYLESS_BYTES : PIECE_BYTES_MAX,
       lock: !waits,
       serverId: source.serverId(),
@@ -249,11 +250,12 @@ export class PieceReader {
     return undefined
   }
   async #throttle(rows: number, started: number, signal: AbortSignal): Promise<void> {
-    const { rowsPerSecond } = this.#options.load
-    if (rowsPerSecond === 0) return
-    const due = started + (rows * 1000) / rowsPerSecond
-    const left = due - performance.now()
-    if (left > 0) await delay(left, undefined, { signal }).catch(() => {})
+    const { load } = this.#options
+    while (!signal.aborted && load.rowsPerSecond > 0) {
+      const left = started + (rows * 1000) / load.rowsPerSecond - performance.now()
+      if (left <= 0) return
+      await delay(Math.min(left, THROTTLE_LOOK_MS), undefined, { signal }).catch(() => {})
+    }
   }
 
   async #failed(error: unknown, signal: AbortSignal): Promise<void> {
@@ -277,6 +279,9 @@ function nextOf({ done, rows }: Progress, chunk: Chunk): Progress {
   if (chunk.last) return { done: done + 1, after: undefined, signature: '', rows: total }
   return { done, after: chunk.after, signature: chunk.plan.signature, rows: total }
 }
+/** A piece of a throttled load has the rows of a second. */
+const atMost = (rows: number, perSecond: number): number =>
+  perSecond === 0 ? rows : Math.max(1, Math.min(rows, perSecond))
 /** A piece without rows, behind another. */
 function empty(piece: Piece, next: Progress): Pick<Piece, 'chunk' | 'from' | 'next'> {
   const chunk = { ...piece.chunk, rows: 0, bytes: 0, events: [] }

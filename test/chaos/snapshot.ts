@@ -71,24 +71,35 @@ async function redisTarget(): Promise<Target> {
 }
 async function postgresTarget(): Promise<Target> {
   const service = await privateService('postgres')
+  let client: Postgres | undefined
+  const connect = async (): Promise<Postgres> => {
+    const fresh = new Postgres({ connectionString: service.url })
+    fresh.on('error', () => {})
+    await fresh.connect()
+    return fresh
+  }
   return {
     name: 'postgres',
     service,
     sink: { type: 'sql', url: service.url, table: 'items', createTables: true },
     async read() {
-      const client = new Postgres({ connectionString: service.url })
-      client.on('error', () => {})
-      await client.connect()
+      client ??= await connect()
       try {
         const { rows } = await client.query<{ k: string; part: number; n: string }>(
           'SELECT k, part, n FROM items',
         )
         return new Map(rows.map(({ k, part, n }) => [`${part}/${k}`, Number(n)]))
-      } finally {
-        await client.end()
+      } catch (error) {
+        const broken = client
+        client = undefined
+        await broken.end().catch(() => {})
+        throw error
       }
     },
-    [Symbol.asyncDispose]: () => service[Symbol.asyncDispose](),
+    async [Symbol.asyncDispose]() {
+      await client?.end().catch(() => {})
+      await service[Symbol.asyncDispose]()
+    },
   }
 }
 const targets: Readonly<Record<string, () => Promise<Target>>> = {
