@@ -14,10 +14,16 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { parseTimeZone } from './binlog/time.ts'
 import { Catalog } from './catalog/catalog.ts'
-import { compareLogPlaces, type HistoryFile, type LogPlace } from './catalog/history.ts'
+import {
+  compareLogPlaces,
+  type HistoryFile,
+  type LogPlace,
+  type TableVersions,
+} from './catalog/history.ts'
 import { formatPosition } from './change.ts'
 import type { Filter, Position, Source, Transaction } from './change.ts'
 import type { InstanceConfig } from './config/config.ts'
+import { Reading, type ReadCounts } from './counts.ts'
 import { begin, continueFrom, gtidsAt, readKnown, recognise } from './epoch.ts'
 import type { Known, Start } from './epoch.ts'
 import { SluiceError } from './errors.ts'
@@ -55,7 +61,8 @@ export type InstanceStatus = InstanceState & {
   readonly since: number // ms, of the last change of state
   readonly server: string // host:port
   readonly position: Position | undefined // where reading goes on
-  readonly transactions: number // appended since the start of this instance, parts counted
+  readonly epoch: number // 0 before the source was reached for the first time
+  readonly counts: ReadCounts
   readonly store: StoreStatus | undefined
   readonly snapshots: readonly LoadStatus[] // of clients and sinks, those that are over too
   readonly sinks: readonly SinkStatus[] // none before the source was reached for the first time
@@ -95,7 +102,8 @@ export class Instance {
   #catchUp: Source['read'] | undefined
   #status: InstanceState = { state: 'stopped' }
   #since = Date.now()
-  #transactions = 0
+  /** What was read; whoever wants to look on. */
+  readonly reading = new Reading()
   #failures = 0 // in a row
   #changedSince: number | undefined // ms; the source looks like another one since then
   #done: Promise<void> | undefined
@@ -137,7 +145,8 @@ export class Instance {
       since: this.#since,
       server: `${host}:${port}`,
       position: this.#store?.resume,
-      transactions: this.#transactions,
+      epoch: this.#known?.epoch ?? 0,
+      counts: this.reading.counts(),
       store: this.#store?.status(),
       snapshots: this.#snapshots.status(),
       sinks: this.#sinks?.status() ?? [],
@@ -154,6 +163,20 @@ export class Instance {
   /** Loads for a client what the tables hold already, unless that was done for it before. What goes wrong is in the log. */
   load(client: string, filter: Filter): void {
     this.#snapshots.once(client, filter)
+  }
+  /** Where the source's log ends now. Throws what a query throws, CONNECT_FAILED before the source was reached. */
+  sourceEnd(): Promise<LogPlace> {
+    return logEnd(this.#lookup, this.#knownOrThrow().epoch)
+  }
+  /** Definitions of tables through the log; none before the source was reached. */
+  get tables(): readonly TableVersions[] {
+    return this.#catalog?.history.tables() ?? []
+  }
+  /** The next row of a table asks the source for its definition. The log is read on by a new connection. */
+  async reloadTable(database: string, table: string): Promise<void> {
+    this.#knownOrThrow()
+    await this.#catalog?.forget(database, table)
+    this.#connection.abort()
   }
   /** Lets sinks that have failed try again. */
   retrySinks(): void {
@@ -181,6 +204,7 @@ export class Instance {
         if (this.#reopen && !signal.aborted) await this.#openAgain()
       } catch (error) {
         if (signal.aborted) return
+        this.reading.failures++
         const lasted = this.#status.state === 'running' ? Date.now() - this.#since : 0
         if (lasted > this.config.retry.maxMs) this.#failures = 0
         const retryable = error instanceof SluiceError && (error.retryable || this.#doubtful(error))
@@ -196,6 +220,7 @@ export class Instance {
   async #read(signal: AbortSignal): Promise<void> {
     const { config } = this
     this.#enter({ state: 'connecting' })
+    this.reading.connects++
     const facts = await factsOf(connectOptions(config.source))
     if (signal.aborted) return
     this.#facts = facts
@@ -243,9 +268,9 @@ export class Instance {
 
   async #pump(source: Source, store: Store, signal: AbortSignal): Promise<void> {
     for await (const tx of source.read(store.resume, signal)) {
+      this.reading.take(tx)
       const wait = store.append(tx, signal)
-      if (wait) await wait
-      this.#transactions++
+      if (wait) await this.reading.wait(wait)
       this.#failures = 0
       this.#changedSince = undefined
     }
@@ -344,6 +369,10 @@ export class Instance {
       log: this.#log,
       join: this.#snapshots.join,
     })
+  }
+  #knownOrThrow(): Known {
+    if (this.#known && this.#catalog) return this.#known
+    throw new SluiceError('CONNECT_FAILED', `${this.name}: the source was not reached yet`)
   }
   #readOwn(from: Position, signal: AbortSignal): AsyncIterable<Transaction> {
     if (this.#catchUp) return this.#catchUp(from, signal)

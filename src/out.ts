@@ -9,7 +9,7 @@ const SHORT = 128
 /** Copies of so many bytes go word by word: below, a loop over bytes is quicker, above, the call into native code. */
 const WORDS_MIN = 16
 const WORDS_MAX = 192
-/** From here on the buffer grows by a quarter, not by itself: a row of many megabytes is not held twice over. */
+/** From here on the buffer grows to a quarter more than is needed, not by itself: what is not written takes no memory. */
 const LARGE = 8 * 1024 * 1024
 
 export class Out {
@@ -35,8 +35,9 @@ export class Out {
   }
   #grow(n: number): void {
     const { length } = this.buf
-    const more = length < LARGE ? length * 2 : Math.ceil(length * 1.25)
-    const next = Buffer.allocUnsafeSlow(Math.max(more, this.at + n))
+    const need = this.at + n
+    const more = need < LARGE ? length * 2 : need * 1.25
+    const next = Buffer.allocUnsafeSlow(Math.ceil(Math.max(more, need)))
     this.buf.copy(next, 0, 0, this.at)
     this.buf = next
     this.#view = viewOf(next)

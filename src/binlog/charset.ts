@@ -8,13 +8,15 @@
  */
 import { SluiceError, assert } from '../errors.ts'
 import { Out } from '../out.ts'
-import type { TextWriter } from '../change.ts'
+import type { TextForm, TextWriter } from '../change.ts'
 
 export interface Charset {
   readonly name: string
   readonly maxBytes: number // of one character
   /** Writes bytes[at, end) as UTF-8. */
   readonly write: TextWriter
+  /** What `write` does, where that has a name. */
+  readonly form?: TextForm
   /** bytes[at, end) as a string. */
   readonly decode: (bytes: Buffer, at: number, end: number) => string
 }
@@ -96,14 +98,15 @@ export function charsetNamed(name: string): Charset {
 function build(name: string): Charset {
   switch (name) {
     case 'utf8mb4':
-      return { name, maxBytes: 4, write: writeUtf8, decode: decodeUtf8 }
+      return { name, maxBytes: 4, write: writeUtf8, form: 'utf8', decode: decodeUtf8 }
     case 'utf8mb3':
-      return { name, maxBytes: 3, write: writeUtf8, decode: decodeUtf8 }
+      return { name, maxBytes: 3, write: writeUtf8, form: 'utf8', decode: decodeUtf8 }
     case 'binary':
       return {
         name,
         maxBytes: 1,
         write: writeLatin1,
+        form: 'latin1',
         decode: (b, at, end) => b.toString('latin1', at, end),
       }
     case 'ucs2':

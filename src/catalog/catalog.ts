@@ -190,6 +190,17 @@ export class Catalog {
     return known !== undefined && compareLogPlaces(known.from, at) === 0
   }
 
+  /** From the present end of the log on the table's definition is unknown, so that its next row asks the server. */
+  async forget(database: string, table: string): Promise<void> {
+    const place = await this.#options.end?.()
+    if (place === undefined) return
+    const key = `${database}\0${table}`
+    this.#lent.delete(key)
+    this.#made.delete(key)
+    const effect: Effect = { kind: 'table', name: { database, table }, now: 'unknown' }
+    this.history.record(place, [effect], 'captured')
+  }
+
   // ── the server is asked ────────────────────────────────────────────────────
 
   /** One after the other: what the first one learns the next ones need not ask. */

@@ -35,8 +35,8 @@ export async function position(args: Arguments): Promise<number> {
   const client = args.text('client')
   if (verb === 'show') return show(args, destination!, State.read(file), client)
   using state = open(file)
-  if (verb === 'set') set(state.state, parsePosition(where!, known(state.state)), client)
-  else reset(state.state, client)
+  if (verb === 'set') setPosition(state.state, where!, client, console.log)
+  else resetPosition(state.state, client, console.log)
   return 0
 }
 
@@ -124,33 +124,39 @@ function parsePosition(text: string, { epoch, server }: Known): Position {
     throw new SluiceError('USAGE', message, { cause })
   }
 }
-function set(state: State, to: Position, client: string | undefined): void {
+type Say = (line: string) => void
+/** Sets the acked position of one client, or of all of them and the origin. Throws USAGE, GTID_MALFORMED, STATE_UNREADABLE. */
+export function setPosition(
+  state: State,
+  where: string,
+  client: string | undefined,
+  say: Say,
+): void {
+  const to = parsePosition(where, known(state))
   const before = state.cursors()
   const chosen = before.filter((c) => client === undefined || c.client === client)
   if (client !== undefined && chosen.length === 0) throw noClient(client, { cursors: before })
   state.forgetDefinitions() // statements between the two places may never be read
   for (const c of chosen) void state.ack(c.client, to).catch(() => {})
   state.flush()
-  for (const c of chosen)
-    console.log(`client ${c.client}: ${formatPosition(c.acked)} → ${describe(to)}`)
+  for (const c of chosen) say(`client ${c.client}: ${formatPosition(c.acked)} → ${describe(to)}`)
   if (client !== undefined) return
   const was = known(state).origin
   state.setValue('origin', positionToJson(to))
-  console.log(`origin (where new clients begin): ${formatPosition(was)} → ${describe(to)}`)
+  say(`origin (where new clients begin): ${formatPosition(was)} → ${describe(to)}`)
 }
-function reset(state: State, client: string | undefined): void {
+/** Forgets one client, or all of them and the origin. Throws USAGE, STATE_UNREADABLE. */
+export function resetPosition(state: State, client: string | undefined, say: Say): void {
   const cursors = state.cursors()
   if (client !== undefined) {
     if (!cursors.some((c) => c.client === client)) throw noClient(client, { cursors })
     state.remove(client)
-    console.log(
-      `client ${client}: forgotten; it begins at the origin ${describe(known(state).origin)}`,
-    )
+    say(`client ${client}: forgotten; it begins at the origin ${describe(known(state).origin)}`)
     return
   }
   for (const c of cursors) state.remove(c.client)
   forgetOrigin(state)
-  console.log(
+  say(
     `forgotten: the origin and ${cursors.length} clients; the next start begins where the start key says`,
   )
 }

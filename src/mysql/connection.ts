@@ -8,6 +8,7 @@ import { connect, type Socket } from 'node:net'
 import type { Connection as Driver, ConnectionOptions } from 'mysql2'
 import { crcMemory } from '../crc.ts'
 import { SluiceError, assert } from '../errors.ts'
+import { feed, guardSequence, socketOf, watchAnswer } from './answer.ts'
 import { driverFailure, lacksTls, serverFailure } from './failure.ts'
 import { PacketReader } from './packet.ts'
 
@@ -55,7 +56,6 @@ const COM_BINLOG_DUMP_GTID = 0x1e
 const USE_HEARTBEAT_V2 = 0x02
 const THROUGH_GTID = 0x04
 const STALL_EXTRA_MS = 5_000
-const QUERY_TIMEOUT_MS = 60_000
 const WRITE_TIMEOUT_SECONDS = 86_400
 /** What the plain form can address. */
 export const PLAIN_OFFSET_MAX = 0xffffffff
@@ -68,6 +68,7 @@ export class Connection {
   #taken = false
   #broken: unknown
   #fail: ((error: unknown) => void) | undefined // ends the query under way
+  #turn: Promise<unknown> = Promise.resolve() // the query before, whatever came of it
 
   private constructor(driver: Driver, where: string) {
     this.#driver = driver
@@ -106,23 +107,35 @@ export class Connection {
   }
 
   /**
-   * Rows of a text query as objects; integers beyond 2^53, decimals and dates are strings.
-   * Throws QUERY_FAILED, ACCESS_DENIED and the like.
+   * Rows of a text query as objects; integers beyond 2^53, decimals and dates are strings. One query after the other.
+   * Throws QUERY_FAILED, also when the answer does not come or stops in the middle; PACKET_MALFORMED, ACCESS_DENIED and the
+   * like.
    */
   async query<T>(sql: string, params: Params = []): Promise<T[]> {
     assert(!this.#taken, 'a query on a connection that dumps')
+    const rows = this.#turn.then(() => this.#ask<T>(sql, params))
+    this.#turn = rows.catch(() => {})
+    return await rows
+  }
+  async #ask<T>(sql: string, params: Params): Promise<T[]> {
     const what = `${this.#where}: ${sql.length > 120 ? `${sql.slice(0, 120)}…` : sql}`
     if (this.#broken !== undefined) throw driverFailure(this.#broken, what, 'QUERY_FAILED')
     const rows = await new Promise<unknown>((resolve, reject) => {
       // mysql2 forgets a query that is under way when its connection is closed by us.
-      this.#fail = (error) => reject(driverFailure(error, what, 'QUERY_FAILED'))
-      this.#driver.query(
-        { sql, values: [...params], timeout: QUERY_TIMEOUT_MS },
-        (error, result) => {
-          if (error) reject(driverFailure(error, what, 'QUERY_FAILED'))
-          else resolve(result)
-        },
-      )
+      this.#fail = (error) => {
+        unwatch()
+        reject(driverFailure(error, what, 'QUERY_FAILED'))
+      }
+      const unwatch = watchAnswer(socketOf(this.#driver), what, (error) => {
+        this.#broken ??= error
+        this.close()
+      })
+      this.#driver.query({ sql, values: [...params] }, (error, result) => {
+        unwatch()
+        if (error instanceof SluiceError) this.#broken ??= error
+        if (error) reject(driverFailure(error, what, 'QUERY_FAILED'))
+        else resolve(result)
+      })
     })
     return Array.isArray(rows) ? (rows as T[]) : []
   }
@@ -198,9 +211,6 @@ export class Connection {
   }
 }
 
-// mysql2 does not declare the socket it keeps in `stream`; after TLS it is the TLS socket.
-const socketOf = (driver: Driver): Socket => (driver as unknown as { stream: Socket }).stream
-
 /** mysql2's own destroy only says goodbye: what the server answers to that would go to the console. */
 function abandon(driver: Driver): void {
   driver.destroy()
@@ -237,7 +247,7 @@ const takers = new WeakMap<Socket, Taker>()
  */
 function openSocket({ host, port }: ConnectOptions): Socket {
   const taker: Taker = {
-    take: (chunk) => socket.emit('data', Buffer.from(chunk)),
+    take: (chunk) => feed(socket, Buffer.from(chunk)),
     buffer: Buffer.allocUnsafeSlow(ANSWER_BYTES),
   }
   const socket = connect({
@@ -279,6 +289,7 @@ async function connectDriver(
     flags: ['-FOUND_ROWS', '-LOCAL_FILES'],
     ...sslOptions(tls),
   })
+  guardSequence(driver, `${options.host}:${options.port}`)
   return new Promise((resolve, reject) => {
     const fail = (error: unknown): void => {
       signal?.removeEventListener('abort', abort)

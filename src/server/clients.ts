@@ -27,12 +27,32 @@ function readMark(text: string): { readonly filterText: string; readonly load: b
   if (!/^\+snapshot(?:,|$)/.test(text)) return { filterText: text, load: false }
   return { filterText: text.slice(LOAD_MARK.length + 1), load: true }
 }
+/** Upper bounds of the buckets of reply times, in ms. */
+export const LATENCY_MS = [2.5, 10, 25, 100] as const
+/** What the clients of one destination were sent. Plain numbers, read by metrics at scrape time. */
+export class Traffic {
+  batches = 0
+  emptyBatches = 0
+  bytes = 0
+  /** From a batch that is there to its reply in the socket's hands, by bucket; the last one is what lies above. */
+  readonly latency: number[] = Array.from({ length: LATENCY_MS.length + 1 }, () => 0)
+  latencyMs = 0
+  sent(bytes: number, since: number): void {
+    const ms = performance.now() - since
+    const bucket = LATENCY_MS.findIndex((most) => ms <= most)
+    this.latency[bucket < 0 ? LATENCY_MS.length : bucket]!++
+    this.latencyMs += ms
+    this.batches++
+    this.bytes += bytes
+  }
+}
 /** A cursor in a connection's hands. */
 export interface Held {
   readonly key: string
   readonly destination: Destination
   readonly cursor: Cursor
   readonly encoder: EntryEncoder
+  readonly traffic: Traffic
   lastBatch: bigint // given out
   takenBy: string // address of the connection that took the client id over, else ""
 }
@@ -40,6 +60,7 @@ export interface Held {
 /** All connections of a server. */
 export class Clients {
   readonly owners = new Map<string, Holdings>() // by destination and client id
+  readonly traffic = new Map<string, Traffic>() // by destination
   readonly resolve: (destination: string) => Destination | string
   readonly counters: { takeOvers: number }
   constructor(
@@ -82,7 +103,9 @@ export class Holdings {
       counters.takeOvers++
     }
     const encoder = new EntryEncoder({ gtid: destination.gtid })
-    const held: Held = { key, destination, cursor, encoder, lastBatch: 0n, takenBy: '' }
+    const traffic = this.#all.traffic.get(name) ?? new Traffic()
+    this.#all.traffic.set(name, traffic)
+    const held: Held = { key, destination, cursor, encoder, traffic, lastBatch: 0n, takenBy: '' }
     this.#held.set(key, held)
     owners.set(key, this)
     if (load) destination.load?.(client, filter)

@@ -34,12 +34,14 @@ import {
 } from './columns.ts'
 import { entryTypes, eventTypes } from './entries.ts'
 import { putIntField, putTextField } from '../protobuf.ts'
+import { quickRows } from './rows/kernel.ts'
 
 const { ROWDATA, TRANSACTIONBEGIN, TRANSACTIONEND } = entryTypes
 const UTF_8 = constantOf(Buffer.from('\x2a\x05UTF-8'))
 /** Header.props of rows that were read from the table and not from the log. */
 const SNAPSHOT = constantOf(Buffer.from('\x62\x10\x0a\x08snapshot\x12\x04true'))
 const ROWS_COUNT = constantOf(Buffer.from('\x0a\x09rowsCount\x12'))
+const HUGE_BYTES = 1024 * 1024
 const NO_NAMES = compileNames('', '')
 const NOTHING = constantOf(Buffer.alloc(0))
 const rowTypes = {
@@ -168,16 +170,21 @@ export class EntryEncoder {
     const codec = codecOf(change.table)
     const start = out.at
     const gap = codec.headSize
-    out.ensure(gap + 32)
+    const { event } = change
+    const bytes = event.end - event.start
+    // Two bytes for one of a BLOB. Growing on the way would hold a huge row several times; memory not written to costs none.
+    out.ensure(gap + 32 + (bytes > HUGE_BYTES ? bytes * 2 + HUGE_BYTES : 0))
     out.at = start + gap
     const eventType = rowTypes[change.kind]
     putIntField(out, 1, change.tableId)
     putIntField(out, 2, eventType)
     putIntField(out, 10, 0)
-    const count = writeRows(change, codec, out)
+    // rows of a snapshot have JSON as text, which the quick way would take for the log's form
+    let count = change.snapshot ? -1 : quickRows(change, out)
+    if (count < 0) count = writeRows(change, codec, out)
     const length = out.at - start - gap
     this.#snapshot = change.snapshot
-    const head = this.#writeHead(change.event, ROWDATA, eventType, codec.names, count, length)
+    const head = this.#writeHead(event, ROWDATA, eventType, codec.names, count, length)
     this.#snapshot = false
     const size = 1 + varintSize(head.at + length) + head.at
     if (size !== gap) {

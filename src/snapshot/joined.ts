@@ -41,6 +41,9 @@ export class Joined implements Cursor {
   constructor(cursor: ClientCursor, source: SnapshotSource, load: Load | undefined) {
     this.#cursor = cursor
     this.#source = source
+    cursor.rolledBack = () => {
+      if (this.#load !== undefined) this.#drop()
+    }
     this.load(load)
   }
   /** What to load from now on; undefined: nothing. */
@@ -94,9 +97,7 @@ export class Joined implements Cursor {
     }
   }
   rollback(id?: bigint): void {
-    const before = this.#cursor.outstanding
     this.#cursor.rollback(id)
-    if (before > 0 && this.#load !== undefined) this.#drop()
   }
   close(): void {
     this.leave()
@@ -229,7 +230,7 @@ export class Joined implements Cursor {
       if (to > from && (to - from >= most || bytes + end - start > bytesMost)) break
       bytes += end - start
     }
-    const batch = this.#cursor.give(tx, from, to)
+    const batch = this.#cursor.give(tx, from, to, bytes)
     giving.at = to
     const whole = to === tx.changes.length
     if (whole) this.#giving = undefined

@@ -3,7 +3,7 @@
  * Also which changes a client's filter wants, and what a cursor is to its reader. Knows no window.
  */
 import type { Change, Filter, Position, Transaction } from '../change.ts'
-import { assert } from '../errors.ts'
+import { assert, SluiceError } from '../errors.ts'
 import type { Slab } from '../slab.ts'
 
 /** How much one get may return and how long it may wait. */
@@ -21,6 +21,30 @@ export interface Part {
   readonly tx: Transaction
   readonly from: number
   readonly to: number
+}
+/** What a client was given and has acked, since the store was opened. Plain numbers, read by whoever asks. */
+export class Tally {
+  batches = 0
+  changes = 0
+  bytes = 0 // raw bytes of those changes
+  ackedBatches = 0
+  ackedChanges = 0
+  ackedBytes = 0
+  rollbacks = 0
+  give({ changes, bytes }: Size): void {
+    this.batches++
+    this.changes += changes
+    this.bytes += bytes
+  }
+  ack({ changes, bytes }: Size): void {
+    this.ackedBatches++
+    this.ackedChanges += changes
+    this.ackedBytes += bytes
+  }
+}
+export interface Size {
+  readonly changes: number
+  readonly bytes: number
 }
 /** What one get gave out. It holds its slabs until release(), which must be called exactly once. */
 export interface Batch {
@@ -163,4 +187,26 @@ class DraftedBatch implements Batch {
     for (const { tx } of this.parts) tx.forgetChanges?.()
     this.#draft.release()
   }
+}
+
+/** One turn of the event loop: sockets are read, timers run. */
+export function turn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve))
+}
+
+/** Why a batch cannot be acked or rolled back now: it is not the oldest of `count` outstanding ones, the first of which is `first`. */
+export function orderOf(
+  client: string,
+  id: bigint,
+  first: bigint,
+  count: bigint,
+): SluiceError | undefined {
+  if (id < first || id >= first + count) {
+    const has = count === 0n ? 'none is' : `${first} to ${first + count - 1n} are`
+    const text = `batch ${id} of client ${client} is not outstanding (${has})`
+    return new SluiceError('BATCH_UNKNOWN', text)
+  }
+  if (id === first) return undefined
+  const text = `batch ${id} of client ${client} is not the oldest outstanding one, which is ${first}`
+  return new SluiceError('BATCH_NOT_FIRST', text)
 }

@@ -9,7 +9,17 @@
 import type { Position, Transaction } from '../change.ts'
 import { assert, type ErrorCode, SluiceError } from '../errors.ts'
 import type { GtidSet } from '../gtid.ts'
-import { type Batch, type Cursor, Draft, type Limit, type Wanted } from './batch.ts'
+import {
+  type Batch,
+  type Cursor,
+  Draft,
+  type Limit,
+  orderOf,
+  type Size,
+  type Tally,
+  turn,
+  type Wanted,
+} from './batch.ts'
 import type { CatchUp, Readers } from './catchup.ts'
 import { Fifo } from './fifo.ts'
 import type { State } from './state.ts'
@@ -38,7 +48,7 @@ export interface Client {
   nextId: bigint
   reserved: bigint // ids below this may be given out
   furthest: Place | undefined // end of the last change ever delivered in this process
-  delivered: number // batches, in this process
+  readonly tally: Tally // in this process
   filterText: string | undefined
   cursor: ClientCursor | undefined
 }
@@ -60,6 +70,7 @@ export interface Host {
 interface Outstanding {
   readonly end: Omit<Position, 'gtids'>
   readonly gained: GtidSet | undefined
+  readonly size: Size
 }
 
 export class ClientCursor implements Cursor {
@@ -67,6 +78,8 @@ export class ClientCursor implements Cursor {
   readonly #client: Client
   readonly #host: Host
   readonly #wanted: Wanted
+  /** Told when outstanding batches are dropped, to be given out again. */
+  rolledBack: (() => void) | undefined
   #ended: { readonly code: ErrorCode; readonly text: string } | undefined
   // acknowledged and outstanding
   #acked: Position
@@ -149,15 +162,17 @@ export class ClientCursor implements Cursor {
   }
 
   /**
-   * Gives out changes[from, to) of something that is not in the log, as a batch at the place where reading stands; between
-   * two gets. Throws as get does.
+   * Gives out changes[from, to) of something that is not in the log, of `bytes`, as a batch at the place where reading stands;
+   * between two gets. Throws as get does.
    */
-  give(tx: Transaction, from: number, to: number): Batch {
+  give(tx: Transaction, from: number, to: number, bytes: number): Batch {
     this.#check()
     assert(this.#limit === undefined, 'a cursor gave something out while a get waits')
     this.#checkRoom()
     const draft = this.#begin()
     draft.add(tx, from, to)
+    draft.changes = to - from
+    draft.bytes = bytes
     this.#lastPart = this.#track.position()
     return this.#finish(draft)
   }
@@ -169,7 +184,8 @@ export class ClientCursor implements Cursor {
     } catch (error) {
       return Promise.reject(error)
     }
-    const { end, gained } = this.#outstanding.shift()!
+    const { end, gained, size } = this.#outstanding.shift()!
+    this.#client.tally.ack(size)
     this.#firstId++
     if (this.#outstanding.length > 0) {
       this.#acked = { ...end, gtids: joinGtids(this.#acked.gtids, gained) }
@@ -187,9 +203,11 @@ export class ClientCursor implements Cursor {
     if (id !== undefined) this.#checkOldest(id)
     // Canal's clients roll back whenever they connect: where nothing is outstanding there is nothing to read again.
     if (this.#outstanding.length === 0 && this.#draft === undefined) return
+    this.#client.tally.rollbacks++
     this.#outstanding.clear()
     this.#dropDraft()
     this.#goTo(this.acked)
+    this.rolledBack?.()
     this.#wake?.()
   }
 
@@ -277,11 +295,12 @@ export class ClientCursor implements Cursor {
       client.furthest = last
     if (this.#outstanding.length === 0) this.#firstId = id
     const { epoch, server, file, offset, skip, timestamp } = end
-    this.#outstanding.push({ end: { epoch, server, file, offset, skip, timestamp }, gained })
+    const size = { changes: draft.changes, bytes: draft.bytes }
+    this.#outstanding.push({ end: { epoch, server, file, offset, skip, timestamp }, gained, size })
     this.#base = end
     this.#track.start(end)
     this.#draft = undefined
-    client.delivered++
+    client.tally.give(size)
     return draft.finish(id, end, redelivered, this.#wanted)
   }
 
@@ -473,24 +492,7 @@ export class ClientCursor implements Cursor {
     )
   }
   #checkOldest(id: bigint): void {
-    const count = BigInt(this.#outstanding.length)
-    if (id < this.#firstId || id >= this.#firstId + count) {
-      const has = count === 0n ? 'none is' : `${this.#firstId} to ${this.#firstId + count - 1n} are`
-      throw new SluiceError(
-        'BATCH_UNKNOWN',
-        `batch ${id} of client ${this.client} is not outstanding (${has})`,
-      )
-    }
-    if (id !== this.#firstId) {
-      throw new SluiceError(
-        'BATCH_NOT_FIRST',
-        `batch ${id} of client ${this.client} is not the oldest outstanding one, which is ${this.#firstId}`,
-      )
-    }
+    const wrong = orderOf(this.client, id, this.#firstId, BigInt(this.#outstanding.length))
+    if (wrong !== undefined) throw wrong
   }
-}
-
-/** One turn of the event loop: sockets are read, timers run. */
-function turn(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve))
 }

@@ -9,7 +9,7 @@
  */
 import type { Filter, Position, Source, Transaction } from '../change.ts'
 import { assert } from '../errors.ts'
-import { Wanted } from './batch.ts'
+import { Tally, Wanted } from './batch.ts'
 import { type Log, Readers } from './catchup.ts'
 import { ackedOf, type Client, ClientCursor, type Cursor } from './cursor.ts'
 import type { State } from './state.ts'
@@ -45,7 +45,8 @@ export interface CursorStatus {
   readonly read: Position
   readonly outstanding: number // batches
   readonly lagMs: number // of `acked` behind the newest transaction in the store
-  readonly delivered: number // batches given out since the store was opened
+  readonly subscribed: boolean
+  readonly tally: Readonly<Omit<Tally, 'give' | 'ack'>>
 }
 export interface StoreStatus {
   readonly bytes: number
@@ -171,6 +172,13 @@ export class Store {
   clients(): string[] {
     return [...this.#clients.keys()]
   }
+  /** Lets an open cursor read again from what its client has acked; false where it is not open. */
+  rollBack(name: string): boolean {
+    const cursor = this.#clients.get(name)?.cursor
+    cursor?.rollback()
+    return cursor !== undefined
+  }
+
   status(): StoreStatus {
     const window = this.#window
     const last = window.end.position()
@@ -284,7 +292,7 @@ function newClient(
     nextId,
     reserved,
     furthest: undefined,
-    delivered: 0,
+    tally: new Tally(),
     filterText,
     cursor: undefined,
   }
@@ -301,7 +309,8 @@ function statusOf(client: Client, last: Position): CursorStatus {
     read: cursor?.read ?? acked,
     outstanding: cursor?.outstanding ?? 0,
     lagMs: atEnd ? 0 : Math.max(0, last.timestamp - acked.timestamp),
-    delivered: client.delivered,
+    subscribed: client.filterText !== undefined,
+    tally: client.tally,
   }
 }
 

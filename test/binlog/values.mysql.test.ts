@@ -8,6 +8,7 @@ import { parseTimeZone } from '../../src/binlog/time.ts'
 import { AFTER, PRESENT, type RowsChange } from '../../src/change.ts'
 import { Out } from '../../src/out.ts'
 import { type MysqlServer, sharedMysql, uniqueDatabase, versions } from '../support/mysql.ts'
+import { bothWays } from '../server/quick.ts'
 import { capture } from './capture.ts'
 import * as types from './types.ts'
 import type { TypeSpec } from './types.ts'
@@ -79,6 +80,11 @@ async function roundTrip({
       }
     },
   })
+  for (const change of changes) {
+    const { usual, slow, quick } = bothWays(change)
+    expect(usual === slow, `both ways, seed ${seed}`).toBe(true)
+    expect(quick, `seed ${seed}`).toBe(change.event.length < 64 * 1024)
+  }
   const expected = await selected(server, `${database}.${table}`, specs, zone)
   const decoded = decodedRows(changes, specs)
   expect(decoded.size, `seed ${seed}`).toBe(count)

@@ -49,6 +49,9 @@ export class LoggedTransaction implements Transaction {
   get changes(): readonly Change[] {
     return (this.#changes ??= changesOf(this.kept))
   }
+  get count(): number {
+    return this.kept.count
+  }
   forgetChanges(): void {
     this.#changes = undefined
   }

@@ -10,7 +10,7 @@ import type { Position, Source, Transaction } from '../../change.ts'
 import { assert, SluiceError, type ErrorCode } from '../../errors.ts'
 import type { FilterOptions } from '../../filter.ts'
 import type { ConnectOptions } from '../../mysql/connection.ts'
-import { Slab } from '../../slab.ts'
+import { Slab, giveBack } from '../../slab.ts'
 import { Identities, type MysqlSourceOptions } from '../mysql.ts'
 import { Unpacker, type Parcel } from './parcel.ts'
 
@@ -179,10 +179,12 @@ class Inbox {
 
   openSlabs({ slabs }: Parcel): void {
     for (const { id, memory } of slabs) {
+      const bytes = Buffer.from(memory)
       const take = (): void => {
-        if (!(memory instanceof ArrayBuffer)) this.send({ kind: 'free', slab: id })
+        if (memory instanceof ArrayBuffer) giveBack(bytes)
+        else this.send({ kind: 'free', slab: id })
       }
-      this.#slabs.set(id, new Slab(Buffer.from(memory), { take }))
+      this.#slabs.set(id, new Slab(bytes, { take }))
     }
   }
   closeSlabs({ closed }: Parcel): void {
