@@ -165,16 +165,14 @@ export class Connection {
   /** The session's socket and its bytes by pull, for who speaks another protocol on it; queries are over. */
   takeOver(): { readonly socket: Socket; readonly chunks: Chunks; readonly where: string } {
     const socket = this.#release()
-    socket.on('error', () => {})
     return { socket, chunks: chunksOf(socket), where: this.#where }
   }
   #release(): Socket {
     assert(!this.#taken, 'a connection is taken over once')
     this.#taken = true
-    const socket = socketOf(this.#driver)
-    socket.pause()
+    const socket = socketOf(this.#driver).pause()
     for (const event of ['data', 'end', 'close', 'error', 'drain']) socket.removeAllListeners(event)
-    return socket
+    return socket.on('error', () => {})
   }
 
   /** Everything a dump wants of its session; returns the checksum the server writes events with. */
@@ -376,8 +374,7 @@ export type Chunks = Pick<AsyncIterator<Buffer, unknown>, 'next'>
 /** What a socket reads from now on, a chunk at a time; each is overwritten by the next. */
 function chunksOf(socket: Socket): Chunks {
   const taker = takers.get(socket)
-  if (taker) return plainChunks(socket, taker)
-  return socket.iterator({ destroyOnReturn: false })[Symbol.asyncIterator]()
+  return taker ? plainChunks(socket, taker) : socket.iterator({ destroyOnReturn: false })
 }
 
 /** What a plain socket reads, a chunk at a time, where its sums are quick; each is overwritten by the next. */
@@ -438,8 +435,6 @@ class SocketStream implements DumpStream {
     this.#signal = options.signal
     this.checksum = options.checksum
     this.packets = new PacketReader((number, text) => serverFailure(number, text, options.where))
-    // The iterator listens for errors only while it is asked; one that comes in between is found at the next ask.
-    socket.on('error', () => {})
     this.#chunks = chunksOf(socket)
     this.#watchdog = setInterval(this.#watch, Math.min(1_000, Math.max(50, options.stall / 4)))
     this.#watchdog.unref()

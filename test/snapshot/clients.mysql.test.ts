@@ -41,7 +41,10 @@ it('a client opts in by its subscription; the operator starts, throttles, pauses
   await openWorld(mysql, 'world.items', 2000)
   const { host, port, user, password } = mysql
   const file = join(dir, 'orders.yaml')
-  writeFileSync(file, stringify({ source: { host, port, user, password }, filter: { include: 'world\\..*' } }))
+  writeFileSync(
+    file,
+    stringify({ source: { host, port, user, password }, filter: { include: 'world\\..*' } }),
+  )
   const config = join(dir, 'server.yml')
   writeFileSync(config, stringify({ dataDir: dir, instancesDir: dir }))
   const log = pino({ level: 'silent' })
@@ -75,7 +78,7 @@ it('a client opts in by its subscription; the operator starts, throttles, pauses
   /** Keys and marks of the rows that come until `wanted` of them have. */
   const read = async (client: SluiceClient, wanted: number): Promise<Map<string, boolean>> => {
     const rows = new Map<string, boolean>()
-    for (const until = Date.now() + 30_000; rows.size < wanted && Date.now() < until; ) {
+    for (const until = Date.now() + 30_000; rows.size < wanted && Date.now() < until;) {
       const batch = await client.get({ waitMs: 200 })
       for (const change of batch?.changes ?? [])
         if (change.kind === 'rows')
@@ -96,7 +99,13 @@ it('a client opts in by its subscription; the operator starts, throttles, pauses
   await mysql.query("INSERT INTO world.items (k, part, n, pad) VALUES ('new', 1, 1, '')")
   expect([...(await read(client, 1))]).toEqual([['new', false]])
   while ((await status()).state !== 'done') await sleep(50)
-  expect(await status()).toMatchObject({ client: '1001', tables: 1, done: 1, rows: 2000, skipped: [] })
+  expect(await status()).toMatchObject({
+    client: '1001',
+    tables: 1,
+    done: 1,
+    rows: 2000,
+    skipped: [],
+  })
 
   // asked again by a reconnect: it was done
   await client.close()
@@ -115,12 +124,19 @@ it('a client opts in by its subscription; the operator starts, throttles, pauses
   expect((await order('resume', '1001')).code).toBe(0)
   expect((await read(client, 1400)).size).toBeGreaterThanOrEqual(1400)
   while ((await status()).state !== 'done') {
-    await read(client, 1)
+    const batch = await client.get({ waitMs: 100 })
+    await batch?.ack()
   }
   const over = await order('cancel', '1001')
-  expect([over.code, over.stderr]).toEqual([2, expect.stringContaining('nothing is loaded for 1001')])
+  expect([over.code, over.stderr]).toEqual([
+    2,
+    expect.stringContaining('nothing is loaded for 1001'),
+  ])
   const nobody = await order('start', '1002')
-  expect([nobody.code, nobody.stderr]).toEqual([2, expect.stringContaining('no client 1002; found 1001')])
+  expect([nobody.code, nobody.stderr]).toEqual([
+    2,
+    expect.stringContaining('no client 1002; found 1001'),
+  ])
   for (const wrong of [['eat', '1001'], ['start'], ['list', '1001'], ['throttle', '1001']])
     expect((await order(...wrong)).code).toBe(2)
   await client.close()

@@ -13,6 +13,7 @@ import { instanceSchema } from '../../src/config/config.ts'
 import type { InstanceConfig } from '../../src/config/config.ts'
 import { Instance } from '../../src/instance.ts'
 import { commonSchema } from '../../src/sinks/runner/options.ts'
+import { Orders } from '../../src/snapshot/orders.ts'
 import { Random } from '../e2e/load.ts'
 import { Memory, memoryType } from '../sinks/memory.ts'
 import { privateMysql, type MysqlServer } from '../support/mysql.ts'
@@ -108,8 +109,6 @@ describe('a load beside the stream', () => {
   it('loses no update between stream and SELECT where commits are late: semi-sync, slow replica, 8 writers', async () => {
     await using mysql = await privateMysql('9.7')
     await openWorld(mysql, 'world.items', ROWS)
-    await enableSemiSync(mysql)
-    await using _replica = await SlowReplica.open(mysql, 40)
     const memory = new Memory()
     // That the danger is there: a change was written to the sink, and a SELECT does not see it yet.
     let late = 0
@@ -130,9 +129,16 @@ describe('a load beside the stream', () => {
         })
       }
     }
-    const at = writers(mysql, 8, Date.now() % 10_000)
-    const instance = open(mysql, memory)
+    const instance = open(mysql, memory, { initialLoad: 'none' })
     instance.start()
+    await until(() => instance.status.sinks[0]?.state === 'running')
+    await enableSemiSync(mysql)
+    await using _replica = await SlowReplica.open(mysql, 40)
+    const at = writers(mysql, 8, Date.now() % 10_000)
+    await until(() => at.every((w) => w.writes > 0))
+    const orders = Orders.open(dir, 'orders')
+    orders.give({ verb: 'start', client: 'sink:mem', tables: '', rowsPerSecond: 0 })
+    orders.close()
     await until(() => loadOf(instance)?.state === 'done')
     await Promise.all(at.map((w) => w.stop()))
     const seen = await settled(mysql, memory)
