@@ -24,8 +24,10 @@ import {
   disagreement,
   fromCapture,
   fromEvent,
+  mapOf,
   positional,
   type Definition,
+  type Key,
   type Knowledge,
 } from './definition.ts'
 import {
@@ -148,6 +150,21 @@ export class Catalog {
       return this.#make(map, { now, columns: columnsOf(map, says, now), origin: version!.origin })
     if (says.full) return this.#lend(key, map, says, now)
     return this.#alone(() => this.#heal(map, says, at))
+  }
+
+  /**
+   * A table as the server defines it now, for rows that are read from it and not from the log; undefined where there is
+   * none. Throws as resolve does.
+   */
+  async current(
+    database: string,
+    table: string,
+  ): Promise<{ readonly table: Table; readonly keys: readonly Key[] } | undefined> {
+    const now = await this.#capture(database, table)
+    if (now === undefined) return undefined
+    const map = mapOf(database, table, now)
+    const columns = fromCapture(map, now.columns)
+    return { table: this.#make(map, { now, columns, origin: 'captured' }), keys: now.keys }
   }
 
   /** A statement of the log: moves the history along. One that is not understood leaves its tables to be asked for. */

@@ -43,6 +43,8 @@ export interface RowsChange extends ChangeHead {
   readonly tableId: bigint
   /** Decoded at the first access. Throws SluiceError WIRE_MALFORMED. */
   readonly rows: readonly ClientRow[]
+  /** Rows that the table had already, loaded because the subscription asked for it: as inserts. */
+  readonly snapshot: boolean
   /** Names of the primary key's columns as far as they are in the images. */
   readonly keys: readonly string[]
 }
@@ -225,6 +227,7 @@ class Rows implements RowsChange {
   readonly gtid: string
   readonly executed: string
   readonly redelivered: boolean
+  readonly snapshot: boolean
   readonly #change: RowChange
   readonly #slots: Slots
   readonly #options: ValueOptions
@@ -249,6 +252,7 @@ class Rows implements RowsChange {
     this.gtid = head.gtid
     this.executed = head.executed
     this.redelivered = head.redelivered
+    this.snapshot = valueOf(header.props, 'snapshot') === 'true'
     this.#change = change
     this.#slots = slots
     this.#options = options

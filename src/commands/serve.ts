@@ -10,6 +10,7 @@ import { getHeapSpaceStatistics, setFlagsFromString } from 'node:v8'
 import { version, type Arguments } from '../cli.ts'
 import { DEFAULT_CONFIG, loadServer, orThrow } from '../config/config.ts'
 import type { ServerConfig } from '../config/config.ts'
+import type { Filter } from '../change.ts'
 import { SluiceError } from '../errors.ts'
 import { Fleet } from '../fleet.ts'
 import { LogBook } from '../logger.ts'
@@ -113,7 +114,9 @@ async function listen(config: ServerConfig, fleet: Fleet, log: Logger): Promise<
         const { store } = instance
         if (store) {
           const { gtid, filter } = instance.config
-          return { name: destination, store, gtid, transactionEntries: filter.transactionEntries }
+          const { transactionEntries } = filter
+          const load = (client: string, wanted: Filter): void => instance.load(client, wanted)
+          return { name: destination, store, gtid, transactionEntries, load }
         }
         const { status } = instance
         const why =

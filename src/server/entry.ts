@@ -38,6 +38,8 @@ import { quickRows } from './rows/kernel.ts'
 
 const { ROWDATA, TRANSACTIONBEGIN, TRANSACTIONEND } = entryTypes
 const UTF_8 = constantOf(Buffer.from('\x2a\x05UTF-8'))
+/** Header.props of rows that were read from the table and not from the log. */
+const SNAPSHOT = constantOf(Buffer.from('\x62\x10\x0a\x08snapshot\x12\x04true'))
 const ROWS_COUNT = constantOf(Buffer.from('\x0a\x09rowsCount\x12'))
 const HUGE_BYTES = 1024 * 1024
 const NO_NAMES = compileNames('', '')
@@ -60,6 +62,7 @@ export class EntryEncoder {
   #seconds = -1
   #origin = NOTHING // Header.serverId, serverenCode and executeTime: few events do not share them with the one before
   #headerWidth = 2
+  #snapshot = false // what is encoded now is of a snapshot
   #gtids: GtidSet | undefined
   #gtidProps = NOTHING
   #gtidText = NOTHING
@@ -189,10 +192,13 @@ export class EntryEncoder {
     putIntField(out, 1, change.tableId)
     putIntField(out, 2, eventType)
     putIntField(out, 10, 0)
-    let count = quickRows(change, out)
+    // rows of a snapshot have JSON as text, which the quick way would take for the log's form
+    let count = change.snapshot ? -1 : quickRows(change, out)
     if (count < 0) count = writeRows(change, codec, out)
     const length = out.at - start - gap
+    this.#snapshot = change.snapshot
     const head = this.#writeHead(event, ROWDATA, eventType, codec.names, count, length)
+    this.#snapshot = false
     const size = 1 + varintSize(head.at + length) + head.at
     if (size !== gap) {
       out.ensure(size) // more than needed when the gap was too wide
@@ -240,6 +246,7 @@ export class EntryEncoder {
     if (eventType !== 0) putIntField(out, 11, eventType)
     if (this.#gtid) out.constant(this.#gtidProps)
     if (rowsCount > 0) putRowsCount(out, rowsCount)
+    if (this.#snapshot) out.constant(SNAPSHOT)
     if (this.#gtid) out.constant(this.#gtidText)
     this.#headerWidth = out.end(mark, this.#headerWidth)
     putIntField(out, 2, entryType)

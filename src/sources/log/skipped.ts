@@ -11,8 +11,8 @@ export interface Place {
   readonly offset: number
 }
 
-/** How much may pass before positions move. */
-const PASSED_MS = 5_000
+/** How much may pass before positions move; a piece of a snapshot waits for it. */
+const PASSED_MS = 250
 const TRANSACTIONS = 8_192
 const BYTES = 64 * 1024 * 1024
 
