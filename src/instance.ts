@@ -210,6 +210,7 @@ export class Instance {
     this.reading.connects++
     const facts = await factsOf(connectOptions(config.source))
     if (signal.aborted) return
+    if (config.filter.statements.dml === 'stop') requireRows(facts)
     const store = await this.#settle(facts)
     if (signal.aborted) return
     const zone = config.timezone ?? facts.timeZone
@@ -233,7 +234,8 @@ export class Instance {
       partBytes: config.partBytes,
       heartbeatMs: config.source.heartbeatMs,
     }
-    const here = { ...options, filter: compileFilter(config.filter), slabs: this.#slabs }
+    const { filter } = config
+    const here = { ...options, filter: compileFilter(filter), kinds: filter, slabs: this.#slabs }
     // Only one dump can run under one server id or one uuid: each catch-up reader draws its own.
     this.#catchUp = (from, stop) => mysqlSource(here).read(from, stop)
     const about = { version: facts.version, timezone: zone, server: facts.serverUuid }
@@ -247,7 +249,7 @@ export class Instance {
       },
     }
     const source = this.#thread
-      ? this.#thread.source({ ...main, filter: config.filter })
+      ? this.#thread.source({ ...main, filter })
       : mysqlSource({ ...here, ...main })
     await this.#pump(source, store, signal)
   }
@@ -409,6 +411,15 @@ function errorFields(error: Error): object {
 export async function factsOf(options: ConnectOptions): Promise<SourceFacts> {
   using connection = await Connection.open(options)
   return await sourceFacts(connection)
+}
+
+/** Throws SOURCE_UNSUITABLE for a source that logs changes as statements, which say nothing of rows. */
+function requireRows({ binlogFormat }: SourceFacts): void {
+  if (binlogFormat === '' || binlogFormat.toUpperCase() === 'ROW') return
+  const text =
+    `expected binlog_format ROW on the source, got ${binlogFormat}: changes are logged as statements, without their rows. ` +
+    "SET PERSIST binlog_format = 'ROW' there and let applications reconnect; or set filter.statements.dml to deliver or drop"
+  throw new SluiceError('SOURCE_UNSUITABLE', text)
 }
 
 /** The catalog of a source: asks it by `lookup`, and looks through its log on a connection of its own. */

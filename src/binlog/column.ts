@@ -17,7 +17,7 @@ import {
 import { Out } from '../out.ts'
 import { BINARY, charsetOf } from './charset.ts'
 import { writeJson } from './json/text.ts'
-import { definedText, inflateValue } from './mariadb/values.ts'
+import { definedText, inflatedText, inflatedValue } from './mariadb/values.ts'
 import { columnTypes } from './table-map.ts'
 import {
   type TimeZone,
@@ -340,33 +340,16 @@ const blob: ColumnType = {
 /** MariaDB's COMPRESSED columns: the plain type, each value packed, with a byte of its own before it. */
 const compressed = (plain: ColumnType, metaOf: (meta: number) => number): ColumnType => ({
   size: (meta) => plain.size(meta),
-  text: (column) => {
-    const write = textOf(column)
-    return (bytes, at, end, out) => {
-      const value = inflateValue(bytes, at, end)
-      write(value, 0, value.length, out)
-    }
-  },
-  value: (column) => {
-    const read = valueOf(column)
-    return (bytes, at, end) => {
-      const value = inflateValue(bytes, at, end)
-      return read(value, 0, value.length)
-    }
-  },
+  text: (column, zone) => inflatedText(plain.text(column, zone)),
+  value: (column, zone) => inflatedValue(plain.value(column, zone)),
   name: (facts) => plain.name({ ...facts, meta: metaOf(facts.meta) }),
 })
+const whole = (meta: number): number => meta
 
-const GEOMETRIES = [
-  'geometry',
-  'point',
-  'linestring',
-  'polygon',
-  'multipoint',
-  'multilinestring',
-  'multipolygon',
-  'geomcollection',
-] as const
+const GEOMETRIES =
+  'geometry point linestring polygon multipoint multilinestring multipolygon geomcollection'.split(
+    ' ',
+  )
 const bytesType = (name: (facts: TypeFacts) => string): ColumnType => ({
   size: blobSize,
   text: () => (bytes, at, end, out) => out.latin1(bytes, at, end),
@@ -498,13 +481,10 @@ const types: Readonly<Record<number, ColumnType>> = {
     (meta) => 4 + fractionBytes(meta),
     (digits, zone) => (bytes, at, _end, out) => writeTimestamp2(bytes, at, digits, zone, out),
   ),
-  [t.VARCHAR]: varString((meta) => meta),
+  [t.VARCHAR]: varString(whole),
   [t.VAR_STRING]: varString(stringBytes),
-  [t.VARCHAR_COMPRESSED]: compressed(
-    varString((meta) => meta),
-    (meta) => meta - 1,
-  ),
-  [t.BLOB_COMPRESSED]: compressed(blob, (meta) => meta),
+  [t.VARCHAR_COMPRESSED]: compressed(varString(whole), (meta) => meta - 1),
+  [t.BLOB_COMPRESSED]: compressed(blob, whole),
   [t.STRING]: fixedString,
   [t.TINY_BLOB]: blob,
   [t.BLOB]: blob,

@@ -111,7 +111,10 @@ async function listen(config: ServerConfig, fleet: Fleet, log: Logger): Promise<
         const instance = fleet.find(destination)
         if (typeof instance === 'string') return instance
         const { store } = instance
-        if (store) return { name: destination, store, gtid: instance.config.gtid }
+        if (store) {
+          const { gtid, filter } = instance.config
+          return { name: destination, store, gtid, transactionEntries: filter.transactionEntries }
+        }
         const { status } = instance
         const why =
           'error' in status ? status.error.message : 'it connects to its source for the first time'

@@ -63,6 +63,7 @@ export class EntryEncoder {
   #gtids: GtidSet | undefined
   #gtidProps = NOTHING
   #gtidText = NOTHING
+  #committed = false // the transaction ends in this part, and takes effect with it
   /** @param options.gtid fill Header.gtid and the GTID props, as Canal does with gtidon */
   constructor(options: { readonly gtid: boolean }) {
     this.#gtid = options.gtid
@@ -73,6 +74,7 @@ export class EntryEncoder {
   }
   /** The changes that follow are of this transaction. */
   part(tx: Transaction): void {
+    this.#committed = tx.state === 'committed'
     if (tx.file !== this.#file) {
       this.#file = tx.file
       this.#fileBytes = compiled(this.#store, (out) => {
@@ -133,6 +135,16 @@ export class EntryEncoder {
     putTextField(store, 2, change.xa ? '0' : change.xid)
     if (change.xa) putXa(store, 3, 'XA END', change.xid)
     this.#small(change.event, TRANSACTIONEND, 0, NO_NAMES, out)
+    if (change.xa && this.#committed) this.#onePhase(change, out)
+  }
+  /** XA COMMIT … ONE PHASE leaves no statement: who waits for the XACOMMIT of an XA END gets one. */
+  #onePhase({ event, xid }: CommitChange, out: Out): void {
+    const store = this.#store
+    store.reset()
+    putIntField(store, 2, eventTypes.XACOMMIT)
+    putTextField(store, 11, `XA COMMIT ${xid} ONE PHASE`)
+    putXa(store, 13, 'XA COMMIT', xid)
+    this.#small(event, ROWDATA, eventTypes.XACOMMIT, NO_NAMES, out)
   }
   #query(change: QueryChange, out: Out): void {
     const store = this.#store

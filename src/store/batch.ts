@@ -2,7 +2,7 @@
  * What one get gives out: slices of transactions, and the slabs that hold their bytes until the consumer lets go.
  * Also which changes a client's filter wants. Knows no cursors and no window.
  */
-import type { Change, Filter, Position, Transaction } from '../change.ts'
+import type { Change, Filter, Position, QueryChange, Transaction } from '../change.ts'
 import { assert } from '../errors.ts'
 import type { Slab } from '../slab.ts'
 
@@ -60,7 +60,7 @@ export interface Batch {
 
 /**
  * A client's filter over changes. Begin, commit and annotations go with the transaction, XA COMMIT and XA ROLLBACK
- * always; a statement by the table it names first, or always where it names none.
+ * always; a statement where any table it names is wanted, or always where it names none or a whole database.
  */
 export class Wanted {
   readonly #filter: Filter | undefined
@@ -82,7 +82,7 @@ export class Wanted {
         return this.#answer
       case 'ddl':
       case 'statement':
-        return change.table === '' || this.#filter(change.database, change.table)
+        return this.#wantsStatement(change.tables, this.#filter)
       case 'begin':
       case 'commit':
       case 'annotation':
@@ -90,6 +90,9 @@ export class Wanted {
       case 'xaRollback':
         return true
     }
+  }
+  #wantsStatement(tables: QueryChange['tables'], filter: Filter): boolean {
+    return tables.length === 0 || tables.some((t) => t.table === '' || filter(t.database, t.table))
   }
   /** Whether a whole transaction holds anything wanted: more than its begin, commit and annotations. */
   wantsAny(changes: readonly Change[]): boolean {

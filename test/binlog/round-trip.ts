@@ -9,6 +9,7 @@ import { AFTER, PRESENT, type RowsChange } from '../../src/change.ts'
 import { Out } from '../../src/out.ts'
 import { bothWays } from '../server/quick.ts'
 import type { MysqlServer } from '../support/mysql.ts'
+import { bothWays } from '../server/quick.ts'
 import type { CaptureOptions, Captured } from './capture.ts'
 import type { TypeSpec } from './types.ts'
 

@@ -52,7 +52,8 @@ export function serveTests(server: () => MysqlServer, database: string): void {
     await server().query(`CREATE DATABASE IF NOT EXISTS ${database}`)
     await server().query(`CREATE TABLE ${database}.checked (id INT PRIMARY KEY)`)
     using c = checkout({ orders: { source: source(), filter: { include: `${database}\\..*` } } })
-    const { code, stdout, stderr } = await inProcess(['check', '-c', c.config, '--json'])
+    const more = /mariadb/i.test(server().version) ? ['--second-opinion'] : []
+    const { code, stdout, stderr } = await inProcess(['check', '-c', c.config, '--json', ...more])
     expect(stderr).toBe('')
     const reports = JSON.parse(stdout) as { findings: Finding[] }[]
     const findings = reports.flatMap((r) => r.findings)
@@ -72,6 +73,11 @@ export function serveTests(server: () => MysqlServer, database: string): void {
       expect(of(name), name).toMatchObject({ level: 'ok' })
     expect(of('filter').message).toContain(`${database}.checked`)
     expect(findings.filter((f) => f.message.includes('could not be checked'))).toEqual([])
+    if (more.length > 0)
+      expect(of('second opinion')).toMatchObject({
+        level: 'warn',
+        message: expect.stringContaining('made for MySQL') as string,
+      })
     expect(code).toBe(0)
   })
 

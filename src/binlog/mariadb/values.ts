@@ -4,7 +4,7 @@
  * Pure: bytes to text. Layouts: sql/field.cc, sql/sql_type_inet.cc, plugin/type_uuid of MariaDB 11.
  */
 import { inflateRawSync, inflateSync } from 'node:zlib'
-import type { TextWriter } from '../../change.ts'
+import type { TextWriter, ValueReader } from '../../change.ts'
 import { columnTypes } from '../table-map.ts'
 import { SluiceError } from '../../errors.ts'
 import { clock, date, fraction, writeInstant, type TimeZone } from '../time.ts'
@@ -78,7 +78,7 @@ const EMPTY = Buffer.alloc(0)
  *   u8 128 | 8 (without zlib's own header) | count of length bytes · length, big-endian · deflated value
  * Throws ROWS_MALFORMED.
  */
-export function inflateValue(bytes: Buffer, at: number, end: number): Buffer {
+function inflateValue(bytes: Buffer, at: number, end: number): Buffer {
   if (at >= end) return EMPTY
   const mark = bytes[at]!
   if (mark === 0) return bytes.subarray(at + 1, end)
@@ -99,6 +99,20 @@ export function inflateValue(bytes: Buffer, at: number, end: number): Buffer {
   if (value.length !== length) throw malformed(`${length} unpacked bytes, found ${value.length}`)
   return value
 }
+
+/** A writer and a reader of plain values, for packed ones. */
+export const inflatedText =
+  (write: TextWriter): TextWriter =>
+  (bytes, at, end, out) => {
+    const value = inflateValue(bytes, at, end)
+    write(value, 0, value.length, out)
+  }
+export const inflatedValue =
+  (read: ValueReader): ValueReader =>
+  (bytes, at, end) => {
+    const value = inflateValue(bytes, at, end)
+    return read(value, 0, value.length)
+  }
 
 function malformed(expected: string, cause?: unknown): SluiceError {
   return new SluiceError('ROWS_MALFORMED', `COMPRESSED column: expected ${expected}`, { cause })
