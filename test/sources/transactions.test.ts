@@ -249,7 +249,16 @@ describe('filter and positions', () => {
     const byCount = new LogWriter().start()
     for (let i = 0; i < 9000; i++) byCount.transaction('noise', 1, 10)
     const many = await read(packets(byCount.events), { filter, from: { gtids: new GtidSet() } })
-    expect(many[0]?.skipped).toBe(`${SERVER}:1-8192`)
+    // At most so many at a time; fewer where the machine is slow, for time counts as well.
+    const sets = many.map((tx) => GtidSet.parse(tx.skipped))
+    const lengths = many.map((tx) => {
+      const [, first = 0, last = first] = /:(\d+)(?:-(\d+))?$/.exec(tx.skipped) ?? []
+      return Number(last) - Number(first) + 1
+    })
+    expect(Math.max(...lengths)).toBeLessThanOrEqual(8192)
+    const union = new GtidSet()
+    for (const set of sets) union.merge(set)
+    expect(union.toString()).toBe(`${SERVER}:1-9000`)
     const idle = new LogWriter().start().transaction('users', 1, 5).transaction('noise', 1, 5)
     const end = idle.offset
     idle.heartbeat().heartbeat().transaction('users', 1, 5)
