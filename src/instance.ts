@@ -9,7 +9,6 @@
  * leaves the instance. Must not know of the command line, of other instances, or of how clients are served.
  */
 import { randomUUID } from 'node:crypto'
-import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { parseTimeZone } from './binlog/time.ts'
@@ -18,14 +17,12 @@ import { compareLogPlaces, type HistoryFile, type LogPlace } from './catalog/his
 import { formatPosition } from './change.ts'
 import type { Position, Source, Transaction } from './change.ts'
 import type { InstanceConfig } from './config/config.ts'
-import { begin, continueFrom, gtidsAt, readKnown, recognise } from './epoch.ts'
-import type { Known, Start } from './epoch.ts'
+import { continueFrom, readKnown } from './epoch.ts'
+import type { Known } from './epoch.ts'
 import { SluiceError } from './errors.ts'
 import { compileColumns, compileFilter } from './filter.ts'
 import type { Logger } from './logger.ts'
 import { Lookup } from './lookup.ts'
-import { Connection } from './mysql/connection.ts'
-import type { ConnectOptions } from './mysql/connection.ts'
 import { sinkTypes } from './sinks/index.ts'
 import type { SinkStatus } from './sinks/runner/runner.ts'
 import { Sinks } from './sinks/runner/sinks.ts'
@@ -35,13 +32,18 @@ import {
   logEnd,
   mysqlSource,
   scanStatements,
-  sourceFacts,
   type ReaderThread,
   type SourceFacts,
 } from './sources/index.ts'
 import { State } from './store/state.ts'
 import { Store } from './store/store.ts'
 import type { StoreStatus } from './store/store.ts'
+import { connectOptions, factsOf } from './upstream/connect.ts'
+import type { LostRange } from './upstream/lost.ts'
+import type { Needed, Outlook } from './upstream/purge.ts'
+import { settle } from './upstream/settle.ts'
+import { Sources } from './upstream/sources.ts'
+import { Watch } from './upstream/watch.ts'
 
 export type InstanceState =
   | { readonly state: 'connecting' | 'running' | 'stopped' }
@@ -50,7 +52,11 @@ export type InstanceState =
 export type InstanceStatus = InstanceState & {
   readonly name: string
   readonly since: number // ms, of the last change of state
-  readonly server: string // host:port
+  readonly server: string // host:port of the source that is read
+  readonly failovers: number // how often it was another one before
+  readonly positionsLost: number // how often the source no longer had what was needed
+  readonly lost: LostRange | undefined // the last time
+  readonly purge: Outlook | undefined // of what the slowest client needs, when last looked at
   readonly position: Position | undefined // where reading goes on
   readonly transactions: number // appended since the start of this instance, parts counted
   readonly store: StoreStatus | undefined
@@ -68,8 +74,6 @@ export interface InstanceOptions {
   readonly thread?: ReaderThread | undefined
 }
 
-const DOUBT_MS = 15_000
-
 export class Instance {
   readonly name: string
   readonly config: InstanceConfig
@@ -78,7 +82,9 @@ export class Instance {
   readonly #stop = new AbortController()
   readonly #thread: ReaderThread | undefined
   readonly #slabs = new SlabPool()
-  readonly #lookup: Lookup
+  readonly #sources: Sources
+  readonly #watch: Watch
+  #lookup: Lookup
   #known: Known | undefined
   #store: Store | undefined
   readonly #sinkOptions: { readonly dataDir: string; readonly types: readonly SinkType[] }
@@ -92,6 +98,9 @@ export class Instance {
   #transactions = 0
   #failures = 0 // in a row
   #changedSince: number | undefined // ms; the source looks like another one since then
+  #positionLost = false // the source refused a position: it is looked at again before that is believed
+  #lostCount = 0
+  #lost: LostRange | undefined
   #done: Promise<void> | undefined
 
   private constructor(options: InstanceOptions, state: State) {
@@ -101,7 +110,14 @@ export class Instance {
     this.#thread = options.thread
     this.#state = state
     this.#sinkOptions = { dataDir: options.dataDir, types: options.sinkTypes ?? sinkTypes }
-    this.#lookup = new Lookup(connectOptions(options.config.source))
+    this.#sources = new Sources(options.config, state.value('source'))
+    this.#lookup = new Lookup(this.#sources.connect)
+    this.#watch = new Watch({
+      log: options.log,
+      query: (sql, params) => this.#lookup.query(sql, params),
+      connect: () => this.#sources.connect,
+      needed: () => this.#needed(),
+    })
     this.#known = readKnown(state)
     // A source that was known before need not be there for its clients to be served.
     if (this.#known) this.#store = this.#openStore(this.#known.origin)
@@ -123,12 +139,15 @@ export class Instance {
     return this.#store
   }
   get status(): InstanceStatus {
-    const { host, port } = this.config.source
     return {
       ...this.#status,
       name: this.name,
       since: this.#since,
-      server: `${host}:${port}`,
+      server: this.#sources.name,
+      failovers: this.#sources.failovers,
+      positionsLost: this.#lostCount,
+      lost: this.#lost,
+      purge: this.#watch.purge,
       position: this.#store?.resume,
       transactions: this.#transactions,
       store: this.#store?.status(),
@@ -153,6 +172,7 @@ export class Instance {
     await this.#done
     await this.#sinks?.stop()
     await this.#store?.close()
+    this.#watch.stop()
     this.#lookup.close()
     this.#state.close()
     if (this.#status.state !== 'stopped') this.#enter({ state: 'stopped' })
@@ -170,23 +190,47 @@ export class Instance {
         if (signal.aborted) return
         const lasted = this.#status.state === 'running' ? Date.now() - this.#since : 0
         if (lasted > this.config.retry.maxMs) this.#failures = 0
-        const retryable = error instanceof SluiceError && (error.retryable || this.#doubtful(error))
-        if (!retryable) return this.#enter({ state: 'failed', error: asError(error) })
-        const pause = this.#pause()
-        this.#enter({ state: 'retrying', error, retryAt: Date.now() + pause })
-        await delay(pause, undefined, { signal }).catch(() => {})
+        if (!(await this.#failed(error, signal))) return
       }
     }
+  }
+  /** Decides what follows on an error, and waits until it is time for it; false: the instance has failed. */
+  async #failed(error: unknown, signal: AbortSignal): Promise<boolean> {
+    const retryable = error instanceof SluiceError && (error.retryable || this.#doubtful(error))
+    const was = this.#sources.name
+    const next = this.#sources.failed(Date.now(), error, retryable)
+    if (next === 'fail') {
+      this.#enter({ state: 'failed', error: asError(error) })
+      return false
+    }
+    if (this.#sources.name !== was) this.#goOver(was, asError(error))
+    if (next === 'next') return true
+    const pause = this.#pause()
+    this.#enter({ state: 'retrying', error: asError(error), retryAt: Date.now() + pause })
+    await delay(pause, undefined, { signal }).catch(() => {})
+    return true
+  }
+  /** Another source is the current one now. */
+  #goOver(was: string, error: Error): void {
+    this.#changedSince = undefined
+    this.#lookup.close()
+    this.#lookup = new Lookup(this.#sources.connect)
+    this.#log.warn(
+      { was, source: this.#sources.name, ...errorFields(error) },
+      `instance ${this.name} gives ${was} up and goes over to ${this.#sources.name}: ${error.message}`,
+    )
   }
 
   /** One connection's life. Returns only when `signal` aborts. */
   async #read(signal: AbortSignal): Promise<void> {
-    const { config } = this
+    const { connect, name } = this.#sources
+    const config = { ...this.config, source: this.#sources.current }
     this.#enter({ state: 'connecting' })
-    const facts = await factsOf(connectOptions(config.source))
+    const facts = await factsOf(connect)
     if (signal.aborted) return
-    const store = await this.#settle(facts)
+    const store = await this.#settle(facts, signal)
     if (signal.aborted) return
+    if (this.#sources.several) this.#state.setValue('source', name)
     const zone = config.timezone ?? facts.timeZone
     const catalog = openCatalog({
       config,
@@ -201,7 +245,7 @@ export class Instance {
     if (signal.aborted) return
     this.#catalog = catalog
     const options = {
-      connect: connectOptions(config.source),
+      connect,
       epoch: this.#known!.epoch,
       server: facts.serverUuid,
       catalog,
@@ -218,7 +262,9 @@ export class Instance {
       replicaUuid: this.#replicaUuid(),
       // The first thing a granted dump sends: before that, "running" would be a guess.
       onFormat: () => {
-        if (this.#status.state === 'connecting') this.#enter({ state: 'running' }, about)
+        if (this.#status.state !== 'connecting') return
+        this.#enter({ state: 'running' }, about)
+        this.#watch.start()
       },
     }
     const source = this.#thread
@@ -234,18 +280,26 @@ export class Instance {
       this.#transactions++
       this.#failures = 0
       this.#changedSince = undefined
+      this.#positionLost = false
+      this.#sources.worked()
     }
   }
 
   /** Which history this is; on the very first connect also where it begins, and the store. */
-  async #settle(facts: SourceFacts): Promise<Store> {
-    if (this.#known && this.#store) {
-      this.#known = recognise(this.#state, this.#known, facts, this.#store.resume, this.#log)
-      return this.#store
+  async #settle(facts: SourceFacts, signal: AbortSignal): Promise<Store> {
+    const { config } = this
+    const [state, log] = [this.#state, this.#log]
+    const resume = this.#store?.resume
+    const before = this.#known && resume && { known: this.#known, resume }
+    const { connect } = this.#sources
+    const found = await settle({ state, config, connect, facts, before, log, signal })
+    this.#known = found.known
+    if (found.lost) {
+      if (found.lost.to !== undefined || found.lost.range !== this.#lost?.range) this.#lostCount++
+      this.#lost = found.lost
+      if (found.lost.to !== undefined) await this.#openAgain()
     }
-    const start = await this.#startPoint(facts)
-    this.#stop.signal.throwIfAborted() // the state file may be closed by now
-    this.#known = begin(this.#state, start, facts, this.#log)
+    if (this.#store) return this.#store
     this.#store = this.#openStore(this.#known.origin)
     this.#startSinks(this.#store)
     return this.#store
@@ -261,7 +315,7 @@ export class Instance {
       filter: compileFilter(this.config.filter),
       known: () => this.#known!,
       adopt: (seen) => this.#adopt(seen),
-      latest: async () => (await factsOf(connectOptions(this.config.source))).latest,
+      latest: async () => (await factsOf(this.#sources.connect)).latest,
       read: (from, signal) => this.#readOwn(from, signal),
     })
     this.#sinks.start()
@@ -291,15 +345,13 @@ export class Instance {
     const kept = { ...earliest, epoch }
     return compareLogPlaces(oldest, kept) < 0 ? kept : oldest
   }
-  /** The `start` key; with GTIDs on, a place in the log gets the GTIDs before it, so that a fail-over can be followed. */
-  async #startPoint({ executed }: SourceFacts): Promise<Start> {
-    const { start } = this.config
-    if (typeof start !== 'object' || !('file' in start) || !executed) return start
-    const { file, offset } = start
-    return {
-      ...start,
-      gtids: await gtidsAt((sql, params) => this.#lookup.query(sql, params), file, offset),
-    }
+  /** Who needs the source's log from where on. */
+  #needed(): Needed[] {
+    const epoch = this.#known?.epoch
+    const cursors = this.#store?.status().cursors ?? []
+    return cursors.flatMap(({ client, acked }) =>
+      acked.epoch === epoch ? [{ client, position: acked }] : [],
+    )
   }
   #openStore(origin: Position): Store {
     return new Store({
@@ -311,9 +363,18 @@ export class Instance {
       log: this.#log,
     })
   }
-  #readOwn(from: Position, signal: AbortSignal): AsyncIterable<Transaction> {
-    if (this.#catchUp) return this.#catchUp(from, signal)
-    throw new SluiceError('CONNECT_FAILED', `${this.name}: the source was not reached yet`)
+  async *#readOwn(from: Position, signal: AbortSignal): AsyncIterable<Transaction> {
+    if (!this.#catchUp) {
+      throw new SluiceError('CONNECT_FAILED', `${this.name}: the source was not reached yet`)
+    }
+    try {
+      yield* this.#catchUp(from, signal)
+    } catch (error) {
+      const lost = error instanceof SluiceError && error.code === 'POSITION_LOST'
+      // the next connect looks at every position, and follows the policy
+      if (lost && this.config.onPositionLost !== 'fail') this.#connection.abort()
+      throw error
+    }
   }
   /** The same after a restart: MySQL then ends the dump that a dead connection of ours still holds. */
   #replicaUuid(): string {
@@ -323,12 +384,18 @@ export class Instance {
   }
   /**
    * A transaction reaches us before the source counts it as executed (with semi-synchronous replication long before),
-   * and an address may lead to another server for a moment: a changed source is believed when it stays changed.
+   * and an address may lead to another server for a moment: a changed source is believed when it stays changed. A position
+   * that the source refused is looked at again: the answer says what is lost, or the policy is followed.
    */
-  #doubtful(error: SluiceError): boolean {
-    if (error.code !== 'SOURCE_CHANGED') return false
+  #doubtful({ code }: SluiceError): boolean {
+    if (code === 'POSITION_LOST') {
+      const again = !this.#positionLost
+      this.#positionLost = true
+      return again
+    }
+    if (code !== 'SOURCE_CHANGED' && code !== 'SOURCE_DIVERGED') return false
     this.#changedSince ??= Date.now()
-    return Date.now() - this.#changedSince < DOUBT_MS
+    return Date.now() - this.#changedSince < this.config.failover.divergedMs
   }
   /** ms before the next attempt: doubles from retry.minMs to retry.maxMs, less up to a half by chance. */
   #pause(): number {
@@ -377,12 +444,6 @@ function errorFields(error: Error): object {
   return error instanceof SluiceError ? { code: error.code } : { stack: error.stack }
 }
 
-/** Connects, asks what there is to know of the source, and closes. Throws what Connection.open and sourceFacts throw. */
-export async function factsOf(options: ConnectOptions): Promise<SourceFacts> {
-  using connection = await Connection.open(options)
-  return await sourceFacts(connection)
-}
-
 /** The catalog of a source: asks it by `lookup`, and looks through its log on a connection of its own. */
 export function openCatalog(about: {
   readonly config: InstanceConfig
@@ -412,19 +473,4 @@ export function openCatalog(about: {
 /** The state file of a destination. */
 export function stateFile(dataDir: string, name: string): string {
   return join(dataDir, `${name}.sqlite`)
-}
-
-/** What a connection needs; reads the certificate files. */
-export function connectOptions(source: InstanceConfig['source']): ConnectOptions {
-  const { host, port, user, password, connectTimeoutMs, tls } = source
-  const read = (file: string | undefined): Buffer | undefined =>
-    file === undefined ? undefined : readFileSync(file)
-  return {
-    host,
-    port,
-    user,
-    password,
-    connectTimeoutMs,
-    tls: { mode: tls.mode, ca: read(tls.ca), cert: read(tls.cert), key: read(tls.key) },
-  }
 }

@@ -14,7 +14,7 @@ interface Rule {
 /** Anybody may import these; they know only each other. */
 const vocabulary = ['change', 'gtid', 'out', 'slab', 'crc', 'errors', 'number']
 const inProcess =
-  'instance fleet epoch lookup logger config store sinks sources mysql catalog binlog filter'
+  'instance fleet upstream epoch lookup logger config store sinks sources mysql catalog binlog filter'
 
 const rules: Record<string, Rule> = {
   ...Object.fromEntries(vocabulary.map((name) => [name, { modules: '' }])),
@@ -43,6 +43,7 @@ const rules: Record<string, Rule> = {
   config: { modules: 'binlog filter sinks', outside: 'zod yaml node:fs node:path' },
   lookup: { modules: 'mysql' },
   epoch: { modules: 'config store' },
+  upstream: { modules: 'config store sources mysql epoch', outside: 'node:fs' },
   metrics: { modules: inProcess, outside: 'node:http' },
   instance: { modules: inProcess, outside: 'node:*' },
   fleet: { modules: inProcess, outside: 'node:*' },

@@ -237,6 +237,7 @@ export interface SourceFacts {
   readonly timeZone: string // of the server: "UTC", "Europe/Berlin", "+08:00"; never SYSTEM
   readonly executed: GtidSet | undefined // undefined where GTIDs are off
   readonly purged: GtidSet | undefined
+  readonly files: readonly string[] // of its binlog, oldest first
   readonly latest: Position // past everything in the binlog
   readonly earliest: Position // the beginning of the oldest file
 }
@@ -294,6 +295,7 @@ export async function sourceFacts(connection: Connection, epoch = 1): Promise<So
     timeZone: await timeZoneOf(connection),
     executed: sets?.executed,
     purged: sets?.purged,
+    files: files.map((f) => f.Log_name),
     latest: {
       ...common,
       file: status.file,
@@ -326,7 +328,7 @@ interface StatusRow {
   readonly Executed_Gtid_Set?: string
 }
 /** Where the binlog ends, and what was executed just then. MySQL 8.2 renamed the statement, 8.4 dropped the old name. */
-async function logStatus(
+export async function logStatus(
   connection: Pick<Connection, 'query'>,
 ): Promise<{ file: string; offset: number; gtids: string }> {
   let rows: StatusRow[]
