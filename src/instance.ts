@@ -200,6 +200,7 @@ export class Instance {
     const was = this.#sources.name
     const next = this.#sources.failed(Date.now(), error, retryable)
     if (next === 'fail') {
+      if (error instanceof SluiceError && error.code === 'POSITION_LOST') this.#lostCount++
       this.#enter({ state: 'failed', error: asError(error) })
       return false
     }

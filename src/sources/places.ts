@@ -14,7 +14,7 @@ import {
   readFormat,
 } from '../binlog/reader.ts'
 import { SluiceError } from '../errors.ts'
-import { GtidSet, type Gtid } from '../gtid.ts'
+import type { Gtid, GtidSet } from '../gtid.ts'
 import { Connection, type ConnectOptions } from '../mysql/connection.ts'
 import { Identities } from './mysql.ts'
 

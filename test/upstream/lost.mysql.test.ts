@@ -45,7 +45,7 @@ describe.each([
     instance.start()
     await rig.state(instance, 'failed')
     const { status } = instance
-    expect(status).toMatchObject({ error: { code: 'POSITION_LOST' }, positionsLost: 0 })
+    expect(status).toMatchObject({ error: { code: 'POSITION_LOST' }, positionsLost: 1 })
     const message = 'error' in status ? status.error.message : ''
     expect(message).toMatch(range)
     expect(message).toContain('needed by 1001')

@@ -57,7 +57,7 @@ export class Rig {
   /** The message of the last line that contains `text` anywhere; "" when there is none. */
   logged(text: string): string {
     const line = this.lines.findLast((l) => JSON.stringify(l).includes(text))
-    return String(line?.['msg'] ?? '')
+    return (line?.['msg'] as string | undefined) ?? ''
   }
   /** The ids that a cursor delivers until `last`, each batch acked. */
   async read(cursor: Cursor, last: number): Promise<unknown[]> {
