@@ -33,14 +33,16 @@ import {
   mysqlSource,
   scanStatements,
   type ReaderThread,
+  type ThreadSourceOptions,
   type SourceFacts,
 } from './sources/index.ts'
 import { State } from './store/state.ts'
 import { Store } from './store/store.ts'
-import type { StoreStatus } from './store/store.ts'
+import type { CursorStatus, StoreStatus } from './store/store.ts'
 import { connectOptions, factsOf } from './upstream/connect.ts'
 import type { LostRange } from './upstream/lost.ts'
 import type { Needed, Outlook } from './upstream/purge.ts'
+import { SemiSync, withoutSemiSync } from './upstream/semisync.ts'
 import { settle } from './upstream/settle.ts'
 import { Sources } from './upstream/sources.ts'
 import { Watch } from './upstream/watch.ts'
@@ -57,6 +59,7 @@ export type InstanceStatus = InstanceState & {
   readonly positionsLost: number // how often the source no longer had what was needed
   readonly lost: LostRange | undefined // the last time
   readonly purge: Outlook | undefined // of what the slowest client needs, when last looked at
+  readonly semiSyncAcks: number | undefined // sent; undefined: semiSync is off
   readonly position: Position | undefined // where reading goes on
   readonly transactions: number // appended since the start of this instance, parts counted
   readonly store: StoreStatus | undefined
@@ -74,6 +77,9 @@ export interface InstanceOptions {
   readonly thread?: ReaderThread | undefined
 }
 
+/** How soon a place that a client passed over is durable where commits wait for it. */
+const SEMI_SYNC_MS = 5
+
 export class Instance {
   readonly name: string
   readonly config: InstanceConfig
@@ -84,6 +90,7 @@ export class Instance {
   readonly #slabs = new SlabPool()
   readonly #sources: Sources
   readonly #watch: Watch
+  readonly #semiSync: SemiSync | undefined
   #lookup: Lookup
   #known: Known | undefined
   #store: Store | undefined
@@ -118,6 +125,11 @@ export class Instance {
       connect: () => this.#sources.connect,
       needed: () => this.#needed(),
     })
+    if (options.config.semiSync) {
+      const semiSync = new SemiSync(state.cursors(), () => this.#subscribers())
+      state.follow(SEMI_SYNC_MS, (acks) => semiSync.wrote(acks))
+      this.#semiSync = semiSync
+    }
     this.#known = readKnown(state)
     // A source that was known before need not be there for its clients to be served.
     if (this.#known) this.#store = this.#openStore(this.#known.origin)
@@ -148,6 +160,7 @@ export class Instance {
       positionsLost: this.#lostCount,
       lost: this.#lost,
       purge: this.#watch.purge,
+      semiSyncAcks: this.#semiSync?.acks,
       position: this.#store?.resume,
       transactions: this.#transactions,
       store: this.#store?.status(),
@@ -261,6 +274,7 @@ export class Instance {
       ...options,
       serverId: config.source.serverId,
       replicaUuid: this.#replicaUuid(),
+      onAcker: await this.#acker(),
       // The first thing a granted dump sends: before that, "running" would be a guess.
       onFormat: () => {
         if (this.#status.state !== 'connecting') return
@@ -345,6 +359,21 @@ export class Instance {
     const oldest = wanted.reduce((a, b) => (compareLogPlaces(a, b) <= 0 ? a : b))
     const kept = { ...earliest, epoch }
     return compareLogPlaces(oldest, kept) < 0 ? kept : oldest
+  }
+  /** What tells the main reader's source what is safe; undefined where nobody wants to know. */
+  async #acker(): Promise<ThreadSourceOptions['onAcker']> {
+    const semiSync = this.#semiSync
+    if (!semiSync) return undefined
+    const why = await withoutSemiSync((sql) => this.#lookup.query(sql))
+    if (why !== undefined)
+      this.#log.warn({}, `instance ${this.name}: semiSync, but its source waits for nobody: ${why}`)
+    const { epoch } = this.#known!
+    return (ack) => semiSync.connection(ack, epoch)
+  }
+  #subscribers(): CursorStatus[] {
+    const store = this.#store
+    const cursors = store?.status().cursors ?? []
+    return cursors.filter(({ client }) => store?.subscription(client) !== undefined)
   }
   /** Who needs the source's log from where on. */
   #needed(): Needed[] {

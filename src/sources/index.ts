@@ -8,6 +8,7 @@ export {
   mysqlSource,
   scanStatements,
   sourceFacts,
+  type Acknowledge,
   type MysqlSourceOptions,
   type SourceFacts,
 } from './mysql.ts'

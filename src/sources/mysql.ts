@@ -35,7 +35,11 @@ export interface MysqlSourceOptions {
   readonly partBytes?: number | undefined
   readonly heartbeatMs?: number | undefined
   readonly onFormat?: ((format: Format) => void) | undefined
+  /** Be a semi-synchronous replica: told how to acknowledge, before anything is read; false once the read has ended. */
+  readonly onAcker?: ((ack: Acknowledge | false) => void) | undefined
 }
+/** Everything before this place is safe. */
+export type Acknowledge = (file: string, offset: number) => void
 
 export const PART_BYTES = 256 * 1024
 const HEARTBEAT_MS = 10_000
@@ -107,6 +111,7 @@ async function openDump(options: MysqlSourceOptions, reading: Reading): Promise<
         replicaUuid: reading.replicaUuid,
         heartbeatMs: options.heartbeatMs ?? HEARTBEAT_MS,
         place: plan.jumps ? `${formatPosition(from)} by GTID` : formatPosition(from),
+        semiSync: options.onAcker !== undefined,
         ...plan.request,
       },
       signal,
@@ -122,9 +127,12 @@ async function openDump(options: MysqlSourceOptions, reading: Reading): Promise<
       from: server === from.server || from.server === '' ? from : { ...from, file: '', skip: 0 },
       jumps: plan.jumps,
       early: plan.early,
+      skippedMs: options.onAcker ? 0 : undefined, // a commit may wait for what nobody wants
       checksum: stream.checksum.toUpperCase() === 'CRC32',
     }
+    options.onAcker?.((file, offset) => stream.ack(file, offset))
     const close = (): void => {
+      options.onAcker?.(false)
       stream.close()
       reading.closed()
     }

@@ -9,7 +9,7 @@ import type { Known } from '../epoch.ts'
 import { SluiceError } from '../errors.ts'
 import type { ConnectOptions } from '../mysql/connection.ts'
 import { fileSeconds, type SourceFacts } from '../sources/index.ts'
-import { positionToJson, type State } from '../store/state.ts'
+import { movedKey, positionToJson, type State } from '../store/state.ts'
 
 type Policy = InstanceConfig['onPositionLost']
 type Facts = Pick<SourceFacts, 'serverUuid' | 'latest' | 'earliest'>
@@ -95,7 +95,10 @@ export async function recover(
   for (const { client, at } of lost) {
     const to = { ...pastAll(target, at), epoch, server: facts.serverUuid }
     if (client === ORIGIN) state.setValue('origin', positionToJson(to))
-    else void state.ack(client, to).catch(() => {}) // flush() throws it
+    else {
+      state.setValue(movedKey(client), positionToJson(to)) // for a target that keeps a place of its own
+      void state.ack(client, to).catch(() => {}) // flush() throws it
+    }
   }
   state.flush()
   const to = formatPosition(target)

@@ -37,6 +37,8 @@ export interface BuilderOptions {
   readonly partBytes: number
   /** Whether whole filtered transactions are to be told as a set of GTIDs. */
   readonly gtids: boolean
+  /** For how long filtered transactions are gathered before they are told; default SKIPPED_MS. */
+  readonly skippedMs?: number | undefined
 }
 /** Past an event, in the log. */
 export interface Place {
@@ -68,6 +70,7 @@ export class TransactionBuilder {
   readonly tables: TableCache
 
   readonly #options: BuilderOptions
+  readonly #skippedMs: number
   #open = false // an event of a transaction has been read, its end has not
   #begun = false // BEGIN or the like has been read: statements do not end the transaction
   #handedOn = false // a part of it has been delivered, by us or before the skip
@@ -90,6 +93,7 @@ export class TransactionBuilder {
 
   constructor(options: BuilderOptions) {
     this.#options = options
+    this.#skippedMs = options.skippedMs ?? SKIPPED_MS
     this.pending = new Pending(options.slabs)
     this.tables = new TableCache(options.catalog, options.filter)
   }
@@ -427,8 +431,8 @@ export class TransactionBuilder {
     const enough =
       this.#skippedCount >= SKIPPED_TRANSACTIONS ||
       this.#skippedBytes >= SKIPPED_BYTES ||
-      this.#timestamp - this.#skippedSince >= SKIPPED_MS ||
-      Date.now() - this.#skippedSinceWall >= SKIPPED_MS
+      this.#timestamp - this.#skippedSince >= this.#skippedMs ||
+      Date.now() - this.#skippedSinceWall >= this.#skippedMs
     if (enough && this.#isNews(end)) this.#tell(end)
   }
 

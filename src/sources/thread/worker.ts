@@ -9,7 +9,7 @@ import { SluiceError } from '../../errors.ts'
 import { compileFilter } from '../../filter.ts'
 import { GtidSet } from '../../gtid.ts'
 import { SLAB_BYTES, Slab, type Slabs } from '../../slab.ts'
-import { mysqlSource } from '../mysql.ts'
+import { mysqlSource, type Acknowledge } from '../mysql.ts'
 import { Packer, type SharedSlab } from './parcel.ts'
 import type { Failure, Order, Report, Request } from './thread.ts'
 
@@ -86,6 +86,7 @@ class Reading {
   readonly #slabs = new SharedSlabs()
   readonly #packer = new Packer()
   readonly #stop = new AbortController()
+  #ack: Acknowledge | undefined
   readonly #sent: number[] = [] // bytes of the parcels under way
   #inFlight = 0
   #room: (() => void) | undefined
@@ -97,13 +98,14 @@ class Reading {
   }
   #take(request: Request): void {
     if (request.kind === 'free') return this.#slabs.free(request.slab)
+    if (request.kind === 'ack') return this.#ack?.(request.file, request.offset)
     if (request.kind === 'stop') this.#stop.abort()
     else this.#inFlight -= this.#sent.shift() ?? 0
     this.#room?.()
   }
 
   async run(order: Order): Promise<void> {
-    const { from, gtids, filter, ...options } = order
+    const { from, gtids, filter, semiSync, ...options } = order
     let failure: Failure | undefined
     try {
       const source = mysqlSource({
@@ -112,6 +114,7 @@ class Reading {
         catalog: this.#packer,
         filter: compileFilter(filter),
         slabs: this.#slabs,
+        onAcker: semiSync ? (ack) => (this.#ack = ack || undefined) : undefined,
         onFormat: (format) => {
           this.#packer.format(format)
           this.#sendSoon()
