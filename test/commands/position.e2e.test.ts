@@ -4,7 +4,7 @@ import { expect, test } from 'vitest'
 import type { Position } from '../../src/change.ts'
 import { positionToJson, State } from '../../src/store/state.ts'
 import { privateMysql, versions } from '../support/mysql.ts'
-import { checkout, run } from './run.ts'
+import { checkout, inProcess, run } from './run.ts'
 
 const A = '3e11fa47-71ca-11e1-9e33-c80aa9429562'
 const at = (file: string, offset: number): Position => ({
@@ -33,7 +33,7 @@ function prepared(
     state.subscribe('1002', at('binlog.000008', 200), '')
     state.close()
   }
-  const call = (...args: string[]) => run('position', 'orders', ...args, '-c', c.config)
+  const call = (...args: string[]) => inProcess(['position', 'orders', ...args, '-c', c.config])
   const cursors = () =>
     State.read(file).cursors.map((x) => [x.client, x.acked.file, x.acked.offset])
   return { ...c, call, cursors, statePath: file }
