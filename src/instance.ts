@@ -11,16 +11,15 @@
 import { randomUUID } from 'node:crypto'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { parseTimeZone } from './binlog/time.ts'
-import { Catalog } from './catalog/catalog.ts'
-import { compareLogPlaces, type HistoryFile, type LogPlace } from './catalog/history.ts'
+import type { Catalog } from './catalog/catalog.ts'
+import { compareLogPlaces, type LogPlace } from './catalog/history.ts'
 import { formatPosition } from './change.ts'
 import type { Position, Source, Transaction } from './change.ts'
 import type { InstanceConfig } from './config/config.ts'
 import { continueFrom, readKnown } from './epoch.ts'
 import type { Known } from './epoch.ts'
 import { SluiceError } from './errors.ts'
-import { compileColumns, compileFilter } from './filter.ts'
+import { compileFilter } from './filter.ts'
 import type { Logger } from './logger.ts'
 import { Lookup } from './lookup.ts'
 import { sinkTypes } from './sinks/index.ts'
@@ -29,9 +28,7 @@ import { Sinks } from './sinks/runner/sinks.ts'
 import type { SinkType } from './sinks/sink.ts'
 import { SlabPool } from './slab.ts'
 import {
-  logEnd,
   mysqlSource,
-  scanStatements,
   type ReaderThread,
   type ThreadSourceOptions,
   type SourceFacts,
@@ -39,13 +36,12 @@ import {
 import { State } from './store/state.ts'
 import { Store } from './store/store.ts'
 import type { CursorStatus, StoreStatus } from './store/store.ts'
-import { connectOptions, factsOf } from './upstream/connect.ts'
+import { factsOf, openCatalog } from './upstream/connect.ts'
 import type { LostRange } from './upstream/lost.ts'
-import type { Needed, Outlook } from './upstream/purge.ts'
+import { Watch, type Needed, type Outlook } from './upstream/purge.ts'
 import { SemiSync, withoutSemiSync } from './upstream/semisync.ts'
 import { settle } from './upstream/settle.ts'
 import { Sources } from './upstream/sources.ts'
-import { Watch } from './upstream/watch.ts'
 
 export type InstanceState =
   | { readonly state: 'connecting' | 'running' | 'stopped' }
@@ -472,32 +468,6 @@ const asError = (error: unknown): Error =>
 /** A SluiceError says all in its message; the stack is for our own bugs. */
 function errorFields(error: Error): object {
   return error instanceof SluiceError ? { code: error.code } : { stack: error.stack }
-}
-
-/** The catalog of a source: asks it by `lookup`, and looks through its log on a connection of its own. */
-export function openCatalog(about: {
-  readonly config: InstanceConfig
-  readonly facts: SourceFacts
-  readonly epoch: number
-  readonly lookup: Lookup
-  readonly log: Logger
-  readonly history?: HistoryFile | undefined
-}): Catalog {
-  const { config, facts, epoch, lookup, log, history } = about
-  const connect = connectOptions(config.source)
-  return new Catalog({
-    query: (sql, params) => lookup.query(sql, params),
-    timeZone: parseTimeZone(config.timezone ?? facts.timeZone),
-    columns: compileColumns(config.filter.columns),
-    log,
-    history,
-    ambiguous: config.ambiguousSchema,
-    end: () => logEnd(lookup, epoch),
-    scan: (from, to) => {
-      const options = { connect, epoch, server: facts.serverUuid, slabs: new SlabPool() }
-      return scanStatements(options, from, to)
-    },
-  })
 }
 
 /** The state file of a destination. */

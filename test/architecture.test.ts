@@ -43,7 +43,10 @@ const rules: Record<string, Rule> = {
   config: { modules: 'binlog filter sinks', outside: 'zod yaml node:fs node:path' },
   lookup: { modules: 'mysql' },
   epoch: { modules: 'config store' },
-  upstream: { modules: 'config store sources mysql epoch', outside: 'node:fs' },
+  upstream: {
+    modules: 'config store sources mysql epoch catalog binlog filter logger lookup',
+    outside: 'node:fs',
+  },
   metrics: { modules: inProcess, outside: 'node:http' },
   instance: { modules: inProcess, outside: 'node:*' },
   fleet: { modules: inProcess, outside: 'node:*' },
