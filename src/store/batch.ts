@@ -143,3 +143,8 @@ class DraftedBatch implements Batch {
     this.#draft.release()
   }
 }
+
+/** One turn of the event loop: sockets are read, timers run. */
+export function turn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve))
+}

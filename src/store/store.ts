@@ -13,7 +13,7 @@ import { Wanted } from './batch.ts'
 import { type Log, Readers } from './catchup.ts'
 import { ackedOf, type Client, ClientCursor, type Cursor } from './cursor.ts'
 import type { State } from './state.ts'
-import { compareEnd, comparePlaces, type Place, Window } from './window.ts'
+import { compareEnd, comparePlaces, Furthest, type Place, Window } from './window.ts'
 
 export type { Log } from './catchup.ts'
 export type { Batch, Cursor, Limit, Part } from './cursor.ts'
@@ -277,7 +277,7 @@ function newClient(
     acked,
     nextId,
     reserved,
-    furthest: undefined,
+    furthest: new Furthest(),
     delivered: 0,
     filterText,
     cursor: undefined,
