@@ -35,7 +35,7 @@ import {
 } from './sources/index.ts'
 import { State } from './store/state.ts'
 import { Store } from './store/store.ts'
-import type { CursorStatus, StoreStatus } from './store/store.ts'
+import type { StoreStatus } from './store/store.ts'
 import { factsOf, openCatalog } from './upstream/connect.ts'
 import type { LostRange } from './upstream/lost.ts'
 import { Watch, type Needed, type Outlook } from './upstream/purge.ts'
@@ -122,7 +122,10 @@ export class Instance {
       needed: () => this.#needed(),
     })
     if (options.config.semiSync) {
-      const semiSync = new SemiSync(state.cursors(), () => this.#subscribers())
+      const semiSync = new SemiSync(
+        () => state.cursors(),
+        () => this.#subscribers(),
+      )
       state.follow(SEMI_SYNC_MS, (acks) => semiSync.wrote(acks))
       this.#semiSync = semiSync
     }
@@ -366,10 +369,10 @@ export class Instance {
     const { epoch } = this.#known!
     return (ack) => semiSync.connection(ack, epoch)
   }
-  #subscribers(): CursorStatus[] {
+  #subscribers(): string[] {
     const store = this.#store
-    const cursors = store?.status().cursors ?? []
-    return cursors.filter(({ client }) => store?.subscription(client) !== undefined)
+    const names = store?.status().cursors.map(({ client }) => client) ?? []
+    return names.filter((name) => store?.subscription(name) !== undefined)
   }
   /** Who needs the source's log from where on. */
   #needed(): Needed[] {

@@ -338,6 +338,7 @@ class SocketStream implements DumpStream {
   readonly #signal: AbortSignal
   readonly #chunks: Chunks
   readonly #watchdog: NodeJS.Timeout
+  #safe: Buffer | undefined // an acknowledgement to be sent
   #waitingSince = 0 // performance.now(), 0 while nobody waits
   #stalled = false
   #ended = false
@@ -379,10 +380,18 @@ class SocketStream implements DumpStream {
   }
 
   ack(file: string, offset: number): void {
-    if (this.packets.marked && !this.#ended) this.#socket.write(semiSyncAck(file, offset))
+    this.#safe = semiSyncAck(file, offset)
+    this.#answer()
+  }
+  /** Only the first packet says whether the server wants to know. */
+  #answer(): void {
+    if (!this.#safe || !this.packets.marked || this.#ended) return
+    this.#socket.write(this.#safe)
+    this.#safe = undefined
   }
 
   async more(): Promise<boolean> {
+    this.#answer()
     this.#waitingSince = performance.now()
     let cause: unknown
     try {

@@ -149,6 +149,7 @@ export class State {
         )
         .run(client, positionToJson(acked), filterText)
     })
+    setImmediate(() => this.#closed || this.#wrote?.(new Map()))
   }
   /** The cursor stays, its subscription goes. Durable when it returns. */
   unsubscribe(client: string): void {

@@ -6,24 +6,24 @@
 import { comparePositions, type Position } from '../change.ts'
 import type { Acknowledge } from '../sources/index.ts'
 
-/** A subscribed client and where it was when it was not heard of yet. */
-export interface Subscriber {
+export interface Stored {
   readonly client: string
   readonly acked: Position
 }
 
 export class SemiSync {
-  readonly #subscribers: () => readonly Subscriber[]
-  readonly #durable: Map<string, Position>
+  readonly #stored: () => readonly Stored[]
+  readonly #subscribers: () => readonly string[]
+  readonly #durable = new Map<string, Position>()
   #ack: Acknowledge | undefined
   #epoch = 0
   #told: Position | undefined
   /** Acknowledgements sent. */
   acks = 0
 
-  /** `durable`: what the state file holds now. */
-  constructor(durable: readonly Subscriber[], subscribers: () => readonly Subscriber[]) {
-    this.#durable = new Map(durable.map(({ client, acked }) => [client, acked]))
+  /** `stored`: what the state file holds; `subscribers`: who has subscribed. */
+  constructor(stored: () => readonly Stored[], subscribers: () => readonly string[]) {
+    this.#stored = stored
     this.#subscribers = subscribers
   }
   /** Whether the main reader runs. */
@@ -43,11 +43,20 @@ export class SemiSync {
     this.#tell()
   }
 
+  /** One that has not acked since we follow. */
+  #learn(client: string): Position | undefined {
+    for (const { client: name, acked } of this.#stored())
+      if (!this.#durable.has(name)) this.#durable.set(name, acked)
+    return this.#durable.get(client)
+  }
   #tell(): void {
     if (!this.#ack) return
     let least: Position | undefined
-    for (const { client } of this.#subscribers()) {
-      const place = this.#durable.get(client)
+    const subscribers = this.#subscribers()
+    for (const name of this.#durable.keys())
+      if (!subscribers.includes(name)) this.#durable.delete(name)
+    for (const client of subscribers) {
+      const place = this.#durable.get(client) ?? this.#learn(client)
       if (!place || place.epoch !== this.#epoch || place.file === '') return // not known to be anywhere in this log
       if (!least || comparePositions(place, least) < 0) least = place
     }

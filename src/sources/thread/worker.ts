@@ -86,7 +86,8 @@ class Reading {
   readonly #slabs = new SharedSlabs()
   readonly #packer = new Packer()
   readonly #stop = new AbortController()
-  #ack: Acknowledge | undefined
+  #ack: Acknowledge | undefined // once the connection is there
+  #safe: { readonly file: string; readonly offset: number } | undefined // the last place acknowledged
   readonly #sent: number[] = [] // bytes of the parcels under way
   #inFlight = 0
   #room: (() => void) | undefined
@@ -98,7 +99,10 @@ class Reading {
   }
   #take(request: Request): void {
     if (request.kind === 'free') return this.#slabs.free(request.slab)
-    if (request.kind === 'ack') return this.#ack?.(request.file, request.offset)
+    if (request.kind === 'ack') {
+      this.#safe = request
+      return this.#ack?.(request.file, request.offset)
+    }
     if (request.kind === 'stop') this.#stop.abort()
     else this.#inFlight -= this.#sent.shift() ?? 0
     this.#room?.()
@@ -114,7 +118,7 @@ class Reading {
         catalog: this.#packer,
         filter: compileFilter(filter),
         slabs: this.#slabs,
-        onAcker: semiSync ? (ack) => (this.#ack = ack || undefined) : undefined,
+        onAcker: semiSync ? (ack) => this.#acker(ack || undefined) : undefined,
         onFormat: (format) => {
           this.#packer.format(format)
           this.#sendSoon()
@@ -136,6 +140,10 @@ class Reading {
     this.#port.postMessage(report)
   }
 
+  #acker(ack: Acknowledge | undefined): void {
+    this.#ack = ack
+    if (this.#safe) ack?.(this.#safe.file, this.#safe.offset)
+  }
   /** When the source has to wait for its socket, this comes first. */
   #sendSoon(): void {
     this.#flush ??= setImmediate(() => this.#send())
