@@ -36,7 +36,8 @@ import {
 import { State } from './store/state.ts'
 import { Store } from './store/store.ts'
 import type { StoreStatus } from './store/store.ts'
-import { factsOf, openCatalog } from './upstream/connect.ts'
+import { factsOf, openCatalog, unlessAborted } from './upstream/connect.ts'
+import { lookBack, Trail } from './upstream/lookback.ts'
 import type { LostRange } from './upstream/lost.ts'
 import { Watch, type Needed, type Outlook } from './upstream/purge.ts'
 import { SemiSync, withoutSemiSync } from './upstream/semisync.ts'
@@ -104,6 +105,7 @@ export class Instance {
   #positionLost = false // the source refused a position: it is looked at again before that is believed
   #lostCount = 0
   #lost: LostRange | undefined
+  #trail: Trail | undefined // of what was read without GTIDs, where there is another source to go over to
   #done: Promise<void> | undefined
 
   private constructor(options: InstanceOptions, state: State) {
@@ -114,6 +116,7 @@ export class Instance {
     this.#state = state
     this.#sinkOptions = { dataDir: options.dataDir, types: options.sinkTypes ?? sinkTypes }
     this.#sources = new Sources(options.config, state.value('source'))
+    this.#trail = this.#sources.several ? new Trail() : undefined
     this.#lookup = new Lookup(this.#sources.connect)
     this.#watch = new Watch({
       log: options.log,
@@ -289,6 +292,7 @@ export class Instance {
 
   async #pump(source: Source, store: Store, signal: AbortSignal): Promise<void> {
     for await (const tx of source.read(store.resume, signal)) {
+      if (!tx.gtid) this.#trail?.note(tx)
       const wait = store.append(tx, signal)
       if (wait) await wait
       this.#transactions++
@@ -306,6 +310,23 @@ export class Instance {
     const resume = this.#store?.resume
     const before = this.#known && resume && { known: this.#known, resume }
     const { connect } = this.#sources
+    if (before && this.#trail && !(facts.executed && resume!.gtids)) {
+      if (facts.serverUuid !== before.known.server) {
+        const filter = compileFilter(config.filter)
+        const { lookBackMs } = config.failover
+        const about = { state, facts, connect, filter, lookBackMs, log, signal, trail: this.#trail }
+        await this.#sinks?.stop()
+        await this.#store!.close() // nothing is acked any more in the old log
+        this.#store = undefined
+        try {
+          await lookBack({ ...about, known: before.known })
+          this.#trail = new Trail()
+        } finally {
+          if (!signal.aborted) await this.#openAgain(resume!.timestamp)
+        }
+        return this.#store!
+      }
+    }
     const found = await settle({ state, config, connect, facts, before, log, signal })
     this.#known = found.known
     if (found.lost) {
@@ -342,13 +363,13 @@ export class Instance {
     return true
   }
   /** Begins anew with what the state file says. */
-  async #openAgain(): Promise<void> {
+  async #openAgain(againUntilMs?: number): Promise<void> {
     this.#reopen = false
     this.#catchUp = undefined // it reads in the old epoch
     await this.#sinks?.stop()
     await this.#store?.close()
     this.#known = readKnown(this.#state)
-    this.#store = this.#openStore(this.#known!.origin)
+    this.#store = this.#openStore(this.#known!.origin, againUntilMs)
     this.#startSinks(this.#store)
   }
   /** Nobody reads before this place any more: the oldest that a client may go on from, as far as the source still has it. */
@@ -382,8 +403,9 @@ export class Instance {
       acked.epoch === epoch ? [{ client, position: acked }] : [],
     )
   }
-  #openStore(origin: Position): Store {
+  #openStore(origin: Position, againUntilMs?: number): Store {
     return new Store({
+      againUntilMs,
       windowBytes: this.config.windowBytes,
       catchUpReaders: this.config.catchUpReaders,
       catchUp: (from, signal) => this.#readOwn(from, signal),
@@ -455,17 +477,6 @@ export class Instance {
   }
 }
 
-/** Does not wait for `work` any longer once `signal` aborts: a connection attempt cannot be called off. */
-async function unlessAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>()
-  const aborted = (): void => resolve()
-  signal.addEventListener('abort', aborted)
-  try {
-    await Promise.race([work, promise])
-  } finally {
-    signal.removeEventListener('abort', aborted)
-  }
-}
 const asError = (error: unknown): Error =>
   error instanceof Error ? error : new Error(String(error))
 /** A SluiceError says all in its message; the stack is for our own bugs. */

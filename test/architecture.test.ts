@@ -45,7 +45,7 @@ const rules: Record<string, Rule> = {
   epoch: { modules: 'config store' },
   upstream: {
     modules: 'config store sources mysql epoch catalog binlog filter logger lookup',
-    outside: 'node:fs',
+    outside: 'node:fs node:zlib',
   },
   metrics: { modules: inProcess, outside: 'node:http' },
   instance: { modules: inProcess, outside: 'node:*' },

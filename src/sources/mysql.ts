@@ -310,7 +310,7 @@ export async function sourceFacts(connection: Connection, epoch = 1): Promise<So
       offset: status.offset,
       gtids: sets && GtidSet.parse(status.gtids),
     },
-    earliest: { ...common, file: first.Log_name, offset: 4, gtids: sets?.purged },
+    earliest: { ...common, timestamp: 0, file: first.Log_name, offset: 4, gtids: sets?.purged },
   }
 }
 

@@ -16,7 +16,7 @@ import type { State } from './state.ts'
 import {
   compareEnd,
   comparePlaces,
-  Furthest,
+  type Furthest,
   joinGtids,
   type Place,
   placeAfter,

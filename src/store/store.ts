@@ -29,6 +29,7 @@ export interface StoreOptions {
   readonly state: State // stays open when the store closes
   readonly origin: Position // where a client that was never seen starts
   readonly log: Log
+  readonly againUntilMs?: number | undefined // up to this time of the source anything may have been given out before
 }
 export interface SubscribeOptions {
   readonly filter?: Filter | undefined // undefined: everything
@@ -70,10 +71,10 @@ export class Store {
   #closed = false
 
   constructor(options: StoreOptions) {
-    const { windowBytes, catchUpReaders, catchUp, state, origin, log } = options
+    const { windowBytes, catchUpReaders, catchUp, state, origin, log, againUntilMs } = options
     this.#options = options
     for (const { client, acked, reserved, filterText } of state.cursors()) {
-      this.#clients.set(client, newClient(client, acked, reserved, filterText))
+      this.#clients.set(client, newClient(client, acked, reserved, filterText, againUntilMs))
     }
     const acks = [...this.#clients.values()].map((client) => client.acked)
     this.#window = new Window(windowBytes, resumeFrom(acks, origin, windowBytes))
@@ -270,6 +271,7 @@ function newClient(
   acked: Position,
   reserved: bigint,
   filterText: string | undefined,
+  againUntilMs?: number,
 ): Client {
   const nextId = reserved // ids of a block that was not used up before a restart are never given out
   return {
@@ -277,7 +279,7 @@ function newClient(
     acked,
     nextId,
     reserved,
-    furthest: new Furthest(),
+    furthest: new Furthest(againUntilMs),
     delivered: 0,
     filterText,
     cursor: undefined,

@@ -112,10 +112,16 @@ export class Track implements Place {
 export class Furthest {
   #place: Place | undefined
   #gtids: GtidSet | undefined // whole transactions before it
+  readonly #untilMs: number
 
+  /** Everything up to this time may have been given before; by default nothing. */
+  constructor(untilMs = -1) {
+    this.#untilMs = untilMs
+  }
   /** Whether what begins at `start` was given before, or a part of it. Across epochs only GTIDs say. */
   beyond(start: Position): boolean {
     const place = this.#place
+    if (start.timestamp <= this.#untilMs) return true
     if (place === undefined) return false
     if (place.epoch === start.epoch || !start.gtids || !this.#gtids) {
       return comparePlaces(start, place) < 0

@@ -60,3 +60,15 @@ export function openCatalog(about: {
     },
   })
 }
+
+/** Does not wait for `work` any longer once `signal` aborts: a connection attempt cannot be called off. */
+export async function unlessAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>()
+  const aborted = (): void => resolve()
+  signal.addEventListener('abort', aborted)
+  try {
+    await Promise.race([work, promise])
+  } finally {
+    signal.removeEventListener('abort', aborted)
+  }
+}

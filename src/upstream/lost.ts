@@ -57,7 +57,7 @@ export async function recover(
   about: {
     readonly known: Known
     readonly facts: Facts
-    readonly latest: () => Promise<Position> // exact
+    readonly place: (policy: 'earliest' | 'latest') => Promise<Position> // exact
     readonly policy: Policy
     readonly resume: Position
     readonly signal: AbortSignal
@@ -90,7 +90,7 @@ export async function recover(
     return { at: Date.now(), clients, policy, range, to: undefined }
   }
   const { epoch } = known
-  const target = policy === 'latest' ? await about.latest() : facts.earliest
+  const target = await about.place(policy)
   signal.throwIfAborted() // the state file may be closed by now
   for (const { client, at } of lost) {
     const to = { ...pastAll(target, at), epoch, server: facts.serverUuid }

@@ -47,9 +47,9 @@ export async function settle(
   signal.throwIfAborted()
   const seen = seenBy(state, resume)
   const known = recognise(state, before.known, facts, { resume, seen, replaced }, log)
-  const latest = (): Promise<Position> => startPosition(connect, facts, 'latest', log)
+  const place = (to: 'earliest' | 'latest') => startPosition(connect, facts, to, log)
   const policy = config.onPositionLost
-  const lost = await recover(state, { known, facts, latest, policy, resume, signal }, log)
+  const lost = await recover(state, { known, facts, place, policy, resume, signal }, log)
   await remember(about)
   return { known, lost }
 }

@@ -8,7 +8,14 @@ import type { InstanceConfig } from '../config/config.ts'
 import { SluiceError } from '../errors.ts'
 import { GtidSet } from '../gtid.ts'
 import { Connection, type ConnectOptions } from '../mysql/connection.ts'
-import { findBoundary, findTime, logFiles, logStatus, type SourceFacts } from '../sources/index.ts'
+import {
+  fileSeconds,
+  findBoundary,
+  findTime,
+  logFiles,
+  logStatus,
+  type SourceFacts,
+} from '../sources/index.ts'
 
 export type Start = InstanceConfig['start']
 type Facts = Pick<SourceFacts, 'serverUuid' | 'latest' | 'earliest' | 'executed' | 'purged'>
@@ -30,7 +37,10 @@ export async function startPosition(
   start: Start,
   log: Log,
 ): Promise<Position> {
-  if (start === 'earliest') return facts.earliest
+  if (start === 'earliest') {
+    const { earliest } = facts
+    return { ...earliest, timestamp: (await fileSeconds(connect, earliest.file)) * 1000 }
+  }
   if (start === 'latest') return await latestPosition(connect, facts)
   if ('gtids' in start) return gtidPosition(facts, GtidSet.parse(start.gtids), log)
   if ('timestamp' in start) return await timePosition(connect, facts, start.timestamp, log)

@@ -1,6 +1,7 @@
 /** The primary is killed under load, the standby promoted: a client sees everything that the standby has, once. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeEach, expect, test } from 'vitest'
+import { SluiceError } from '../../src/errors.ts'
 import { ReaderThread } from '../../src/sources/index.ts'
 import type { Cursor } from '../../src/store/cursor.ts'
 import { privateMysql, versions, type MysqlServer } from '../support/mysql.ts'
@@ -65,14 +66,18 @@ class Client {
   readonly order: number[] = []
   readonly again: number[] = []
   marked = 0
-  readonly #cursor: Cursor
-  #open: bigint[] = []
-  constructor(cursor: Cursor) {
-    this.#cursor = cursor
+  acked = 0 // the last id
+  readonly #subscribe: () => Cursor | undefined
+  #cursor: Cursor
+  #open: { id: bigint; last: number }[] = []
+  #last = 0
+  constructor(subscribe: () => Cursor | undefined) {
+    this.#subscribe = subscribe
+    this.#cursor = subscribe()!
   }
   async read(enough: () => boolean): Promise<void> {
     while (!enough()) {
-      const batch = await this.#cursor.get({ changes: 20, bytes: 1 << 20, waitMs: 200 }, never)
+      const batch = await this.#get()
       if (!batch) continue
       for (const { tx, from, to } of batch.parts) {
         for (const change of tx.changes.slice(from, to)) {
@@ -81,8 +86,25 @@ class Client {
         }
       }
       batch.release()
-      this.#open.push(batch.id)
-      if (this.#open.length > 3) await this.#cursor.ack(this.#open.shift()!)
+      this.#open.push({ id: batch.id, last: this.#last })
+      if (this.#open.length <= 3) continue
+      const { id, last } = this.#open.shift()!
+      await this.#cursor.ack(id).then(
+        () => (this.acked = last),
+        () => {}, // closed: get says so
+      )
+    }
+  }
+  /** A cursor that was closed is subscribed to again, as a client that connects again does. */
+  async #get() {
+    try {
+      return await this.#cursor.get({ changes: 20, bytes: 1 << 20, waitMs: 200 }, never)
+    } catch (error) {
+      if (!(error instanceof SluiceError) || error.code !== 'CURSOR_CLOSED') throw error
+      await sleep(20)
+      this.#open = []
+      this.#cursor = this.#subscribe() ?? this.#cursor
+      return undefined
     }
   }
   /** Forgets what is not acked: it comes again. */
@@ -91,6 +113,7 @@ class Client {
     this.#cursor.rollback()
   }
   #take(id: number, redelivered: boolean): void {
+    this.#last = id
     const times = this.seen.get(id) ?? 0
     this.seen.set(id, times + 1)
     if (times === 0) this.order.push(id)
@@ -116,7 +139,7 @@ test('with GTIDs, read in the thread: every change that the standby has, in orde
   )
   instance.start()
   await rig.state(instance, 'running')
-  const client = new Client(instance.store!.subscribe('1001'))
+  const client = new Client(() => instance.store?.subscribe('1001'))
   const slow = instance.store!.subscribe('1002') // stands at the beginning, and will catch up on the other server
   const written = load(primary, 1)
   await client.read(() => client.seen.size > 200)
@@ -167,4 +190,60 @@ test('with GTIDs, read in the thread: every change that the standby has, in orde
   await rig.state(wrong, 'failed')
   expect(wrong.status).toMatchObject({ error: { code: 'SOURCE_DIVERGED' } })
   await wrong.stop()
+})
+
+test('without GTIDs: what was acked is found in the other log by what it looks like, else by time', async () => {
+  const args = ['--gtid-mode=OFF', '--enforce-gtid-consistency=OFF']
+  await using primary = await privateMysql(version, { args })
+  await using standby = await privateMysql(version, { args })
+  await using proxy = await Proxy.start(primary)
+  await standby.query('FLUSH BINARY LOGS; FLUSH BINARY LOGS') // its places are others
+  await replicate(primary, standby, false)
+  await primary.query('CREATE DATABASE p8; CREATE TABLE p8.t (id INT PRIMARY KEY, v VARCHAR(250))')
+  const config = {
+    source: { ...sourceOf(primary), port: proxy.port },
+    standbys: [{ host: standby.host, port: standby.port }],
+    failover: { afterMs: 500 },
+  }
+  const instance = rig.open(config)
+  instance.start()
+  await rig.state(instance, 'running')
+  const client = new Client(() => instance.store?.subscribe('1001'))
+  const written = load(primary, 1)
+  await client.read(() => client.seen.size > 200)
+  const acked = client.acked
+  proxy.rule = () => 'hold'
+  await sleep(500)
+  await primary.kill()
+  await written.done
+  await promote(standby)
+  const rows = await standby.query<{ id: number }>('SELECT id FROM p8.t ORDER BY id')
+  const last = rows.at(-1)!.id
+  await rig.until(
+    () => instance.status.position?.epoch === 2 && instance.status.state === 'running',
+  )
+  const more = numbers(last + 1, last + 20)
+  for (const id of more) await standby.query(`INSERT INTO p8.t VALUES (${id}, '')`)
+  await client.read(() => client.seen.has(last + 20))
+  expect(client.order).toEqual(numbers(1, last + 20))
+  // only what was not acked came again, and said so
+  expect(client.again).toEqual([])
+  expect(client.marked).toBeGreaterThan(0)
+  expect([...client.seen].filter(([id, n]) => id <= acked && n > 1)).toEqual([])
+  expect(rig.logged('client 1001 goes on')).toContain('exactly where it was')
+  await instance.stop()
+
+  // a restart in between remembers nothing: changes of the look-back are repeated, none is missing
+  const late = rig.open({
+    source: sourceOf(standby),
+    standbys: [{ host: primary.host, port: primary.port }],
+    failover: { afterMs: 0 },
+  })
+  await primary.start()
+  expect(late.status.server).toBe(`127.0.0.1:${standby.port}`)
+  await standby.kill()
+  late.start()
+  await rig.until(() => late.status.position?.epoch === 3)
+  expect(rig.logged('client 1001 goes on')).toContain('60000 ms before')
+  await late.stop()
 })
