@@ -122,11 +122,6 @@ export const failoverSchema = section({
     .describe(
       'How long a source may lack transactions that were read before it counts as diverged',
     ),
-  lagMsMax: duration('1s', '1000h')
-    .optional()
-    .describe(
-      'A source that is a replica so far behind its own is given up as well; none: any lag will do',
-    ),
 })
   .prefault({})
   .describe('Going over to another source')
