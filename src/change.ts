@@ -64,6 +64,20 @@ export type Value = null | number | bigint | string | Uint8Array | JsonDiff
 
 /** Writes a value's text (Canal's form, UTF-8) from bytes[at, end) to `out`. */
 export type TextWriter = (bytes: Buffer, at: number, end: number, out: Out) => void
+/**
+ * How a value's text is made from its bytes, for those who write many of them at a time: integers little-endian, strings that
+ * are UTF-8 already, ISO-8859-1, and the packed forms of MySQL 5.6 and later.
+ */
+export type TextForm =
+  | 'signed'
+  | 'unsigned'
+  | 'utf8'
+  | 'latin1'
+  | 'decimal'
+  | 'date'
+  | 'time2'
+  | 'datetime2'
+  | 'json'
 /** Reads a JS value from bytes[at, end). */
 export type ValueReader = (bytes: Buffer, at: number, end: number) => Value
 
@@ -82,6 +96,8 @@ export interface Column {
   readonly members: readonly string[] | undefined // enum, set
   readonly size: number // > 0: every value has this many bytes; -n: an n-byte little-endian length stands before it; 0: always empty
   readonly text: TextWriter
+  /** What `text` does, where that has a name; `meta` has its digits. */
+  readonly form?: TextForm | undefined
   /** Of TIMESTAMP only: its text in UTC, whatever zone `text` is in: exact also in the hour that a zone has twice. */
   readonly utc?: TextWriter | undefined
   readonly value: ValueReader
@@ -156,6 +172,11 @@ export interface RowsChange {
   /** An update of the key of which somebody else writes the other half; whoever does not split it writes all of it. */
   readonly half?: 'delete' | 'insert' | undefined
   reader(): RowReader
+  /**
+   * Where its rows begin in the event, when they go on to the event's end one behind the other, each image having all of
+   * `table.columns`: null bits, then values as Column.size says. -1 for any others; missing where there are none such.
+   */
+  wholeRows?(): number
   /** Decoded when somebody asks: arrays in the order of `table.columns`. Generic and slower than reader(). */
   rows(): Iterable<Row>
 }
@@ -184,6 +205,8 @@ export interface QueryChange {
   readonly type: StatementType
   readonly database: string // of the first table touched, else ""
   readonly table: string // the first table touched (RENAME: its new name), else ""
+  /** All tables touched, `table` "" for a whole database; old and new names of a RENAME. */
+  readonly tables: readonly { readonly database: string; readonly table: string }[]
   readonly defaultDatabase: string // the session's
   readonly sql: string
 }
@@ -226,6 +249,7 @@ export interface Transaction {
   readonly next: number // ordinal at which the next part goes on; meaningful when 'open'
   readonly timestamp: number // ms, of its first event
   readonly changes: readonly Change[]
+  readonly count?: number | undefined // of changes, where it is known without making their objects
   readonly state: 'open' | 'committed' | 'prepared'
   readonly slab: Slab | undefined // holds every event's bytes; undefined when there are no changes
   readonly bytes: number // what it counts in the window's budget: raw bytes and a fixed overhead per object

@@ -107,6 +107,13 @@ export function recognise(
 ): Known {
   const executed = facts.latest.gtids
   const other = facts.serverUuid !== known.server
+  if (other && seen?.kind && executed?.kind && seen.kind !== executed.kind) {
+    throw new SluiceError(
+      'SOURCE_CHANGED',
+      `expected the server ${known.server}, found ${facts.serverUuid}; GTIDs of MySQL mean nothing on MariaDB, and ` +
+        `the other way round. Point the instance back to it, or ${ANEW}`,
+    )
+  }
   const missing = executed && seen ? seen.subtract(executed) : undefined
   if (missing && !missing.empty) throw diverged(facts, known, missing)
   if (other && !missing) {
@@ -149,6 +156,19 @@ export function nextEpoch(state: State, known: Known, server: string, log: Log):
   state.setValue('server', server)
   log.warn({ epoch, server, was: known.server }, 'another source: going on in a new epoch')
   return { ...known, epoch, server }
+}
+
+/** The same of a MariaDB server, which keeps count itself. undefined where no event of that file begins there. */
+export async function mariadbGtidsAt(
+  query: <T>(sql: string, params?: (string | number)[]) => Promise<T[]>,
+  file: string,
+  offset: number,
+): Promise<GtidSet | undefined> {
+  const [row] = await query<{ gtids: string | null }>(
+    'SELECT CONVERT(BINLOG_GTID_POS(?, ?) USING utf8) AS gtids',
+    [file, offset],
+  )
+  return typeof row?.gtids === 'string' ? GtidSet.parse(row.gtids) : undefined
 }
 
 const PAGE = 10_000

@@ -56,6 +56,10 @@ const table = {
   DESTINATION_UNKNOWN: false,
   LISTEN_FAILED: false,
   REPLY_TOO_LARGE: false,
+  // admin port
+  NOT_AUTHORIZED: false,
+  REQUEST_INVALID: false,
+  NOT_NOW: false,
 } as const
 
 export type ErrorCode = keyof typeof table

@@ -17,12 +17,23 @@ import type { ReaderThread } from './sources/index.ts'
 const DEBOUNCE_MS = 100 // editors write a file in several steps
 const POLL_MS = 2000
 const SETTLE_MS = 20
+const HELD = 'it was stopped by an operator'
 
 export interface FleetOptions {
   readonly folder: string
   readonly dataDir: string
   readonly log: Logger
   readonly thread?: ReaderThread | undefined // where instances read their logs; left out, in this thread
+}
+/** What is known of one instance file. */
+export interface FleetMember {
+  readonly name: string
+  readonly file: string
+  readonly config: InstanceConfig | undefined // undefined: it never had a good one
+  readonly instance: Instance | undefined
+  readonly trouble: string | undefined // why there is no instance
+  readonly locked: boolean // another process has its state
+  readonly held: boolean // stopped by an operator
 }
 /** One instance file. `instance` is undefined while it is disabled, has problems from the start, or could not open. */
 interface Entry {
@@ -32,6 +43,7 @@ interface Entry {
   instance: Instance | undefined
   trouble: string | undefined // why there is no instance
   locked: boolean // worth another try by itself
+  held: boolean // an operator has stopped it
 }
 
 export class Fleet {
@@ -84,6 +96,38 @@ export class Fleet {
       `destination ${destination} does not run: ${entry.trouble ?? 'it is starting'}`
     )
   }
+  members(): FleetMember[] {
+    return [...this.#entries].map(([name, entry]) => ({ name, ...entry }))
+  }
+  /** Stops an instance until start, or the end of this process. Throws DESTINATION_UNKNOWN. */
+  hold(name: string): Promise<void> {
+    return this.#alone(name, async (entry) => {
+      entry.held = true
+      await this.#stop(entry)
+      entry.trouble = HELD
+    })
+  }
+  /** Starts an instance that was stopped, has failed or could not open. Throws DESTINATION_UNKNOWN. */
+  release(name: string): Promise<void> {
+    return this.#alone(name, async (entry) => {
+      if (!entry.config) throw new SluiceError('CONFIG_INVALID', `${name}: ${entry.trouble}`)
+      entry.held = false
+      if (entry.instance && entry.instance.status.state !== 'failed') return
+      await this.#stop(entry)
+      this.#start(name, entry)
+    })
+  }
+  /** Stops an instance, does something, and starts it again where it ran. Throws DESTINATION_UNKNOWN, and what `work` throws. */
+  whileStopped<T>(name: string, work: () => T): Promise<T> {
+    return this.#alone(name, async (entry) => {
+      await this.#stop(entry)
+      try {
+        return work()
+      } finally {
+        this.#start(name, entry)
+      }
+    })
+  }
   statuses(): InstanceStatus[] {
     return [...this.#entries.values()].flatMap((e) => e.instance?.status ?? [])
   }
@@ -96,6 +140,20 @@ export class Fleet {
     this.#watcher?.close()
     await this.#work
     await Promise.all([...this.#entries.values()].map((entry) => this.#stop(entry)))
+  }
+
+  /** One after another with everything that starts and stops instances. */
+  #alone<T>(name: string, work: (entry: Entry) => Promise<T>): Promise<T> {
+    const result = this.#work.then(async () => {
+      const entry = this.#entries.get(name)
+      if (entry && !this.#closed) return await work(entry)
+      throw new SluiceError('DESTINATION_UNKNOWN', `there is no instance ${name}`)
+    })
+    this.#work = result.then(
+      () => {},
+      () => {},
+    )
+    return result
   }
 
   #watch(): void {
@@ -162,6 +220,7 @@ export class Fleet {
           instance: undefined,
           trouble: text,
           locked: false,
+          held: false,
         })
       return
     }
@@ -172,6 +231,7 @@ export class Fleet {
       instance: undefined,
       trouble: undefined,
       locked: false,
+      held: false,
     }
     const same = JSON.stringify(next.config) === JSON.stringify(config)
     next.stamp = stamp
@@ -193,6 +253,10 @@ export class Fleet {
     entry.locked = false
     entry.trouble = undefined
     if (!config) return
+    if (entry.held) {
+      entry.trouble = HELD
+      return
+    }
     const log = this.#log.child({ instance: name })
     if (!config.enabled) {
       entry.trouble = 'it is disabled (enabled: false)'

@@ -7,15 +7,18 @@
  * Guarantees: the origin and the epoch are durable before the first row is read; errors that may pass are retried with
  * growing pauses, others leave the instance visible as 'failed' with its clients served from what it holds; no error
  * leaves the instance. Must not know of the command line, of other instances, or of how clients are served.
+ *
+ * Over 500 lines because all that can happen to a source is followed here, where one reads how the parts act together.
  */
 import { randomUUID } from 'node:crypto'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Catalog } from './catalog/catalog.ts'
-import { compareLogPlaces, type LogPlace } from './catalog/history.ts'
+import { compareLogPlaces, type LogPlace, type TableVersions } from './catalog/history.ts'
 import { formatPosition } from './change.ts'
-import type { Position, Source, Transaction } from './change.ts'
+import type { Filter, Position, Source, Transaction } from './change.ts'
 import type { InstanceConfig } from './config/config.ts'
+import { Reading, type ReadCounts } from './counts.ts'
 import { continueFrom, readKnown } from './epoch.ts'
 import type { Known } from './epoch.ts'
 import { SluiceError } from './errors.ts'
@@ -27,7 +30,11 @@ import type { SinkStatus } from './sinks/runner/runner.ts'
 import { Sinks } from './sinks/runner/sinks.ts'
 import type { SinkType } from './sinks/sink.ts'
 import { SlabPool } from './slab.ts'
+import type { LoadStatus } from './snapshot/load.ts'
+import { waitsForGtids } from './snapshot/reader.ts'
+import { Snapshots } from './snapshot/snapshots.ts'
 import {
+  logEnd,
   mysqlSource,
   type ReaderThread,
   type ThreadSourceOptions,
@@ -58,8 +65,10 @@ export type InstanceStatus = InstanceState & {
   readonly purge: Outlook | undefined // of what the slowest client needs, when last looked at
   readonly semiSyncAcks: number | undefined // sent; undefined: semiSync is off
   readonly position: Position | undefined // where reading goes on
-  readonly transactions: number // appended since the start of this instance, parts counted
+  readonly epoch: number // 0 before the source was reached for the first time
+  readonly counts: ReadCounts
   readonly store: StoreStatus | undefined
+  readonly snapshots: readonly LoadStatus[] // of clients and sinks, those that are over too
   readonly sinks: readonly SinkStatus[] // none before the source was reached for the first time
   /** Tables whose columns are matched by position, for their history is ambiguous. */
   readonly guessedTables: readonly string[]
@@ -96,10 +105,13 @@ export class Instance {
   #connection = new AbortController() // ends one read of the source
   #reopen = false // the state file was changed beneath the store
   #catalog: Catalog | undefined
+  #facts: SourceFacts | undefined
+  readonly #snapshots: Snapshots
   #catchUp: Source['read'] | undefined
   #status: InstanceState = { state: 'stopped' }
   #since = Date.now()
-  #transactions = 0
+  /** What was read; whoever wants to look on. */
+  readonly reading = new Reading()
   #failures = 0 // in a row
   #changedSince: number | undefined // ms; the source looks like another one since then
   #positionLost = false // the source refused a position: it is looked at again before that is believed
@@ -133,6 +145,7 @@ export class Instance {
       this.#semiSync = semiSync
     }
     this.#known = readKnown(state)
+    this.#snapshots = this.#openSnapshots(options)
     // A source that was known before need not be there for its clients to be served.
     if (this.#known) this.#store = this.#openStore(this.#known.origin)
   }
@@ -164,8 +177,10 @@ export class Instance {
       purge: this.#watch.purge,
       semiSyncAcks: this.#semiSync?.acks,
       position: this.#store?.resume,
-      transactions: this.#transactions,
+      epoch: this.#known?.epoch ?? 0,
+      counts: this.reading.counts(),
       store: this.#store?.status(),
+      snapshots: this.#snapshots.status(),
       sinks: this.#sinks?.status() ?? [],
       guessedTables: [...(this.#catalog?.guessed ?? [])],
     }
@@ -177,6 +192,24 @@ export class Instance {
       this.#enter({ state: 'failed', error: asError(error) })
     })
   }
+  /** Loads for a client what the tables hold already, unless that was done for it before. What goes wrong is in the log. */
+  load(client: string, filter: Filter): void {
+    this.#snapshots.once(client, filter)
+  }
+  /** Where the source's log ends now. Throws what a query throws, CONNECT_FAILED before the source was reached. */
+  sourceEnd(): Promise<LogPlace> {
+    return logEnd(this.#lookup, this.#knownOrThrow().epoch)
+  }
+  /** Definitions of tables through the log; none before the source was reached. */
+  get tables(): readonly TableVersions[] {
+    return this.#catalog?.history.tables() ?? []
+  }
+  /** The next row of a table asks the source for its definition. The log is read on by a new connection. */
+  async reloadTable(database: string, table: string): Promise<void> {
+    this.#knownOrThrow()
+    await this.#catalog?.forget(database, table)
+    this.#connection.abort()
+  }
   /** Lets sinks that have failed try again. */
   retrySinks(): void {
     this.#sinks?.retry()
@@ -186,6 +219,7 @@ export class Instance {
     this.#stop.abort()
     await this.#done
     await this.#sinks?.stop()
+    this.#snapshots.close()
     await this.#store?.close()
     this.#watch.stop()
     this.#lookup.close()
@@ -203,6 +237,7 @@ export class Instance {
         if (this.#reopen && !signal.aborted) await this.#openAgain()
       } catch (error) {
         if (signal.aborted) return
+        this.reading.failures++
         const lasted = this.#status.state === 'running' ? Date.now() - this.#since : 0
         if (lasted > this.config.retry.maxMs) this.#failures = 0
         if (!(await this.#failed(error, signal))) return
@@ -242,8 +277,11 @@ export class Instance {
     const { connect, name } = this.#sources
     const config = { ...this.config, source: this.#sources.current }
     this.#enter({ state: 'connecting' })
+    this.reading.connects++
     const facts = await factsOf(connect)
     if (signal.aborted) return
+    if (config.filter.statements.dml === 'stop') requireRows(facts)
+    this.#facts = facts
     const store = await this.#settle(facts, signal)
     if (signal.aborted) return
     if (this.#sources.several) this.#state.setValue('source', name)
@@ -268,7 +306,8 @@ export class Instance {
       partBytes: config.partBytes,
       heartbeatMs: config.source.heartbeatMs,
     }
-    const here = { ...options, filter: compileFilter(config.filter), slabs: this.#slabs }
+    const { filter } = config
+    const here = { ...options, filter: compileFilter(filter), kinds: filter, slabs: this.#slabs }
     // Only one dump can run under one server id or one uuid: each catch-up reader draws its own.
     this.#catchUp = (from, stop) => mysqlSource(here).read(from, stop)
     const about = { version: facts.version, timezone: zone, server: facts.serverUuid }
@@ -285,7 +324,7 @@ export class Instance {
       },
     }
     const source = this.#thread
-      ? this.#thread.source({ ...main, filter: config.filter })
+      ? this.#thread.source({ ...main, filter })
       : mysqlSource({ ...here, ...main })
     await this.#pump(source, store, signal)
   }
@@ -293,9 +332,9 @@ export class Instance {
   async #pump(source: Source, store: Store, signal: AbortSignal): Promise<void> {
     for await (const tx of source.read(store.resume, signal)) {
       if (!tx.gtid) this.#trail?.note(tx)
+      this.reading.take(tx)
       const wait = store.append(tx, signal)
-      if (wait) await wait
-      this.#transactions++
+      if (wait) await this.reading.wait(wait)
       this.#failures = 0
       this.#changedSince = undefined
       this.#positionLost = false
@@ -352,8 +391,27 @@ export class Instance {
       adopt: (seen) => this.#adopt(seen),
       latest: async () => (await factsOf(this.#sources.connect)).latest,
       read: (from, signal) => this.#readOwn(from, signal),
+      loads: this.#snapshots,
     })
     this.#sinks.start()
+  }
+  #openSnapshots({ name, dataDir, config, log }: InstanceOptions): Snapshots {
+    return new Snapshots({
+      instance: name,
+      dataDir,
+      state: this.#state,
+      query: (sql, params) => this.#lookup.query(sql, params),
+      filter: compileFilter(config.filter),
+      clients: () => this.#store?.clients() ?? [],
+      source: {
+        connect: () => this.#sources.connect,
+        catalog: () => this.#catalog,
+        end: () => logEnd(this.#lookup, this.#known!.epoch),
+        serverId: () => this.#facts?.serverId ?? 0,
+        waits: () => waitsForGtids(this.#facts?.version ?? ''),
+        log,
+      },
+    })
   }
   /** A sink's target knows a later epoch than the state file, which was lost: every place we know is of that epoch. */
   #adopt(seen: Pick<Known, 'epoch' | 'server'>): boolean {
@@ -412,6 +470,7 @@ export class Instance {
       state: this.#state,
       origin,
       log: this.#log,
+      join: this.#snapshots.join,
     })
   }
   async *#readOwn(from: Position, signal: AbortSignal): AsyncIterable<Transaction> {
@@ -426,6 +485,10 @@ export class Instance {
       if (lost && this.config.onPositionLost !== 'fail') this.#connection.abort()
       throw error
     }
+  }
+  #knownOrThrow(): Known {
+    if (this.#known && this.#catalog) return this.#known
+    throw new SluiceError('CONNECT_FAILED', `${this.name}: the source was not reached yet`)
   }
   /** The same after a restart: MySQL then ends the dump that a dead connection of ours still holds. */
   #replicaUuid(): string {
@@ -482,6 +545,15 @@ const asError = (error: unknown): Error =>
 /** A SluiceError says all in its message; the stack is for our own bugs. */
 function errorFields(error: Error): object {
   return error instanceof SluiceError ? { code: error.code } : { stack: error.stack }
+}
+
+/** Throws SOURCE_UNSUITABLE for a source that logs changes as statements, which say nothing of rows. */
+function requireRows({ binlogFormat }: SourceFacts): void {
+  if (binlogFormat === '' || binlogFormat.toUpperCase() === 'ROW') return
+  const text =
+    `expected binlog_format ROW on the source, got ${binlogFormat}: changes are logged as statements, without their rows. ` +
+    "SET PERSIST binlog_format = 'ROW' there and let applications reconnect; or set filter.statements.dml to deliver or drop"
+  throw new SluiceError('SOURCE_UNSUITABLE', text)
 }
 
 /** The state file of a destination. */

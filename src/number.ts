@@ -66,7 +66,7 @@ export function writeDecimal(
   out: Out,
 ): void {
   const whole = precision - scale
-  out.ensure(precision + 3)
+  out.ensure(precision + 12) // a group that no server writes has up to nine digits more than it should
   const mask = bytes[at]! & 0x80 ? 0 : 0xff
   if (mask !== 0) out.u8(0x2d)
   let flip = mask ^ 0x80 // for the very first byte

@@ -9,7 +9,7 @@ const SHORT = 128
 /** Copies of so many bytes go word by word: below, a loop over bytes is quicker, above, the call into native code. */
 const WORDS_MIN = 16
 const WORDS_MAX = 192
-/** From here on the buffer grows by a quarter, not by itself: a row of many megabytes is not held twice over. */
+/** From here on the buffer grows to a quarter more than is needed, not by itself: what is not written takes no memory. */
 const LARGE = 8 * 1024 * 1024
 
 export class Out {
@@ -35,8 +35,9 @@ export class Out {
   }
   #grow(n: number): void {
     const { length } = this.buf
-    const more = length < LARGE ? length * 2 : Math.ceil(length * 1.25)
-    const next = Buffer.allocUnsafeSlow(Math.max(more, this.at + n))
+    const need = this.at + n
+    const more = need < LARGE ? length * 2 : need * 1.25
+    const next = Buffer.allocUnsafeSlow(Math.ceil(Math.max(more, need)))
     this.buf.copy(next, 0, 0, this.at)
     this.buf = next
     this.#view = viewOf(next)
@@ -110,6 +111,25 @@ export class Out {
       while (start < end) buf[to++] = buf[start++]!
     }
     this.buf[at] = first
+  }
+  /** Whether JSON wants an escape for a byte since `from`: below 0x20, a quote or a backslash. Four bytes a step. */
+  needsEscape(from: number): boolean {
+    const view = this.#view
+    let at = from
+    for (const last = this.at - 3; at < last; at += 4) {
+      const x = view.getInt32(at, true)
+      const q = x ^ 0x22222222
+      const b = x ^ 0x5c5c5c5c
+      const low = (x - 0x20202020) & ~x
+      const quote = (q - 0x01010101) & ~q
+      if (((low | quote | ((b - 0x01010101) & ~b)) & 0x80808080) !== 0) return true
+    }
+    const { buf } = this
+    for (; at < this.at; at++) {
+      const c = buf[at]!
+      if (c < 0x20 || c === 0x22 || c === 0x5c) return true
+    }
+    return false
   }
   #look(src: Uint8Array): void {
     this.#source = src
@@ -227,6 +247,8 @@ export function constantOf(bytes: Uint8Array): Constant {
   for (let i = 0; i < words.length; i++) words[i] = view.getBigUint64(i * 8, true)
   return { words, length: bytes.length }
 }
+/** Text that is written again and again. */
+export const fixed = (text: string): Constant => constantOf(Buffer.from(text))
 function viewOf(b: Uint8Array): DataView {
   return new DataView(b.buffer, b.byteOffset, b.byteLength)
 }

@@ -54,7 +54,13 @@ export class SlabPool implements Slabs {
   /** Called by the last release. */
   take(slab: Slab): void {
     this.bytesInUse -= slab.bytes.length
+    if (slab.bytes.length > SLAB_BYTES) return giveBack(slab.bytes)
     if (slab.bytes.length === SLAB_BYTES && this.#spare.length < this.#spareMax)
       this.#spare.push(slab.bytes)
   }
+}
+
+/** Returns large memory to the system at once, not when the garbage collector comes by; all views of it become empty. */
+export function giveBack({ buffer }: Buffer): void {
+  if (buffer instanceof ArrayBuffer) buffer.transfer(0)
 }

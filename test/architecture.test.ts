@@ -14,7 +14,7 @@ interface Rule {
 /** Anybody may import these; they know only each other. */
 const vocabulary = ['change', 'gtid', 'out', 'slab', 'crc', 'errors', 'number']
 const inProcess =
-  'instance fleet upstream epoch lookup logger config store sinks sources mysql catalog binlog filter'
+  'instance counts fleet upstream epoch lookup logger config store sinks sources mysql catalog binlog filter snapshot'
 
 const rules: Record<string, Rule> = {
   ...Object.fromEntries(vocabulary.map((name) => [name, { modules: '' }])),
@@ -31,6 +31,10 @@ const rules: Record<string, Rule> = {
     outside: 'node:crypto node:fs/promises node:path node:stream node:worker_threads node:zlib',
   },
   store: { modules: '', outside: 'node:fs node:path node:sqlite node:timers/promises' },
+  snapshot: {
+    modules: 'store sources catalog mysql filter',
+    outside: 'node:fs node:path node:sqlite node:timers/promises',
+  },
   server: {
     modules: 'store filter protobuf',
     outside: 'node:crypto node:net node:tls node:timers/promises',
@@ -47,11 +51,17 @@ const rules: Record<string, Rule> = {
     modules: 'config store sources mysql epoch catalog binlog filter logger lookup',
     outside: 'node:fs node:zlib',
   },
-  metrics: { modules: inProcess, outside: 'node:http' },
+  metrics: { modules: '' },
+  counts: { modules: '' },
+  shown: { modules: '' },
+  web: {
+    modules: `${inProcess} server metrics shown commands`,
+    outside: 'node:crypto node:fs node:http node:https node:net node:path node:tls zod',
+  },
   instance: { modules: inProcess, outside: 'node:*' },
   fleet: { modules: inProcess, outside: 'node:*' },
   commands: {
-    modules: `${inProcess} server cli client metrics`,
+    modules: `${inProcess} server cli client shown web`,
     outside: 'node:* pino @vlasky/zongji yaml',
   },
   cli: { modules: 'config commands', outside: 'node:*' },
@@ -59,6 +69,7 @@ const rules: Record<string, Rule> = {
 }
 /** Files that may be known where the rest of their folder may not. */
 const narrower: Record<string, readonly string[]> = {
+  'web → commands': ['commands/common.ts', 'commands/position.ts'],
   'client → server': ['server/wire.ts', 'server/entries.ts'],
   'config → binlog': ['binlog/time.ts'],
   'server → store': ['store/store.ts', 'store/cursor.ts'],

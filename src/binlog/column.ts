@@ -2,9 +2,9 @@
  * THE table of MySQL's column types: how many bytes a value takes in a row image, its text (Canal's form), its JS value
  * (what SELECT returns) and the name of the type. A new type is one entry here and one row in the table-driven test.
  * compileColumn() turns one column of one table version into closures, once; nothing here looks anything up per value.
- * Knows no row and no table.
+ * Knows no row and no table. Over 500 lines because it is one table.
  */
-import type { Column, TextWriter, Value, ValueReader } from '../change.ts'
+import type { Column, TextForm, TextWriter, Value, ValueReader } from '../change.ts'
 import { SluiceError } from '../errors.ts'
 import {
   decimalBytes,
@@ -17,6 +17,7 @@ import {
 import { Out } from '../out.ts'
 import { BINARY, charsetOf } from './charset.ts'
 import { writeJson } from './json/text.ts'
+import { definedText, inflatedText, inflatedValue } from './mariadb/values.ts'
 import { columnTypes } from './table-map.ts'
 import {
   type TimeZone,
@@ -63,6 +64,8 @@ interface ColumnType {
   /** As Column.size: > 0 fixed, -n with an n-byte length before it, 0 always empty; NaN: no such metadata. */
   size(meta: number): number
   text(column: ColumnDefinition, zone: TimeZone): TextWriter
+  /** What `text` does, where it has a name. */
+  form?(column: ColumnDefinition): TextForm | undefined
   value(column: ColumnDefinition, zone: TimeZone): ValueReader
   name(facts: TypeFacts): string
 }
@@ -88,7 +91,7 @@ export function compileColumn(definition: ColumnDefinition, zone: TimeZone): Col
   const { name, index, meta, mysqlType, collation, key, nullable, unsigned, invisible, members } =
     definition
   const type = realType(definition.type, meta)
-  const kind = typeOf(type, name)
+  const kind = definedType(type, mysqlType) ?? typeOf(type, name)
   const size = kind.size(meta)
   if (Number.isNaN(size)) throw unknownType(name, `${type} with metadata ${meta}`)
   return {
@@ -105,9 +108,23 @@ export function compileColumn(definition: ColumnDefinition, zone: TimeZone): Col
     members,
     size,
     text: kind.text(definition, zone),
+    form: kind.form?.(definition),
     utc: isTimestamp(type) ? kind.text(definition, UTC) : undefined,
     value: kind.value(definition, zone),
   }
+}
+
+/** A type of MariaDB's that the table map does not tell. */
+function definedType(type: number, mysqlType: string): ColumnType | undefined {
+  const defined = definedText(type, mysqlType)
+  return (
+    defined && {
+      size: () => defined.size,
+      text: (_column, zone) => defined.write(zone),
+      value: (_column, zone) => asText(defined.write(zone)),
+      name: () => mysqlType,
+    }
+  )
 }
 
 /** The type as SHOW CREATE TABLE prints it, as far as a FULL table map tells: no width, zerofill or float(7,2). */
@@ -158,6 +175,7 @@ function integer(
       const number = read(column)
       return (bytes, at, _end, out) => out.int(number(bytes, at))
     },
+    form: ({ unsigned }) => (unsigned ? 'unsigned' : 'signed'),
     value: read,
     name: (facts) => (facts.unsigned ? `${typeName} unsigned` : typeName),
   }
@@ -174,6 +192,7 @@ const bigint: ColumnType = {
     column.unsigned
       ? (bytes, at, _end, out) => writeUint64(i32(bytes, at + 4) >>> 0, i32(bytes, at) >>> 0, out)
       : (bytes, at, _end, out) => writeInt64(i32(bytes, at + 4), i32(bytes, at) >>> 0, out),
+  form: ({ unsigned }) => (unsigned ? 'unsigned' : 'signed'),
   value: (column) =>
     column.unsigned
       ? (bytes, at) => bytes.readBigUInt64LE(at)
@@ -207,6 +226,7 @@ const decimal: ColumnType = {
     return sizeIf(makesSense, decimalBytes(precision, Math.min(precision, scale)))
   },
   text: decimalText,
+  form: () => 'decimal',
   value: (column) => asText(decimalText(column)),
   name: ({ meta, unsigned }) =>
     `decimal(${meta >> 8},${meta & 0xff})${unsigned ? ' unsigned' : ''}`,
@@ -238,10 +258,12 @@ function temporal(
   typeName: string,
   size: (meta: number) => number,
   write: (digits: number, zone: TimeZone) => TextWriter,
+  form?: TextForm,
 ): ColumnType {
   return {
     size: (meta) => sizeIf(meta <= 6, size(meta)),
     text: (column, zone) => write(column.meta, zone),
+    form: () => form,
     value: (column, zone) => asText(write(column.meta, zone)),
     name: ({ meta }) => (meta > 0 ? `${typeName}(${meta})` : typeName),
   }
@@ -251,6 +273,7 @@ const date = temporal(
   'date',
   () => 3,
   () => (bytes, at, _end, out) => writeDate(bytes, at, out),
+  'date',
 )
 
 const year: ColumnType = {
@@ -266,6 +289,8 @@ const year: ColumnType = {
 const prefix = (bytesMax: number): number => (bytesMax > 255 ? -2 : -1)
 
 const textOf = (column: ColumnDefinition): TextWriter => charsetOf(column.collation || BINARY).write
+const formOf = (column: ColumnDefinition): TextForm | undefined =>
+  charsetOf(column.collation || BINARY).form
 /** A copy, so that a value outlives the slab its bytes stand in. */
 const copy: ValueReader = (bytes, at, end) => Buffer.from(bytes.subarray(at, end))
 const valueOf = (column: ColumnDefinition): ValueReader =>
@@ -278,6 +303,7 @@ const characters = (bytes: number, collation: number): number =>
 const fixedString: ColumnType = {
   size: (meta) => prefix(stringBytes(meta)),
   text: textOf,
+  form: formOf,
   value(column) {
     if (!isBinary(column.collation)) return valueOf(column)
     const length = stringBytes(column.meta)
@@ -294,6 +320,7 @@ const fixedString: ColumnType = {
 const varString = (bytesMax: (meta: number) => number): ColumnType => ({
   size: (meta) => prefix(bytesMax(meta)),
   text: textOf,
+  form: formOf,
   value: valueOf,
   name: ({ meta, collation }) =>
     `${isBinary(collation) ? 'varbinary' : 'varchar'}(${characters(bytesMax(meta), collation)})`,
@@ -304,24 +331,29 @@ const blobSize = (meta: number): number => sizeIf(meta >= 1 && meta <= 4, -meta)
 const blob: ColumnType = {
   size: blobSize,
   text: textOf,
+  form: formOf,
   value: valueOf,
   name: ({ meta, collation }) =>
     `${BLOB_SIZES[meta] ?? ''}${isBinary(collation) ? 'blob' : 'text'}`,
 }
 
-const GEOMETRIES = [
-  'geometry',
-  'point',
-  'linestring',
-  'polygon',
-  'multipoint',
-  'multilinestring',
-  'multipolygon',
-  'geomcollection',
-] as const
+/** MariaDB's COMPRESSED columns: the plain type, each value packed, with a byte of its own before it. */
+const compressed = (plain: ColumnType, metaOf: (meta: number) => number): ColumnType => ({
+  size: (meta) => plain.size(meta),
+  text: (column, zone) => inflatedText(plain.text(column, zone)),
+  value: (column, zone) => inflatedValue(plain.value(column, zone)),
+  name: (facts) => plain.name({ ...facts, meta: metaOf(facts.meta) }),
+})
+const whole = (meta: number): number => meta
+
+const GEOMETRIES =
+  'geometry point linestring polygon multipoint multilinestring multipolygon geomcollection'.split(
+    ' ',
+  )
 const bytesType = (name: (facts: TypeFacts) => string): ColumnType => ({
   size: blobSize,
   text: () => (bytes, at, end, out) => out.latin1(bytes, at, end),
+  form: () => 'latin1',
   value: () => copy,
   name,
 })
@@ -330,6 +362,7 @@ const bytesType = (name: (facts: TypeFacts) => string): ColumnType => ({
 const json = (name: string): ColumnType => ({
   size: blobSize,
   text: () => (bytes, at, end, out) => writeJson(bytes, at, end, 'canal', out),
+  form: () => 'json',
   value: () => (bytes, at, end) => {
     scratch.reset()
     writeJson(bytes, at, end, 'mysql', scratch)
@@ -351,6 +384,7 @@ const memberBytes =
 const enumeration: ColumnType = {
   size: memberBytes(2),
   text: () => (bytes, at, end, out) => out.int(end - at > 1 ? u16(bytes, at) : bytes[at]!),
+  form: () => 'unsigned',
   value:
     ({ members, name }) =>
     (bytes, at, end) => {
@@ -373,6 +407,7 @@ const set: ColumnType = {
     }
     writeUint64(high, low, out)
   },
+  form: () => 'unsigned',
   value:
     ({ members, name }) =>
     (bytes, at, end) => {
@@ -433,19 +468,23 @@ const types: Readonly<Record<number, ColumnType>> = {
     'time',
     (meta) => 3 + fractionBytes(meta),
     (digits) => (bytes, at, _end, out) => writeTime2(bytes, at, digits, out),
+    'time2',
   ),
   [t.DATETIME2]: temporal(
     'datetime',
     (meta) => 5 + fractionBytes(meta),
     (digits) => (bytes, at, _end, out) => writeDatetime2(bytes, at, digits, out),
+    'datetime2',
   ),
   [t.TIMESTAMP2]: temporal(
     'timestamp',
     (meta) => 4 + fractionBytes(meta),
     (digits, zone) => (bytes, at, _end, out) => writeTimestamp2(bytes, at, digits, zone, out),
   ),
-  [t.VARCHAR]: varString((meta) => meta),
+  [t.VARCHAR]: varString(whole),
   [t.VAR_STRING]: varString(stringBytes),
+  [t.VARCHAR_COMPRESSED]: compressed(varString(whole), (meta) => meta - 1),
+  [t.BLOB_COMPRESSED]: compressed(blob, whole),
   [t.STRING]: fixedString,
   [t.TINY_BLOB]: blob,
   [t.BLOB]: blob,

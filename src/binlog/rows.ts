@@ -77,6 +77,15 @@ export class BinlogRows implements RowsChange, RawEvent {
     reader.open(this, header)
     return reader
   }
+  wholeRows(): number {
+    const { bytes, table } = this
+    readRowsHeader(bytes, this.start, this.end, this.#format, header)
+    const { width, before, after } = header
+    if (header.partial || width !== table.columns.length) return -1
+    if (before >= 0 && !hasAll(bytes, before, width)) return -1
+    if (after >= 0 && !hasAll(bytes, after, width)) return -1
+    return header.rows
+  }
   *rows(): Iterable<Row> {
     const reader = this.reader()
     const width = this.table.columns.length

@@ -31,6 +31,12 @@ export interface StoredVersion extends LogPlace {
   readonly definition: string
 }
 export type VersionKey = Pick<StoredVersion, 'epoch' | 'file' | 'offset' | 'database' | 'table'>
+/** All versions of one table, oldest first. */
+export interface TableVersions {
+  readonly database: string
+  readonly table: string
+  readonly versions: readonly Version[]
+}
 /** Where versions outlive the process. What is done is durable when it returns. */
 export interface HistoryFile {
   definitions(): Iterable<StoredVersion>
@@ -99,6 +105,17 @@ export class History {
   /** Every version of a table, oldest first. */
   versions(database: string, table: string): readonly Version[] {
     return this.#line(database)?.tables.get(this.#key(table))?.versions ?? []
+  }
+
+  /** Every table there is a version of. */
+  tables(): TableVersions[] {
+    return [...this.#databases.values()].flatMap(({ name, tables }) =>
+      [...tables.values()].map((line) => ({
+        database: name,
+        table: line.name,
+        versions: line.versions,
+      })),
+    )
   }
 
   /** The schema just before the transaction at a place. */

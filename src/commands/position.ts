@@ -4,7 +4,7 @@
  */
 import { existsSync } from 'node:fs'
 import type { Arguments } from '../cli.ts'
-import { formatPosition } from '../change.ts'
+import { comparePositions, formatPosition } from '../change.ts'
 import type { Position } from '../change.ts'
 import type { InstanceConfig } from '../config/config.ts'
 import { parseTime } from '../config/source.ts'
@@ -45,13 +45,13 @@ export async function position(args: Arguments): Promise<number> {
   using held = open(file)
   const { state } = held
   if (start === undefined) {
-    reset(state, client)
+    resetPosition(state, client, console.log)
     return 0
   }
   const cursors = state.cursors()
   if (client !== undefined && !cursors.some((c) => c.client === client))
     throw noClient(client, { cursors })
-  set(state, await place(args, destination!, state, start), client)
+  moveTo(state, await place(args, destination!, state, start), client, console.log)
   return 0
 }
 
@@ -185,32 +185,61 @@ async function place(
   const found = await startPosition(connect, facts, start, { warn })
   return { ...found, epoch, server }
 }
-function set(state: State, to: Position, client: string | undefined): void {
+type Say = (line: string) => void
+/** Sets the acked position of one client, or of all of them and the origin, unchecked. Throws USAGE, STATE_UNREADABLE. */
+export function setPosition(
+  state: State,
+  where: string,
+  client: string | undefined,
+  say: Say,
+): void {
+  const start = parseStart(where)
+  if (typeof start === 'string' || 'timestamp' in start) {
+    throw new SluiceError(
+      'USAGE',
+      `expected file:offset or a GTID set, found "${where}", which only the source knows: sluice position … set`,
+    )
+  }
+  const { epoch, server } = known(state)
+  const common = { epoch, server, skip: 0, timestamp: 0 }
+  const to =
+    'file' in start
+      ? { ...common, ...start, gtids: undefined }
+      : { ...common, file: '', offset: 4, gtids: GtidSet.parse(start.gtids) }
+  moveTo(state, to, client, say)
+}
+function moveTo(state: State, to: Position, client: string | undefined, say: Say): void {
   const before = state.cursors()
   const chosen = before.filter((c) => client === undefined || c.client === client)
-  state.forgetDefinitions() // statements between the two places may never be read
+  if (client !== undefined && chosen.length === 0) throw noClient(client, { cursors: before })
+  // forward, statements between the two places may never be read; what was read on the way here stays true
+  if (chosen.some((c) => !isBefore(to, c.acked))) state.forgetDefinitions()
   for (const c of chosen) void state.ack(c.client, to).catch(() => {})
   state.flush()
-  for (const c of chosen)
-    console.log(`client ${c.client}: ${formatPosition(c.acked)} → ${describe(to)}`)
+  for (const c of chosen) say(`client ${c.client}: ${formatPosition(c.acked)} → ${describe(to)}`)
   if (client !== undefined) return
   const was = known(state).origin
   state.setValue('origin', positionToJson(to))
-  console.log(`origin (where new clients begin): ${formatPosition(was)} → ${describe(to)}`)
+  say(`origin (where new clients begin): ${formatPosition(was)} → ${describe(to)}`)
 }
-function reset(state: State, client: string | undefined): void {
+/** Whether it is certain that everything before `to` was read when `acked` was. */
+function isBefore(to: Position, acked: Position): boolean {
+  if (to.epoch !== acked.epoch) return false
+  if (to.file !== '') return acked.file !== '' && comparePositions(to, acked) <= 0
+  return to.gtids !== undefined && acked.gtids !== undefined && acked.gtids.includes(to.gtids)
+}
+/** Forgets one client, or all of them and the origin. Throws USAGE, STATE_UNREADABLE. */
+export function resetPosition(state: State, client: string | undefined, say: Say): void {
   const cursors = state.cursors()
   if (client !== undefined) {
     if (!cursors.some((c) => c.client === client)) throw noClient(client, { cursors })
     state.remove(client)
-    console.log(
-      `client ${client}: forgotten; it begins at the origin ${describe(known(state).origin)}`,
-    )
+    say(`client ${client}: forgotten; it begins at the origin ${describe(known(state).origin)}`)
     return
   }
   for (const c of cursors) state.remove(c.client)
   forgetOrigin(state)
-  console.log(
+  say(
     `forgotten: the origin and ${cursors.length} clients; the next start begins where the start key says`,
   )
 }

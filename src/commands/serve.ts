@@ -7,15 +7,17 @@ import { readFileSync } from 'node:fs'
 import type { TlsOptions } from 'node:tls'
 import { PerformanceObserver } from 'node:perf_hooks'
 import { getHeapSpaceStatistics, setFlagsFromString } from 'node:v8'
-import type { Arguments } from '../cli.ts'
+import { version, type Arguments } from '../cli.ts'
 import { DEFAULT_CONFIG, loadServer, orThrow } from '../config/config.ts'
 import type { ServerConfig } from '../config/config.ts'
+import type { Filter } from '../change.ts'
 import { SluiceError } from '../errors.ts'
 import { Fleet } from '../fleet.ts'
-import { createLogger } from '../logger.ts'
+import { LogBook } from '../logger.ts'
 import type { Logger } from '../logger.ts'
 import { CanalServer } from '../server/server.ts'
 import { ReaderThread } from '../sources/index.ts'
+import { openAdmin } from '../web/admin.ts'
 import { dieOfBugs, firstSignal } from './common.ts'
 
 const CONNECT_MS = 5000 // how long the port waits for the first connections to the sources
@@ -24,11 +26,14 @@ const CONNECT_MS = 5000 // how long the port waits for the first connections to 
 export async function serve(args: Arguments): Promise<number> {
   keepHeapSmall()
   const config = orThrow(loadServer(args.text('config') ?? DEFAULT_CONFIG))
-  const log = createLogger(config.log.level, config.log.stream === 'stderr' ? 2 : 1)
+  const book = new LogBook(config.log.level, config.log.stream === 'stderr' ? 2 : 1)
+  const { log } = book
   const stopped = firstSignal(log)
+  levelBySignal(book)
   dieOfBugs(log)
   const thread = new ReaderThread()
   const fleet = new Fleet({ folder: config.instancesDir, dataDir: config.dataDir, log, thread })
+  const admin = await openAdmin(config, fleet, { book, version: version() })
   await fleet.open()
   // A client that comes as soon as the port answers should find its destination.
   await Promise.race([fleet.settled(CONNECT_MS), stopped])
@@ -37,8 +42,10 @@ export async function serve(args: Arguments): Promise<number> {
     server = await listen(config, fleet, log)
   } catch (error) {
     await fleet.close()
+    await admin?.close()
     throw error
   }
+  admin?.serving(server)
   log.info(
     { host: config.canal.host, port: server.port },
     `serving Canal clients on ${config.canal.host}:${server.port}`,
@@ -47,13 +54,25 @@ export async function serve(args: Arguments): Promise<number> {
   const signal = await stopped
   log.info({ signal }, `${signal}: stopping`)
   const ended = await within(config.shutdownMs, async () => {
+    admin?.serving(undefined)
     await server.close()
     await fleet.close()
+    await admin?.close()
     await thread.close()
   })
   if (!ended) log.warn({ shutdownMs: config.shutdownMs }, 'stopping took too long: cut off')
   else log.info('stopped')
   return ended ? 0 : 1
+}
+
+/** SIGUSR2: everything is logged; again: what the configuration says. */
+function levelBySignal(book: LogBook): void {
+  const configured = book.level
+  process.on('SIGUSR2', () => {
+    const level = book.level === configured ? 'debug' : configured
+    book.setLevel(level)
+    book.log.info({ level }, `SIGUSR2: the level of the log is ${level} now`)
+  })
 }
 
 /** What the youngest generation may take: the objects of a batch in the making should fit, to die where they were born. */
@@ -93,7 +112,12 @@ async function listen(config: ServerConfig, fleet: Fleet, log: Logger): Promise<
         const instance = fleet.find(destination)
         if (typeof instance === 'string') return instance
         const { store } = instance
-        if (store) return { name: destination, store, gtid: instance.config.gtid }
+        if (store) {
+          const { gtid, filter } = instance.config
+          const { transactionEntries } = filter
+          const load = (client: string, wanted: Filter): void => instance.load(client, wanted)
+          return { name: destination, store, gtid, transactionEntries, load }
+        }
         const { status } = instance
         const why =
           'error' in status ? status.error.message : 'it connects to its source for the first time'

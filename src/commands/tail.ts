@@ -3,10 +3,10 @@
  * running server. One line per row or statement, for eyes or as JSON.
  */
 import type { Arguments } from '../cli.ts'
-import { eventSeconds } from '../change.ts'
 import type { Change, Column, Position, Row, RowsChange, Transaction, Value } from '../change.ts'
 import { SluiceError } from '../errors.ts'
 import { compileFilter } from '../filter.ts'
+import { isoTime, isRows, jsonRow, jsonStatement } from '../shown.ts'
 import type { SourceFacts } from '../sources/mysql.ts'
 import { commandLogger, instanceConfig, openSource, painter, serverConfig } from './common.ts'
 import type { Paint } from './common.ts'
@@ -71,54 +71,14 @@ function* linesOf(tx: Transaction, printer: Printer): Generator<string> {
     }
   }
 }
-export function isRows(change: Change): change is RowsChange {
-  return change.kind === 'insert' || change.kind === 'update' || change.kind === 'delete'
-}
-const gtidText = (tx: Transaction): string | undefined => tx.gtid && `${tx.gtid.sid}:${tx.gtid.gno}`
-const isoTime = (change: Change): string =>
-  new Date(eventSeconds(change.event) * 1000).toISOString()
 
 // ── JSON lines ───────────────────────────────────────────────────────────────
 
-/** Big integers are text, bytes base64 in {"base64": …}; an absent column is left out. */
-export function jsonValue(value: Value): unknown {
-  if (typeof value === 'bigint') return value.toString()
-  if (value instanceof Uint8Array) return { base64: Buffer.from(value).toString('base64') }
-  if (typeof value === 'number' && !Number.isFinite(value)) return String(value)
-  if (typeof value === 'object' && value !== null) return { jsonDiff: value.text }
-  return value
-}
-function jsonImage(
-  columns: readonly Column[],
-  image: Row['after'],
-): Record<string, unknown> | undefined {
-  if (!image) return undefined
-  const object: Record<string, unknown> = {}
-  for (const column of columns) {
-    const value = image[column.index]
-    if (value !== undefined) object[column.name] = jsonValue(value)
-  }
-  return object
-}
-const jsonHead = (tx: Transaction, change: Change): object => ({
-  time: isoTime(change),
-  position: `${tx.file}:${change.event.offset}`,
-  gtid: gtidText(tx),
-})
 const printJson: Printer = {
-  row: (tx, change, { before, after }) =>
-    JSON.stringify({
-      kind: change.kind,
-      database: change.table.database,
-      table: change.table.name,
-      ...jsonHead(tx, change),
-      before: jsonImage(change.table.selected, before),
-      after: jsonImage(change.table.selected, after),
-    }),
+  row: (tx, change, row) => JSON.stringify(jsonRow(tx, change, row)),
   statement: (tx, change) => {
-    if (!('sql' in change) || change.kind === 'annotation') return undefined
-    const { kind, type, database, table, sql } = change
-    return JSON.stringify({ kind, type, database, table, ...jsonHead(tx, change), sql })
+    const shown = jsonStatement(tx, change)
+    return shown && JSON.stringify(shown)
   },
 }
 

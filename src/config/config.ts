@@ -16,7 +16,19 @@ import { compileColumns, compileFilter } from '../filter.ts'
 import { GtidSet } from '../gtid.ts'
 import { sinkTypes } from '../sinks/index.ts'
 import { ownOptions, sinksSchema, type SinkConfig } from '../sinks/runner/options.ts'
-import { bytes, duration, flag, integer, oneOf, path, patterns, section, text } from './leaves.ts'
+import { adminProblems, adminSection } from './admin.ts'
+import {
+  bytes,
+  duration,
+  flag,
+  integer,
+  oneOf,
+  path,
+  patterns,
+  section,
+  serverTls,
+  text,
+} from './leaves.ts'
 import { load, readText } from './load.ts'
 import type { Loaded } from './load.ts'
 import {
@@ -33,17 +45,8 @@ import type { Environment, Path, YamlFile } from './yaml.ts'
 
 // ── conf/server.yaml ─────────────────────────────────────────────────────────
 
-const canalTls = section({
-  cert: path('the certificate chain in PEM form').describe('Certificate chain, PEM file'),
-  key: path('the private key in PEM form').describe('Private key, PEM file'),
-  ca: path('the certificates of client authorities in PEM form')
-    .optional()
-    .describe('Demand client certificates signed by one of these authorities, PEM file'),
-})
-
-export const logLevel = oneOf(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'])
-  .default('info')
-  .describe('Least severity that is logged')
+export const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const
+export const logLevel = oneOf(logLevels).default('info').describe('Least severity that is logged')
 
 export const serverSchema = section({
   canal: section({
@@ -65,7 +68,7 @@ export const serverSchema = section({
       .regex(/^\*?[0-9a-fA-F]{40}$/, { error: '40 hexadecimal digits, SHA1(SHA1(password))' })
       .optional()
       .describe('Hex SHA1(SHA1(password)), as canal.passwd of the Java server'),
-    tls: canalTls.optional().describe('TLS on the Canal port; none: plain TCP'),
+    tls: serverTls.optional().describe('TLS on the Canal port; none: plain TCP'),
     packetBytesMax: bytes('4KiB', '1GiB')
       .prefault('8MiB')
       .describe('Longest packet a client may send; longer closes its connection'),
@@ -78,6 +81,7 @@ export const serverSchema = section({
   })
     .prefault({})
     .describe('The port for Canal clients and the SDK'),
+  admin: adminSection,
   dataDir: path('a folder')
     .default('../data')
     .describe('Folder of the state files, one per instance (positions, cursors)'),
@@ -128,6 +132,31 @@ export const instanceSchema = section({
     })
       .prefault({})
       .describe('Column lists per table'),
+    statements: section({
+      ddl: flag()
+        .default(true)
+        .describe('Whether statements that define tables, indexes and databases are delivered'),
+      dml: oneOf(['stop', 'deliver', 'drop'])
+        .default('stop')
+        .describe(
+          'INSERT, UPDATE, DELETE logged as text, whose rows the log lacks: stop (an error) | deliver | drop; drop also leaves out ROWS_QUERY texts',
+        ),
+      dcl: flag()
+        .default(true)
+        .describe('Whether all other statements are: accounts, views, routines'),
+    })
+      .prefault({})
+      .describe('Statements, by kind'),
+    rows: section({
+      insert: flag().default(true).describe('Whether inserted rows are delivered'),
+      update: flag().default(true).describe('Whether updated rows are'),
+      delete: flag().default(true).describe('Whether deleted rows are'),
+    })
+      .prefault({})
+      .describe('Rows, by kind of change'),
+    transactionEntries: flag()
+      .default(true)
+      .describe('Whether Canal clients get TRANSACTIONBEGIN and TRANSACTIONEND'),
   })
     .prefault({})
     .describe('What is delivered'),
@@ -197,11 +226,15 @@ export function loadServer(file: string, env: Environment = process.env): Loaded
         'expected either canal.password or canal.passwordHash, found both',
       )
     }
+    const { admin } = config
+    for (const { at, message } of adminProblems(admin)) yaml.problem(['admin', ...at], message)
     const from = (p: string): string => resolve(dirname(file), p)
     const tls = canal.tls && filesOf(yaml, ['canal', 'tls'], canal.tls, from)
+    const adminTls = admin.tls && filesOf(yaml, ['admin', 'tls'], admin.tls, from)
     return {
       ...config,
       canal: { ...canal, ...(tls && { tls }) },
+      admin: { ...admin, ...(adminTls && { tls: adminTls }) },
       dataDir: from(config.dataDir),
       instancesDir: from(config.instancesDir),
     }
@@ -210,7 +243,15 @@ export function loadServer(file: string, env: Environment = process.env): Loaded
 
 /** Loads one instance file. Its name without extension is the destination. Never throws. */
 export function loadInstance(file: string, env: Environment = process.env): Loaded<InstanceConfig> {
-  return load(file, readText(file), env, instanceSchema, (yaml, config) => {
+  return parseInstance(file, readText(file), env)
+}
+/** The same of a text that would stand in `file`. */
+export function parseInstance(
+  file: string,
+  source: string | Error,
+  env: Environment = process.env,
+): Loaded<InstanceConfig> {
+  return load(file, source, env, instanceSchema, (yaml, config) => {
     if (!destinationPattern.test(destinationOf(file))) {
       yaml.problem(
         [],

@@ -66,6 +66,14 @@ export const section = <T extends z.core.$ZodLooseShape>(shape: T) =>
 /** A value that must not be shown: any text, numbers too, for digits are easily written without quotes. */
 export const secret = (what: string) =>
   z.string({ error: `${what} as text (put digits in quotes)` })
+/** TLS of a port of ours. */
+export const serverTls = section({
+  cert: path('the certificate chain in PEM form').describe('Certificate chain, PEM file'),
+  key: path('the private key in PEM form').describe('Private key, PEM file'),
+  ca: path('the certificates of client authorities in PEM form')
+    .optional()
+    .describe('Demand client certificates signed by one of these authorities, PEM file'),
+})
 /** Regular expressions over database.table, as one text or a list. */
 export const patterns = (what: string) => {
   const error = `${what} as text or a list of texts`

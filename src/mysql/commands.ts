@@ -23,6 +23,7 @@ export interface DumpRequest {
   readonly offset: number // 4 is the first event
   readonly semiSync?: boolean | undefined // as a semi-synchronous replica, where the server knows that
   readonly gtids: Buffer | undefined // encoded set of what we have: COM_BINLOG_DUMP_GTID, else COM_BINLOG_DUMP
+  readonly state?: string | undefined // of MariaDB: the last GTID of each domain that we have; it then finds the file
 }
 /** A command packet: sequence id 0. */
 function command(body: Buffer): Buffer {

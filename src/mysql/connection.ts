@@ -15,6 +15,7 @@ import {
   semiSyncAck,
   type DumpRequest,
 } from './commands.ts'
+import { feed, guardSequence, socketOf, watchAnswer } from './answer.ts'
 import { driverFailure, lacksTls, serverFailure } from './failure.ts'
 import { PacketReader } from './packet.ts'
 
@@ -51,7 +52,6 @@ export interface DumpStream {
 }
 
 const STALL_EXTRA_MS = 5_000
-const QUERY_TIMEOUT_MS = 60_000
 const WRITE_TIMEOUT_SECONDS = 86_400
 type Params = readonly (string | number | bigint | null)[]
 
@@ -61,6 +61,7 @@ export class Connection {
   #taken = false
   #broken: unknown
   #fail: ((error: unknown) => void) | undefined // ends the query under way
+  #turn: Promise<unknown> = Promise.resolve() // the query before, whatever came of it
 
   private constructor(driver: Driver, where: string) {
     this.#driver = driver
@@ -99,23 +100,35 @@ export class Connection {
   }
 
   /**
-   * Rows of a text query as objects; integers beyond 2^53, decimals and dates are strings.
-   * Throws QUERY_FAILED, ACCESS_DENIED and the like.
+   * Rows of a text query as objects; integers beyond 2^53, decimals and dates are strings. One query after the other.
+   * Throws QUERY_FAILED, also when the answer does not come or stops in the middle; PACKET_MALFORMED, ACCESS_DENIED and the
+   * like.
    */
   async query<T>(sql: string, params: Params = []): Promise<T[]> {
     assert(!this.#taken, 'a query on a connection that dumps')
+    const rows = this.#turn.then(() => this.#ask<T>(sql, params))
+    this.#turn = rows.catch(() => {})
+    return await rows
+  }
+  async #ask<T>(sql: string, params: Params): Promise<T[]> {
     const what = `${this.#where}: ${sql.length > 120 ? `${sql.slice(0, 120)}…` : sql}`
     if (this.#broken !== undefined) throw driverFailure(this.#broken, what, 'QUERY_FAILED')
     const rows = await new Promise<unknown>((resolve, reject) => {
       // mysql2 forgets a query that is under way when its connection is closed by us.
-      this.#fail = (error) => reject(driverFailure(error, what, 'QUERY_FAILED'))
-      this.#driver.query(
-        { sql, values: [...params], timeout: QUERY_TIMEOUT_MS },
-        (error, result) => {
-          if (error) reject(driverFailure(error, what, 'QUERY_FAILED'))
-          else resolve(result)
-        },
-      )
+      this.#fail = (error) => {
+        unwatch()
+        reject(driverFailure(error, what, 'QUERY_FAILED'))
+      }
+      const unwatch = watchAnswer(socketOf(this.#driver), what, (error) => {
+        this.#broken ??= error
+        this.close()
+      })
+      this.#driver.query({ sql, values: [...params] }, (error, result) => {
+        unwatch()
+        if (error instanceof SluiceError) this.#broken ??= error
+        if (error) reject(driverFailure(error, what, 'QUERY_FAILED'))
+        else resolve(result)
+      })
     })
     return Array.isArray(rows) ? (rows as T[]) : []
   }
@@ -126,11 +139,7 @@ export class Connection {
    */
   async dump(request: DumpRequest, signal: AbortSignal): Promise<DumpStream> {
     const checksum = await this.#prepareSession(request)
-    assert(!this.#taken, 'a connection dumps once')
-    this.#taken = true
-    const socket = socketOf(this.#driver)
-    socket.pause()
-    for (const event of ['data', 'end', 'close', 'error', 'drain']) socket.removeAllListeners(event)
+    const socket = this.#release()
     const where = `dump of ${this.#where} from ${request.place}`
     const stall = request.heartbeatMs * 3 + STALL_EXTRA_MS
     const stream = new SocketStream(socket, { where, stall, checksum, signal })
@@ -144,6 +153,19 @@ export class Connection {
       stream.close()
       throw error
     }
+  }
+
+  /** The session's socket and its bytes by pull, for who speaks another protocol on it; queries are over. */
+  takeOver(): { readonly socket: Socket; readonly chunks: Chunks; readonly where: string } {
+    const socket = this.#release()
+    return { socket, chunks: chunksOf(socket), where: this.#where }
+  }
+  #release(): Socket {
+    assert(!this.#taken, 'a connection is taken over once')
+    this.#taken = true
+    const socket = socketOf(this.#driver).pause()
+    for (const event of ['data', 'end', 'close', 'error', 'drain']) socket.removeAllListeners(event)
+    return socket.on('error', () => {})
   }
 
   /** Everything a dump wants of its session; returns the checksum the server writes events with. */
@@ -162,6 +184,13 @@ export class Connection {
     if (request.semiSync) {
       await this.query('SET @rpl_semi_sync_replica = 1, @rpl_semi_sync_slave = 1')
     }
+    // What a MariaDB server asks its replicas for, whose own names these are: 4, GTIDs and everything older; elsewhere they
+    // mean nothing.
+    await this.query(
+      'SET @mariadb_slave_capability = 4, @slave_connect_state = ?, @slave_gtid_strict_mode = 0,' +
+        ' @slave_gtid_ignore_duplicates = 0',
+      [request.state ?? null],
+    )
     const [row] = await this.query<{ checksum: string | null }>(
       'SELECT @@global.binlog_checksum AS checksum',
     )
@@ -182,9 +211,6 @@ export class Connection {
     this.close()
   }
 }
-
-// mysql2 does not declare the socket it keeps in `stream`; after TLS it is the TLS socket.
-const socketOf = (driver: Driver): Socket => (driver as unknown as { stream: Socket }).stream
 
 /** mysql2's own destroy only says goodbye: what the server answers to that would go to the console. */
 function abandon(driver: Driver): void {
@@ -222,7 +248,7 @@ const takers = new WeakMap<Socket, Taker>()
  */
 function openSocket({ host, port }: ConnectOptions): Socket {
   const taker: Taker = {
-    take: (chunk) => socket.emit('data', Buffer.from(chunk)),
+    take: (chunk) => feed(socket, Buffer.from(chunk)),
     buffer: Buffer.allocUnsafeSlow(ANSWER_BYTES),
   }
   const socket = connect({
@@ -264,6 +290,7 @@ async function connectDriver(
     flags: ['-FOUND_ROWS', '-LOCAL_FILES'],
     ...sslOptions(tls),
   })
+  guardSequence(driver, `${options.host}:${options.port}`)
   return new Promise((resolve, reject) => {
     const fail = (error: unknown): void => {
       signal?.removeEventListener('abort', abort)
@@ -289,7 +316,13 @@ interface SocketStreamOptions {
   readonly signal: AbortSignal
 }
 
-type Chunks = Pick<AsyncIterator<Buffer, unknown>, 'next'>
+export type Chunks = Pick<AsyncIterator<Buffer, unknown>, 'next'>
+
+/** What a socket reads from now on, a chunk at a time; each is overwritten by the next. */
+function chunksOf(socket: Socket): Chunks {
+  const taker = takers.get(socket)
+  return taker ? plainChunks(socket, taker) : socket.iterator({ destroyOnReturn: false })
+}
 
 /** What a plain socket reads, a chunk at a time, where its sums are quick; each is overwritten by the next. */
 function plainChunks(socket: Socket, taker: Taker): Chunks {
@@ -350,12 +383,7 @@ class SocketStream implements DumpStream {
     this.#signal = options.signal
     this.checksum = options.checksum
     this.packets = new PacketReader((number, text) => serverFailure(number, text, options.where))
-    // The iterator listens for errors only while it is asked; one that comes in between is found at the next ask.
-    socket.on('error', () => {})
-    const taker = takers.get(socket)
-    this.#chunks = taker
-      ? plainChunks(socket, taker)
-      : socket.iterator({ destroyOnReturn: false })[Symbol.asyncIterator]()
+    this.#chunks = chunksOf(socket)
     this.#watchdog = setInterval(this.#watch, Math.min(1_000, Math.max(50, options.stall / 4)))
     this.#watchdog.unref()
     options.signal.addEventListener('abort', this.#abort)

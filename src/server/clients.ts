@@ -3,6 +3,7 @@
  * connection at a time: a SUBSCRIPTION takes it over, anything else from elsewhere is refused with the holder's address.
  * Must not know packets or sockets.
  */
+import type { Filter } from '../change.ts'
 import { SluiceError } from '../errors.ts'
 import { compileFilter } from '../filter.ts'
 import type { Cursor } from '../store/cursor.ts'
@@ -15,6 +16,35 @@ export interface Destination {
   readonly store: Pick<Store, 'subscribe' | 'subscription' | 'unsubscribe'>
   readonly gtid: boolean // fill Header.gtid and the GTID props
   readonly transactionEntries?: boolean // send TRANSACTIONBEGIN and TRANSACTIONEND; default true
+  /** Loads what the tables hold already, unless that was done for this client before. */
+  readonly load?: ((client: string, filter: Filter) => void) | undefined
+}
+
+/** Before a subscription's filter: the client wants the rows there are, too. No pattern begins with a plus. */
+export const LOAD_MARK = '+snapshot'
+/** A subscription's filter without the mark, and whether it had it. */
+function readMark(text: string): { readonly filterText: string; readonly load: boolean } {
+  if (!/^\+snapshot(?:,|$)/.test(text)) return { filterText: text, load: false }
+  return { filterText: text.slice(LOAD_MARK.length + 1), load: true }
+}
+/** Upper bounds of the buckets of reply times, in ms. */
+export const LATENCY_MS = [2.5, 10, 25, 100] as const
+/** What the clients of one destination were sent. Plain numbers, read by metrics at scrape time. */
+export class Traffic {
+  batches = 0
+  emptyBatches = 0
+  bytes = 0
+  /** From a batch that is there to its reply in the socket's hands, by bucket; the last one is what lies above. */
+  readonly latency: number[] = Array.from({ length: LATENCY_MS.length + 1 }, () => 0)
+  latencyMs = 0
+  sent(bytes: number, since: number): void {
+    const ms = performance.now() - since
+    const bucket = LATENCY_MS.findIndex((most) => ms <= most)
+    this.latency[bucket < 0 ? LATENCY_MS.length : bucket]!++
+    this.latencyMs += ms
+    this.batches++
+    this.bytes += bytes
+  }
 }
 /** A cursor in a connection's hands. */
 export interface Held {
@@ -22,6 +52,7 @@ export interface Held {
   readonly destination: Destination
   readonly cursor: Cursor
   readonly encoder: EntryEncoder
+  readonly traffic: Traffic
   lastBatch: bigint // given out
   takenBy: string // address of the connection that took the client id over, else ""
 }
@@ -29,6 +60,7 @@ export interface Held {
 /** All connections of a server. */
 export class Clients {
   readonly owners = new Map<string, Holdings>() // by destination and client id
+  readonly traffic = new Map<string, Traffic>() // by destination
   readonly resolve: (destination: string) => Destination | string
   readonly counters: { takeOvers: number }
   constructor(
@@ -56,7 +88,8 @@ export class Holdings {
    * Opens the client's cursor here, away from any other connection. An empty filter keeps the stored one.
    * @throws SluiceError DESTINATION_UNKNOWN, CONFIG_INVALID for the filter, and what the store throws
    */
-  open(name: string, client: string, filterText: string): Held {
+  open(name: string, client: string, subscription: string): Held {
+    const { filterText, load } = readMark(subscription)
     const destination = this.#resolve(name)
     const { store } = destination
     const text = filterText || (store.subscription(client)?.filterText ?? '')
@@ -70,9 +103,12 @@ export class Holdings {
       counters.takeOvers++
     }
     const encoder = new EntryEncoder({ gtid: destination.gtid })
-    const held: Held = { key, destination, cursor, encoder, lastBatch: 0n, takenBy: '' }
+    const traffic = this.#all.traffic.get(name) ?? new Traffic()
+    this.#all.traffic.set(name, traffic)
+    const held: Held = { key, destination, cursor, encoder, traffic, lastBatch: 0n, takenBy: '' }
     this.#held.set(key, held)
     owners.set(key, this)
+    if (load) destination.load?.(client, filter)
     return held
   }
   /**

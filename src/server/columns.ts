@@ -185,32 +185,55 @@ export function codecOf(table: Table): TableCodec {
 }
 
 /** RowData.beforeColumns and RowData.afterColumns. */
-const BEFORE_TAG = 0x0a
+export const BEFORE_TAG = 0x0a
 export const AFTER_TAG = 0x12
 
-function compileColumn(column: Column): ColumnCodec {
-  const { value, null: ofNull, big } = sqlTypeOf(column)
-  const suffix = bytesOf((out) => {
-    if (column.mysqlType !== '') putTextField(out, 10, column.mysqlType)
-  })
-  const nothing = (side: number, updated: boolean): Constant => {
-    const body = Buffer.concat([fields(column, ofNull, updated, true), suffix])
-    const bytes = bytesOf((out) => {
-      out.ensure(12)
-      out.u8(side)
-      out.varint(body.length)
-      out.bytes(body, 0, body.length)
-    })
-    return constantOf(bytes)
+/** What is the same in every Column of a table's column, as bytes; lengths and the tag of the side are not in it. */
+export interface ColumnBytes {
+  /** The fields up to the value's tag: of a before image, an after image, an after image that differs. */
+  readonly before: Buffer
+  readonly after: Buffer
+  readonly updated: Buffer
+  readonly suffix: Buffer
+}
+/** The bytes of a column's values of one sqlType. */
+export function columnBytes(column: Column, sqlType: number): ColumnBytes {
+  const head = (updated: boolean): Buffer =>
+    Buffer.concat([fields(column, sqlType, updated, false), Buffer.of(VALUE_TAG)])
+  return {
+    before: head(false),
+    after: head(false),
+    updated: head(true),
+    suffix: suffixOf(column),
   }
+}
+/** A NULL of a column, from the tag to the end. */
+export function nullBytes(column: Column, side: number, updated: boolean): Buffer {
+  const { null: sqlType } = sqlTypeOf(column)
+  const body = Buffer.concat([fields(column, sqlType, updated, true), suffixOf(column)])
+  return bytesOf((out) => {
+    out.ensure(12)
+    out.u8(side)
+    out.varint(body.length)
+    out.bytes(body, 0, body.length)
+  })
+}
+function suffixOf({ mysqlType }: Column): Buffer {
+  return bytesOf((out) => {
+    if (mysqlType !== '') putTextField(out, 10, mysqlType)
+  })
+}
+
+function compileColumn(column: Column): ColumnCodec {
+  const { value, big } = sqlTypeOf(column)
   return {
     index: column.index,
     ...sides(column, value),
     big: big && { from: Buffer.from(big.from), ...sides(column, big.type) },
-    suffix: constantOf(suffix),
-    nullBefore: nothing(BEFORE_TAG, false),
-    nullAfter: nothing(AFTER_TAG, false),
-    nullUpdated: nothing(AFTER_TAG, true),
+    suffix: constantOf(suffixOf(column)),
+    nullBefore: constantOf(nullBytes(column, BEFORE_TAG, false)),
+    nullAfter: constantOf(nullBytes(column, AFTER_TAG, false)),
+    nullUpdated: constantOf(nullBytes(column, AFTER_TAG, true)),
     lengthWidth: 1,
     valueWidth: 1,
     valueBytes: 0,
@@ -218,8 +241,8 @@ function compileColumn(column: Column): ColumnCodec {
 }
 
 function sides(column: Column, sqlType: number): Pick<Big, 'before' | 'after' | 'updated'> {
-  const forms = (side: number, updated: boolean): Forms => {
-    const rest = [...fields(column, sqlType, updated, false), VALUE_TAG]
+  const { before, after, updated } = columnBytes(column, sqlType)
+  const forms = (side: number, rest: Buffer): Forms => {
     const room = 0
     return [
       constantOf(Uint8Array.from([side, room, ...rest])),
@@ -227,9 +250,9 @@ function sides(column: Column, sqlType: number): Pick<Big, 'before' | 'after' | 
     ]
   }
   return {
-    before: forms(BEFORE_TAG, false),
-    after: forms(AFTER_TAG, false),
-    updated: forms(AFTER_TAG, true),
+    before: forms(BEFORE_TAG, before),
+    after: forms(AFTER_TAG, after),
+    updated: forms(AFTER_TAG, updated),
   }
 }
 

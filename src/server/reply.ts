@@ -10,6 +10,7 @@ import { setImmediate } from 'node:timers/promises'
 import type { Change } from '../change.ts'
 import { SluiceError } from '../errors.ts'
 import { Out } from '../out.ts'
+import { giveBack } from '../slab.ts'
 import type { Batch } from '../store/cursor.ts'
 import type { EntryEncoder } from './entry.ts'
 import { putBigint } from '../protobuf.ts'
@@ -53,6 +54,7 @@ export class Reply {
   #chunk: Buffer | undefined
   #pieces: Buffer[] = []
   #chunks: Buffer[] = []
+  #outgrown: Buffer[] = [] // that took the place of chunks that were too small
   #sealed = 0
   constructor(pool: ChunkPool) {
     this.#pool = pool
@@ -110,17 +112,21 @@ export class Reply {
   drop(): void {
     if (this.#chunk) this.#pool.give(this.#chunk)
     for (const chunk of this.#chunks) this.#pool.give(chunk)
+    if (this.#out.buf.length > CHUNK_BYTES) giveBack(this.#out.buf)
+    for (const buf of this.#outgrown) giveBack(buf)
     this.#clear()
   }
   #write(frame: number, socket: Socket, taken: () => void): void {
     const pool = this.#pool
     const chunks = this.#chunks
+    const outgrown = this.#outgrown
     const pieces = this.#pieces
     this.#clear()
     pool.bytesWaiting += frame
-    const done = (): void => {
+    const done = (error?: Error | null): void => {
       pool.bytesWaiting -= frame
       for (const chunk of chunks) pool.give(chunk)
+      if (!error) for (const buf of outgrown) giveBack(buf)
       taken()
     }
     socket.cork()
@@ -134,6 +140,7 @@ export class Reply {
     this.#chunk = undefined
     this.#pieces = []
     this.#chunks = []
+    this.#outgrown = []
     this.#sealed = 0
     this.#out.use(NOTHING) // keeps neither a chunk nor a slab alive
   }
@@ -151,6 +158,7 @@ export class Reply {
     const outgrown = out.buf !== chunk
     if (!outgrown && piece.length > SMALL_BYTES) this.#chunks.push(chunk)
     else this.#pool.give(chunk)
+    if (outgrown && piece.length > SMALL_BYTES) this.#outgrown.push(out.buf)
     if (piece.length > 0) this.#pieces.push(piece.length > SMALL_BYTES ? piece : Buffer.from(piece))
   }
 }
@@ -202,4 +210,10 @@ function encodeMarks(batch: Batch, encoder: EntryEncoder, reply: Reply): void {
   for (const change of part.tx.changes.slice(part.from, part.to)) {
     if (isMark(change)) reply.add(encoder, change)
   }
+}
+
+/** The other side of a socket: "127.0.0.1:40000", "[::1]:40000". */
+export function addressOf(socket: Socket): string {
+  const host = socket.remoteAddress ?? 'unknown'
+  return host.includes(':') ? `[${host}]:${socket.remotePort}` : `${host}:${socket.remotePort}`
 }

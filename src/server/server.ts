@@ -5,7 +5,7 @@
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net'
 import { createServer as createTlsServer, type TlsOptions } from 'node:tls'
 import { SluiceError } from '../errors.ts'
-import { Clients, type Destination } from './clients.ts'
+import { Clients, type Destination, type Traffic } from './clients.ts'
 import { ChunkPool } from './reply.ts'
 import { Counters, Session, type Log, type Shared } from './session.ts'
 
@@ -28,13 +28,15 @@ const TLS_HANDSHAKE_MS = 30_000
 
 export class CanalServer {
   readonly counters: Counters
+  /** What clients were sent, by destination. */
+  readonly traffic: ReadonlyMap<string, Readonly<Traffic>>
   readonly port: number
   readonly #server: Server
   readonly #sessions: Set<Session>
   readonly #sockets: Set<Socket>
   private constructor(
     server: Server,
-    counters: Counters,
+    { counters, clients }: Shared,
     sessions: Set<Session>,
     sockets: Set<Socket>,
   ) {
@@ -42,6 +44,7 @@ export class CanalServer {
     this.#sessions = sessions
     this.#sockets = sockets
     this.counters = counters
+    this.traffic = clients.traffic
     this.port = (server.address() as AddressInfo).port
   }
   /**
@@ -80,7 +83,7 @@ export class CanalServer {
       log.warn({ peer: socket.remoteAddress, reason: error.message }, 'TLS handshake failed')
     })
     await bind(server, options)
-    return new CanalServer(server, counters, sessions, sockets)
+    return new CanalServer(server, shared, sessions, sockets)
   }
   /** Stops accepting, lets replies in hand finish, then ends every connection; after 5 s without waiting. */
   async close(): Promise<void> {

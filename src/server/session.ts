@@ -12,7 +12,7 @@ import { setImmediate } from 'node:timers/promises'
 import { SluiceError } from '../errors.ts'
 import type { Batch, Limit } from '../store/cursor.ts'
 import { Holdings, clientOf, shorten, taken, type Clients, type Held } from './clients.ts'
-import { Reply, SLICE_MS, encodeBatch, type ChunkPool } from './reply.ts'
+import { Reply, SLICE_MS, addressOf, encodeBatch, type ChunkPool } from './reply.ts'
 import * as wire from './wire.ts'
 
 /** What the server needs of a logger (pino fits). */
@@ -100,7 +100,7 @@ export class Session {
   constructor(socket: Socket, shared: Shared) {
     this.#socket = socket
     this.#shared = shared
-    this.peer = address(socket)
+    this.peer = addressOf(socket)
     this.#framer = new wire.Framer(shared.packetBytesMax)
     this.#reply = new Reply(shared.pool)
     this.#holdings = new Holdings(this.peer, shared.clients)
@@ -290,6 +290,7 @@ export class Session {
     const held = this.#holdings.cursorOf(get.destination, clientOf(get.clientId))
     const durable = this.#durable // of the acks before this request
     const batch = await this.#next(held, this.#limit(get))
+    const since = performance.now()
     if (this.#state === 'gone') {
       batch?.release()
       return
@@ -297,6 +298,7 @@ export class Session {
     if (batch === undefined) {
       await durable
       this.#shared.counters.emptyBatches++
+      held.traffic.emptyBatches++
       this.#send(MESSAGES, EMPTY)
       return
     }
@@ -307,7 +309,7 @@ export class Session {
       this.#reply.drop()
       throw taken(held) // who took it gets this batch
     }
-    this.#sendBatch(batch.id)
+    held.traffic.sent(this.#sendBatch(batch.id), since)
   }
   async #next(held: Held, limit: Limit): Promise<Batch | undefined> {
     this.#inGet = true
@@ -401,13 +403,15 @@ export class Session {
     counters.bytesOut += frame.length
     this.#socket.write(frame, this.#taken)
   }
-  #sendBatch(id: bigint): void {
-    if (this.#state === 'gone') return this.#reply.drop()
+  #sendBatch(id: bigint): number {
+    if (this.#state === 'gone') return (this.#reply.drop(), 0)
     const { counters } = this.#shared
     counters.packetsOut[MESSAGES]!++
     counters.batches++
     counters.entries += this.#reply.entries
-    counters.bytesOut += this.#reply.send(id, this.#socket, this.#taken)
+    const bytes = this.#reply.send(id, this.#socket, this.#taken)
+    counters.bytesOut += bytes
+    return bytes
   }
   #taken = (): void => {
     this.#writtenAt = performance.now()
@@ -492,8 +496,3 @@ export class Session {
 
 const positive = (ms: number | undefined): number | undefined =>
   ms !== undefined && ms > 0 ? ms : undefined
-
-function address(socket: Socket): string {
-  const host = socket.remoteAddress ?? 'unknown'
-  return host.includes(':') ? `[${host}]:${socket.remotePort}` : `${host}:${socket.remotePort}`
-}

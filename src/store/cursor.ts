@@ -5,11 +5,23 @@
  * The base is the end of the newest outstanding batch, or `acked` where none is outstanding; the track is where the
  * next change is taken from, at or past the base. Outstanding batches cost only metadata: each keeps the GTIDs it
  * gained, not a set of its own. Must not know sources, the wire, or other cursors.
+ *
+ * Over 500 lines because get, ack and rollback share one state, which nobody else may see.
  */
 import type { Position, Transaction } from '../change.ts'
 import { assert, type ErrorCode, SluiceError } from '../errors.ts'
 import type { GtidSet } from '../gtid.ts'
-import { type Batch, Draft, type Limit, turn, type Wanted } from './batch.ts'
+import {
+  type Batch,
+  type Cursor,
+  Draft,
+  type Limit,
+  orderOf,
+  type Size,
+  type Tally,
+  turn,
+  type Wanted,
+} from './batch.ts'
 import type { CatchUp, Readers } from './catchup.ts'
 import { Fifo } from './fifo.ts'
 import type { State } from './state.ts'
@@ -24,34 +36,13 @@ import {
   type Window,
 } from './window.ts'
 
-export type { Batch, Limit, Part } from './batch.ts'
+export type { Batch, Cursor, Limit, Part } from './batch.ts'
 
 const OUTSTANDING_MAX = 65_536
 const ID_BLOCK = 1000n // batch ids reserved durably at a time
 const LINGER_MS = 2
 const TURN_TRANSACTIONS = 10_000 // after so many without an end, other work gets its turn
 const TIMER_MAX_MS = 2 ** 31 - 1
-
-/**
- * A client's place in the log. One owner: one get at a time. After a take-over every call throws CURSOR_TAKEN, after
- * close() (or the store's) CURSOR_CLOSED; a waiting get rejects with the same.
- */
-export interface Cursor {
-  readonly client: string
-  /** In memory; durable once the ack's promise has resolved. */
-  readonly acked: Position
-  /**
-   * undefined: nothing came within waitMs, or `signal` was aborted. Throws TOO_MANY_BATCHES when 65,536 are
-   * outstanding, and what a catch-up reader failed with when trying again cannot help.
-   */
-  get(limit: Limit, signal: AbortSignal): Promise<Batch | undefined>
-  /** Oldest first, else BATCH_NOT_FIRST; BATCH_UNKNOWN when it is not outstanding. Resolves when durable. */
-  ack(id: bigint): Promise<void>
-  /** Drops every outstanding batch and reads on from `acked`; with an id, only when that is the oldest outstanding. */
-  rollback(id?: bigint): void
-  /** The client's acked position stays; outstanding batches are dropped. Idempotent. */
-  close(): void
-}
 
 /** What is known about a client, whether its cursor is open or not. */
 export interface Client {
@@ -60,7 +51,7 @@ export interface Client {
   nextId: bigint
   reserved: bigint // ids below this may be given out
   readonly furthest: Furthest // in this process
-  delivered: number // batches, in this process
+  readonly tally: Tally // in this process
   filterText: string | undefined
   cursor: ClientCursor | undefined
 }
@@ -82,6 +73,7 @@ export interface Host {
 interface Outstanding {
   readonly end: Omit<Position, 'gtids'>
   readonly gained: GtidSet | undefined
+  readonly size: Size
 }
 
 export class ClientCursor implements Cursor {
@@ -89,6 +81,8 @@ export class ClientCursor implements Cursor {
   readonly #client: Client
   readonly #host: Host
   readonly #wanted: Wanted
+  /** Told when outstanding batches are dropped, to be given out again. */
+  rolledBack: (() => void) | undefined
   #ended: { readonly code: ErrorCode; readonly text: string } | undefined
   // acknowledged and outstanding
   #acked: Position
@@ -131,6 +125,9 @@ export class ClientCursor implements Cursor {
   get read(): Position {
     return this.#track.position()
   }
+  get ended(): boolean {
+    return this.#ended !== undefined
+  }
   get readPlace(): Place {
     return this.#track
   }
@@ -161,12 +158,7 @@ export class ClientCursor implements Cursor {
   async get(limit: Limit, signal: AbortSignal): Promise<Batch | undefined> {
     this.#check()
     assert(this.#limit === undefined, 'a cursor was asked for a batch while another get waits')
-    if (this.#outstanding.length >= OUTSTANDING_MAX) {
-      throw new SluiceError(
-        'TOO_MANY_BATCHES',
-        `client ${this.client} has ${OUTSTANDING_MAX} batches outstanding; it must ack or roll back before it gets more`,
-      )
-    }
+    this.#checkRoom()
     this.#limit = limit
     this.#askedAt = performance.now()
     try {
@@ -180,6 +172,22 @@ export class ClientCursor implements Cursor {
     }
   }
 
+  /**
+   * Gives out changes[from, to) of something that is not in the log, of `bytes`, as a batch at the place where reading stands;
+   * between two gets. Throws as get does.
+   */
+  give(tx: Transaction, from: number, to: number, bytes: number): Batch {
+    this.#check()
+    assert(this.#limit === undefined, 'a cursor gave something out while a get waits')
+    this.#checkRoom()
+    const draft = this.#begin()
+    draft.add(tx, from, to)
+    draft.changes = to - from
+    draft.bytes = bytes
+    this.#lastPart = this.#track.position()
+    return this.#finish(draft)
+  }
+
   ack(id: bigint): Promise<void> {
     try {
       this.#check()
@@ -187,7 +195,8 @@ export class ClientCursor implements Cursor {
     } catch (error) {
       return Promise.reject(error)
     }
-    const { end, gained } = this.#outstanding.shift()!
+    const { end, gained, size } = this.#outstanding.shift()!
+    this.#client.tally.ack(size)
     this.#firstId++
     if (this.#outstanding.length > 0) {
       this.#acked = { ...end, gtids: joinGtids(this.#acked.gtids, gained) }
@@ -205,9 +214,11 @@ export class ClientCursor implements Cursor {
     if (id !== undefined) this.#checkOldest(id)
     // Canal's clients roll back whenever they connect: where nothing is outstanding there is nothing to read again.
     if (this.#outstanding.length === 0 && this.#draft === undefined) return
+    this.#client.tally.rollbacks++
     this.#outstanding.clear()
     this.#dropDraft()
     this.#goTo(this.acked)
+    this.rolledBack?.()
     this.#wake?.()
   }
 
@@ -292,11 +303,12 @@ export class ClientCursor implements Cursor {
     client.furthest.reach(this.#lastPart!, end)
     if (this.#outstanding.length === 0) this.#firstId = id
     const { gtids: _, ...place } = end // a set per batch would cost much
-    this.#outstanding.push({ end: place, gained })
+    const size = { changes: draft.changes, bytes: draft.bytes }
+    this.#outstanding.push({ end: place, gained, size })
     this.#base = end
     this.#track.start(end)
     this.#draft = undefined
-    client.delivered++
+    client.tally.give(size)
     return draft.finish(id, end, redelivered, this.#wanted)
   }
 
@@ -481,20 +493,15 @@ export class ClientCursor implements Cursor {
   #check(): void {
     if (this.#ended) throw new SluiceError(this.#ended.code, this.#ended.text)
   }
+  #checkRoom(): void {
+    if (this.#outstanding.length < OUTSTANDING_MAX) return
+    throw new SluiceError(
+      'TOO_MANY_BATCHES',
+      `client ${this.client} has ${OUTSTANDING_MAX} batches outstanding; it must ack or roll back before it gets more`,
+    )
+  }
   #checkOldest(id: bigint): void {
-    const count = BigInt(this.#outstanding.length)
-    if (id < this.#firstId || id >= this.#firstId + count) {
-      const has = count === 0n ? 'none is' : `${this.#firstId} to ${this.#firstId + count - 1n} are`
-      throw new SluiceError(
-        'BATCH_UNKNOWN',
-        `batch ${id} of client ${this.client} is not outstanding (${has})`,
-      )
-    }
-    if (id !== this.#firstId) {
-      throw new SluiceError(
-        'BATCH_NOT_FIRST',
-        `batch ${id} of client ${this.client} is not the oldest outstanding one, which is ${this.#firstId}`,
-      )
-    }
+    const wrong = orderOf(this.client, id, this.#firstId, BigInt(this.#outstanding.length))
+    if (wrong !== undefined) throw wrong
   }
 }

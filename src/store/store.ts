@@ -9,7 +9,7 @@
  */
 import type { Filter, Position, Source, Transaction } from '../change.ts'
 import { assert } from '../errors.ts'
-import { Wanted } from './batch.ts'
+import { Tally, Wanted } from './batch.ts'
 import { type Log, Readers } from './catchup.ts'
 import { ackedOf, type Client, ClientCursor, type Cursor } from './cursor.ts'
 import type { State } from './state.ts'
@@ -30,6 +30,8 @@ export interface StoreOptions {
   readonly origin: Position // where a client that was never seen starts
   readonly log: Log
   readonly againUntilMs?: number | undefined // up to this time of the source anything may have been given out before
+  /** What stands between a cursor and who reads it; left out, nothing. */
+  readonly join?: ((cursor: ClientCursor) => Cursor) | undefined
 }
 export interface SubscribeOptions {
   readonly filter?: Filter | undefined // undefined: everything
@@ -44,7 +46,8 @@ export interface CursorStatus {
   readonly read: Position
   readonly outstanding: number // batches
   readonly lagMs: number // of `acked` behind the newest transaction in the store
-  readonly delivered: number // batches given out since the store was opened
+  readonly subscribed: boolean
+  readonly tally: Readonly<Omit<Tally, 'give' | 'ack'>>
 }
 export interface StoreStatus {
   readonly bytes: number
@@ -143,7 +146,7 @@ export class Store {
     client.cursor = cursor
     this.#open.push(cursor)
     this.#admit()
-    return cursor
+    return this.#options.join?.(cursor) ?? cursor
   }
   subscription(name: string): { readonly filterText: string } | undefined {
     const filterText = this.#clients.get(name)?.filterText
@@ -164,6 +167,17 @@ export class Store {
     client.cursor?.end('CURSOR_CLOSED', `client ${name} was removed`)
     this.#options.state.remove(name)
     this.#clients.delete(name)
+  }
+
+  /** Everybody a cursor is known of. */
+  clients(): string[] {
+    return [...this.#clients.keys()]
+  }
+  /** Lets an open cursor read again from what its client has acked; false where it is not open. */
+  rollBack(name: string): boolean {
+    const cursor = this.#clients.get(name)?.cursor
+    cursor?.rollback()
+    return cursor !== undefined
   }
 
   status(): StoreStatus {
@@ -280,7 +294,7 @@ function newClient(
     nextId,
     reserved,
     furthest: new Furthest(againUntilMs),
-    delivered: 0,
+    tally: new Tally(),
     filterText,
     cursor: undefined,
   }
@@ -297,7 +311,8 @@ function statusOf(client: Client, last: Position): CursorStatus {
     read: cursor?.read ?? acked,
     outstanding: cursor?.outstanding ?? 0,
     lagMs: atEnd ? 0 : Math.max(0, last.timestamp - acked.timestamp),
-    delivered: client.delivered,
+    subscribed: client.filterText !== undefined,
+    tally: client.tally,
   }
 }
 

@@ -5,6 +5,7 @@
  */
 import { comparePositions, fileNumber, formatPosition, type Position } from '../change.ts'
 import type { InstanceConfig } from '../config/config.ts'
+import { mariadbGtidsAt } from '../epoch.ts'
 import { SluiceError } from '../errors.ts'
 import { GtidSet } from '../gtid.ts'
 import { Connection, type ConnectOptions } from '../mysql/connection.ts'
@@ -18,7 +19,10 @@ import {
 } from '../sources/index.ts'
 
 export type Start = InstanceConfig['start']
-type Facts = Pick<SourceFacts, 'serverUuid' | 'latest' | 'earliest' | 'executed' | 'purged'>
+type Facts = Pick<
+  SourceFacts,
+  'serverUuid' | 'latest' | 'earliest' | 'executed' | 'purged' | 'mariadb'
+>
 interface Log {
   warn(fields: object, message: string): void
 }
@@ -53,7 +57,7 @@ export async function startPosition(
  */
 async function latestPosition(connect: ConnectOptions, facts: Facts): Promise<Position> {
   const { latest } = facts
-  if (!facts.executed) return latest
+  if (!facts.executed || facts.mariadb) return latest // MariaDB says both at one time
   const { file, offset } = latest
   if (offset > WALK_BYTES) {
     const stable = await stableEnd(connect)
@@ -106,7 +110,7 @@ function gtidPosition({ latest, earliest, serverUuid }: Facts, seen: GtidSet, lo
 /** A place in the log: one where a transaction begins, or the end. */
 async function filePosition(
   connect: ConnectOptions,
-  { latest, earliest, executed }: Facts,
+  { latest, earliest, executed, mariadb }: Facts,
   { file, offset }: { readonly file: string; readonly offset: number },
 ): Promise<Position> {
   const wanted: Position = { ...latest, file, offset, skip: 0, gtids: undefined, timestamp: 0 }
@@ -141,13 +145,16 @@ async function filePosition(
         `${file}:${at.before} and ${file}:${at.offset}`,
     )
   }
-  return { ...wanted, gtids: executed && at.gtids, timestamp: at.seconds * 1000 }
+  const gtids = mariadb
+    ? await mariadbGtidsAt((sql, params) => connection.query(sql, params), file, offset)
+    : at.gtids
+  return { ...wanted, gtids: executed && gtids, timestamp: at.seconds * 1000 }
 }
 
 /** The first transaction of that second or later. */
 async function timePosition(
   connect: ConnectOptions,
-  { latest, earliest, executed }: Facts,
+  { latest, earliest, executed, mariadb }: Facts,
   ms: number,
   log: Log,
 ): Promise<Position> {
@@ -163,7 +170,10 @@ async function timePosition(
     )
   }
   const { file, boundary, found, oldest } = await findTime(connect, files, seconds)
-  const { gtids, offset } = boundary
+  const { offset } = boundary
+  const gtids = mariadb
+    ? await mariadbGtidsAt((sql, params) => connection.query(sql, params), file, offset)
+    : boundary.gtids
   // with GTIDs an empty set says that nothing was removed, without them the number of the first file
   const purged = earliest.gtids ? !earliest.gtids.empty : fileNumber(files[0]!.name) > 1
   if (oldest > seconds && file === files[0]!.name && purged) {

@@ -269,7 +269,8 @@ describe('shipped files', () => {
       const { dataDir: _e, instancesDir: _j, ...expected } = defaults
       expect(rest).toEqual(expected)
       for (const line of readFileSync(file, 'utf8').split('\n')) {
-        const section = /^\s*(canal|log|source|failover|filter|retry|columns|start|tls):/.test(line)
+        const section =
+          /^\s*(canal|admin|log|source|failover|filter|retry|columns|start|tls):/.test(line)
         if (line.trim() && !section) expect(line).toContain('#')
       }
     },

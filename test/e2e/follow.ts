@@ -362,8 +362,7 @@ export class Scenario implements AsyncDisposable {
       await follower.compare(this.#options.mysql)
     }
     const bad = [...this.log, ...this.sluice.log].filter(
-      // mysql2 says the last of a query whose answer was damaged on its way
-      (line) => !/"level":"(info|warn)"|^Warning: got packets out of order/.test(line),
+      (line) => !/"level":"(info|warn)"/.test(line),
     )
     if (bad.some((line) => line !== '')) throw new Error(`the log has errors:\n${bad.join('\n')}`)
     this.peaks.push(memoryOf(this.pid).peak)

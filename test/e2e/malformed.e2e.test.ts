@@ -187,11 +187,11 @@ test(
 
 /** Where packets begin in what goes by, on each connection: 3 bytes length, 1 sequence id, payload. */
 class Packets {
-  #streams: { at: number; next: number; head: number[] }[] = []
+  readonly #streams = new Map<number, { next: number; head: number[] }>()
   /** Offsets in the chunk that comes `at` bytes after its connection's beginning. */
-  starts(chunk: Buffer, at: number): number[] {
-    let stream = at === 0 ? undefined : this.#streams.find((one) => one.at === at)
-    if (!stream) this.#streams.push((stream = { at, next: at, head: [] }))
+  starts(chunk: Buffer, at: number, id: number): number[] {
+    let stream = this.#streams.get(id)
+    if (!stream) this.#streams.set(id, (stream = { next: at, head: [] }))
     const starts: number[] = []
     while (stream.next < at + chunk.length) {
       if (stream.head.length === 0) starts.push(stream.next - at)
@@ -201,7 +201,6 @@ class Packets {
       stream.next += a | (b << 8) | (c << 16)
       stream.head = []
     }
-    stream.at = at + chunk.length
     return starts
   }
 }
@@ -230,54 +229,114 @@ function damaged(chunk: Buffer, starts: readonly number[], random: Random): Buff
   }
 }
 
+/** What goes by on connections to MySQL: handshakes, answers to questions, dumps. As the commands of the client say. */
+class Kinds {
+  readonly #dumps = new Map<number, number>() // connection → bytes before its dump, -1: it begins with the next ones
+  readonly #asked = new Set<number>()
+  /** Of the client to the server. */
+  request(chunk: Buffer, id: number): void {
+    const [COM_QUERY, COM_BINLOG_DUMP, COM_BINLOG_DUMP_GTID] = [0x03, 0x12, 0x1e]
+    if (chunk[3] !== 0) return
+    if (chunk[4] === COM_QUERY) this.#asked.add(id)
+    if (chunk[4] === COM_BINLOG_DUMP || chunk[4] === COM_BINLOG_DUMP_GTID) this.#dumps.set(id, -1)
+  }
+  /** Of the bytes that come `at` bytes after their connection's beginning; a dump's first ones are neither. */
+  of(at: number, id: number): 'dump' | 'answer' | undefined {
+    const begin = this.#dumps.get(id)
+    if (begin === undefined) return this.#asked.has(id) ? 'answer' : undefined
+    if (begin < 0) this.#dumps.set(id, at)
+    return begin >= 0 && at - begin >= 64 * 1024 ? 'dump' : undefined
+  }
+}
+
+interface VandalOptions {
+  readonly random: Random
+  readonly damages: number
+  /** How often damage was noticed. */
+  readonly retries: () => number
+}
+/** Damages one thing after the other: mostly dumps anywhere, sometimes answers where it can be noticed, in a packet's header. */
+class Vandal {
+  /** It only looks on until then. */
+  active = false
+  done = 0
+  answers = 0
+  readonly #options: VandalOptions
+  readonly #packets = new Packets()
+  readonly #kinds = new Kinds()
+  #answer = false // an answer is next
+  #known = -1 // retries when the last damage was done
+  #skip = 0
+  #since = 0
+  constructor(options: VandalOptions) {
+    this.#options = options
+  }
+  /** For the proxy, from the beginning. */
+  readonly request: Rule = (chunk, _at, id) => {
+    this.#kinds.request(chunk, id)
+    return chunk
+  }
+  readonly rule: Rule = (chunk, at, id) => {
+    const { random, damages, retries } = this.#options
+    const starts = this.#packets.starts(chunk, at, id)
+    const kind = this.#kinds.of(at, id)
+    if (!this.active || this.done >= damages || kind === undefined) return chunk
+    // A new one when the last was noticed or can make no difference any more.
+    if (retries() === this.#known && Date.now() - this.#since < 1000) return chunk
+    if (kind === 'dump' && this.#skip-- > 0) return chunk
+    // Questions come with each reconnect, of which a damaged dump makes one.
+    if (kind === 'answer' && !(this.#answer && starts.length > 0 && random.chance(30))) return chunk
+    this.#known = retries()
+    this.#since = Date.now()
+    this.#skip = random.int(0, 20)
+    this.done++
+    if (kind === 'dump') {
+      this.#answer ||= random.chance(10)
+      return damaged(chunk, starts, random)
+    }
+    this.answers++
+    this.#answer = false
+    const copy = Buffer.from(chunk)
+    const header = random.pick(starts)
+    copy[Math.min(header + random.int(0, 3), chunk.length - 1)]! ^= 1 << random.int(0, 7)
+    return copy
+  }
+}
+
 test(
   'a dump that is damaged on its way is an error of its instance, which recovers',
   async () => {
     await using proxy = await Proxy.start(mysql)
+    const damages = scaled(40, 1000)
+    const retries = (): number => s.sluice.log.filter((l) => l.includes('"retrying"')).length
+    const vandal = new Vandal({ random: new Random(seed), damages, retries })
+    proxy.requestRule = vandal.request
+    proxy.rule = vandal.rule
     const source = { tls: { mode: 'disabled' }, heartbeatMs: '200ms' }
     await using s = await Scenario.start({
       mysql,
       seed,
-      pace: { pauseMs: 5, large: 0 },
+      // enough for the next damage while the connection is made again, and not much more to read in the end
+      pace: { pauseMs: 250, large: 0 },
       other: true,
       mysqlPort: proxy.port,
       source,
     })
-    const random = new Random(seed)
-    const damages = scaled(8, 1000)
-    let done = 0
-    const retries = (): number => s.sluice.log.filter((l) => l.includes('"retrying"')).length
-    let known = -1 // retries when the last damage was done
-    let skip = 0
-    let since = 0
-    // Past the handshake and the questions: what is damaged there is wrong, but not known to be. One at a time, and a
-    // new one when it was noticed or can make no difference any more.
-    const packets = new Packets()
-    const rule: Rule = (chunk, at) => {
-      const starts = packets.starts(chunk, at)
-      if (done >= damages || at < 1024 * 1024) return chunk
-      if (retries() === known && Date.now() - since < 1000) return chunk
-      if (skip-- > 0) return chunk
-      skip = random.int(0, 20)
-      known = retries()
-      since = Date.now()
-      done++
-      return damaged(chunk, starts, random)
-    }
     await s.run(async () => {
       await s.follow()
       const other = await s.follow({ destination: 'other' })
       s.write()
-      proxy.rule = rule
-      await s.wait(() => done >= damages, 'for all damages', 120_000)
-      proxy.rule = (chunk) => chunk
+      vandal.active = true
+      await s.wait(() => vandal.done >= damages, 'for all damages', 120_000)
       expect(other.breaks).toBe(0)
     })
     const mine = s.sluice.log.filter((line) => line.includes('"retrying"'))
     expect(mine.length).toBeGreaterThan(0)
     expect(mine.filter((line) => !line.includes('"instance":"load"'))).toEqual([])
     const codes = [...new Set(mine.map((line) => /"code":"(\w+)"/.exec(line)?.[1]))]
-    fact(`malformed, ${damages} damages of the dump (${codes.join(', ')}): ${s.summary()}`)
+    fact(
+      `malformed, ${damages} damages, ${vandal.answers} of answers, else of the dump (${codes.join(', ')}): ${s.summary()}`,
+    )
   },
-  TEST_MS * 2,
+  TEST_MS,
 )

@@ -1,10 +1,11 @@
 import { createServer } from 'node:net'
 import { readFileSync } from 'node:fs'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { SluiceError } from '../../src/errors.ts'
 import { Connection, type ConnectOptions, type TlsOptions } from '../../src/mysql/connection.ts'
 import { connectOptions } from '../sources/reading.ts'
 import { privateMysql, sharedMysql, versions, type MysqlServer } from '../support/mysql.ts'
+import { Proxy } from '../support/proxy.ts'
 
 const fixture = (name: string): string =>
   new URL(`../fixtures/mysql-tls/${name}`, import.meta.url).pathname
@@ -97,6 +98,65 @@ describe.each(versions)('MySQL %s', (version) => {
       }
       await mysql.query(`DROP USER '${user}'`)
     }
+  })
+})
+
+describe('an answer that is damaged on its way', () => {
+  const open = async (): Promise<AsyncDisposable & { proxy: Proxy; connection: Connection }> => {
+    await using stack = new AsyncDisposableStack()
+    const mysql = stack.use(await sharedMysql(versions[0]!))
+    const proxy = stack.use(await Proxy.start(mysql))
+    const options = {
+      ...connectOptions(mysql),
+      port: proxy.port,
+      tls: { mode: 'disabled' } as const,
+    }
+    const connection = stack.use(await Connection.open(options))
+    const rest = stack.move()
+    return { proxy, connection, [Symbol.asyncDispose]: () => rest.disposeAsync() }
+  }
+
+  test('has a wrong sequence number: the connection is over, and nothing is printed', async () => {
+    await using opened = await open()
+    const { proxy, connection } = opened
+    const printed = vi.spyOn(console, 'error')
+    proxy.rule = (chunk) => {
+      const copy = Buffer.from(chunk)
+      copy[3]! ^= 0x10
+      return copy
+    }
+    const first = connection.query('SELECT 1 AS one')
+    const second = connection.query('SELECT 2 AS two')
+    await expect(first).rejects.toMatchObject({
+      code: 'PACKET_MALFORMED',
+      retryable: true,
+      message: expect.stringContaining('got packets out of order') as string,
+    })
+    await expect(second).rejects.toMatchObject({ code: 'PACKET_MALFORMED' })
+    expect(printed).not.toHaveBeenCalled()
+    printed.mockRestore()
+  })
+
+  test('stops in the middle: the query fails soon, while one that thinks is waited for', async () => {
+    await using opened = await open()
+    const { proxy, connection } = opened
+    await using mysql = await sharedMysql(versions[0]!)
+    const thinks = async (mode: 'disabled' | 'required'): Promise<unknown> => {
+      using other = await Connection.open({ ...connectOptions(mysql), tls: { mode } })
+      const pair = [other.query('SELECT 1 AS one'), other.query('SELECT SLEEP(7) AS slept')]
+      return (await Promise.all(pair)).flat()
+    }
+    const thinking = Promise.all([thinks('disabled'), thinks('required')])
+    proxy.rule = (chunk) => chunk.subarray(0, chunk.length - 3)
+    await expect(connection.query('SELECT 1 AS one')).rejects.toMatchObject({
+      code: 'QUERY_FAILED',
+      retryable: true,
+      message: expect.stringMatching(
+        /SELECT 1 AS one: the answer stopped after \d+ bytes/,
+      ) as string,
+    })
+    const answers = [{ one: 1 }, { slept: 0 }]
+    expect(await thinking).toEqual([answers, answers])
   })
 })
 

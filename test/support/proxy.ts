@@ -10,8 +10,12 @@ export interface Target {
   readonly port: number
 }
 
-/** What to do with bytes of one direction; `at` is how many of the connection came before. */
-export type Rule = (chunk: Buffer, at: number) => Buffer | 'hold' | { readonly cutAfter: number }
+/** What to do with bytes of one direction; `at` is how many of the connection came before, `id` is the connection's number. */
+export type Rule = (
+  chunk: Buffer,
+  at: number,
+  id: number,
+) => Buffer | 'hold' | { readonly cutAfter: number }
 
 export class Proxy implements AsyncDisposable {
   /** Decides about every chunk from the server to the client, on all connections. */
@@ -27,6 +31,7 @@ export class Proxy implements AsyncDisposable {
   readonly #sockets = new Set<Socket>()
   readonly #servers = new Set<Socket>()
   #stalled = false
+  #count = 0
 
   private constructor(server: Server, target: Target | undefined) {
     this.#server = server
@@ -70,11 +75,12 @@ export class Proxy implements AsyncDisposable {
     server.on('close', () => this.#servers.delete(server))
     client.on('end', () => server.end())
     server.on('end', () => client.end())
-    this.#forward(client, server, (chunk, at) => this.requestRule(chunk, at))
-    this.#forward(server, client, (chunk, at) => this.rule(chunk, at))
+    const id = this.#count++
+    this.#forward(client, server, (chunk, at) => this.requestRule(chunk, at, id))
+    this.#forward(server, client, (chunk, at) => this.rule(chunk, at, id))
   }
 
-  #forward(from: Socket, to: Socket, rule: Rule): void {
+  #forward(from: Socket, to: Socket, rule: (chunk: Buffer, at: number) => ReturnType<Rule>): void {
     let at = 0
     from.on('data', (chunk) => {
       const decision = rule(chunk, at)

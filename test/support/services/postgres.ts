@@ -6,7 +6,7 @@ import { chownSync, existsSync, readdirSync } from 'node:fs'
 import { cp, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { certificate } from './certificate.ts'
-import { cached, debianProblem, run, unpackDebian } from './fetch.ts'
+import { cached, needDebian, run, unpackDebian } from './fetch.ts'
 import type { User } from './process.ts'
 import { startLocal, type Definition } from './service.ts'
 
@@ -43,12 +43,13 @@ async function programs(): Promise<Programs> {
     .filter((version) => existsSync(join(root, `${version}/bin/initdb`)))
     .toSorted((a, b) => b - a)[0]
   if (newest) return { bin: join(root, `${newest}/bin`), fetched: undefined }
-  const problem = debianProblem()
-  if (problem) throw new Error(`cannot fetch PostgreSQL: ${problem}`)
   const fetched = await cached(
     'postgres-15',
     'fetching PostgreSQL 15 (Debian packages, about 50 MB)',
-    (to) => unpackDebian('bookworm', ['postgresql-15'], to, wanted),
+    async (to) => {
+      needDebian('PostgreSQL')
+      await unpackDebian('bookworm', ['postgresql-15'], to, wanted)
+    },
   )
   return { bin: join(fetched, 'usr/lib/postgresql/15/bin'), fetched }
 }

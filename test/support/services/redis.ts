@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import { certificate } from './certificate.ts'
-import { cached, debianLoader, debianProblem, unpackDebian } from './fetch.ts'
+import { cached, debianLoader, needDebian, unpackDebian } from './fetch.ts'
 import { freePort } from './process.ts'
 import { startLocal, type Definition, type Service } from './service.ts'
 
@@ -29,12 +29,11 @@ export const redis: Definition<RedisOptions> = {
 }
 
 async function folder(): Promise<string> {
-  const problem = debianProblem()
-  if (problem) throw new Error(`cannot fetch Redis: ${problem}`)
   const wanted = (name: string): boolean => /^(redis-server|redis-tools|lib.*)$/.test(name)
-  return cached('redis-7.0', 'fetching Redis (Debian packages, about 10 MB)', (to) =>
-    unpackDebian('bookworm', ['redis-server'], to, wanted),
-  )
+  return cached('redis-7.0', 'fetching Redis (Debian packages, about 10 MB)', async (to) => {
+    needDebian('Redis')
+    await unpackDebian('bookworm', ['redis-server'], to, wanted)
+  })
 }
 
 async function startOne(

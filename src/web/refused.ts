@@ -1,0 +1,20 @@
+/**
+ * Why a request is not done, with the status of its answer.
+ */
+import type { ErrorCode } from '../errors.ts'
+
+/** A request that is not done, with the status of its answer. */
+export class Refused extends Error {
+  override readonly name = 'Refused'
+  readonly status: number
+  readonly code: ErrorCode
+  constructor(status: number, code: ErrorCode, message: string) {
+    super(message)
+    this.status = status
+    this.code = code
+  }
+}
+/** What is in the path is not there. */
+export const notFound = (message: string): Refused => new Refused(404, 'REQUEST_INVALID', message)
+/** It cannot be done as things are now. */
+export const notNow = (message: string): Refused => new Refused(409, 'NOT_NOW', message)
