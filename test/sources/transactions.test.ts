@@ -242,13 +242,10 @@ describe('filter and positions', () => {
       byTime.transaction('noise', 1, 10)
     }
     const slow = await read(packets(byTime.events), { filter, from: { gtids: new GtidSet() } })
-    // Every 5 s of event time, and the rest at the end of the log.
-    expect(slow.map((tx) => tx.skipped)).toEqual([
-      `${SERVER}:1-6`,
-      `${SERVER}:7-12`,
-      `${SERVER}:13-18`,
-      `${SERVER}:19-20`,
-    ])
+    // A quarter of a second of event time, which has whole seconds; and the rest at the end of the log.
+    expect(slow.map((tx) => tx.skipped)).toEqual(
+      Array.from({ length: 10 }, (_, i) => `${SERVER}:${2 * i + 1}-${2 * i + 2}`),
+    )
     const byCount = new LogWriter().start()
     for (let i = 0; i < 9000; i++) byCount.transaction('noise', 1, 10)
     const many = await read(packets(byCount.events), { filter, from: { gtids: new GtidSet() } })
