@@ -193,7 +193,7 @@ describe('mapping', () => {
   test.each([
     ['', 'latest'],
     ['canal.instance.master.journal.name=b.000002', { file: 'b.000002' }],
-    ['canal.instance.master.timestamp=1600000000000', 'earliest'],
+    ['canal.instance.master.timestamp=1600000000000', { timestamp: 1_600_000_000_000 }],
     [
       'canal.instance.gtidon=true\ncanal.instance.master.gtid=3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5',
       { gtids: '3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5' },
