@@ -22,6 +22,8 @@ const project = (name: string, include: string[], more: object = {}) => ({
     environment: 'node' as const,
     maxWorkers,
     env: { NODE_COMPILE_CACHE: cache },
+    // a second, vitest's own, is little where three files share two cores
+    expect: { poll: { timeout: 20_000 } },
     ...more,
   },
 })

@@ -143,6 +143,35 @@ const commands: Readonly<Record<string, Command>> = {
       'A running server follows within a second; a pause holds over restarts. resume also lets a sink that has failed try again.',
     run: async (args) => (await import('./commands/sinks.ts')).sinks(args),
   },
+  snapshot: {
+    usage:
+      '<destination> list | start CLIENT | pause | resume | throttle | cancel CLIENT [options]',
+    summary: 'load what tables hold already for a client or sink:NAME, while the stream goes on',
+    words: [2, 3],
+    options: {
+      config,
+      tables: {
+        type: 'string',
+        value: 'REGEX',
+        help: "with start: tables, Canal's syntax; within the instance's filter (default: all)",
+      },
+      'rows-per-second': {
+        type: 'string',
+        value: 'N',
+        help: 'with start and throttle: at most so many; 0: as fast as it goes',
+      },
+      json: json('loads'),
+    },
+    examples: [
+      'sluice snapshot orders list',
+      "sluice snapshot orders start sink:cache --tables 'shop\\.users'",
+      'sluice snapshot orders throttle 1001 --rows-per-second 5000',
+    ],
+    notes:
+      'CLIENT is a client id or sink:NAME, as "sluice position" shows them. The running server reads the tables and follows\n' +
+      'within a second; where it stands outlives a crash. start begins anew, whatever was loaded before.',
+    run: async (args) => (await import('./commands/snapshot/snapshot.ts')).snapshot(args),
+  },
   deadletters: {
     usage: '<destination> list | show ID | replay ID… | drop ID… [options]',
     summary: 'show the rows that targets refused, write them again, or drop them',

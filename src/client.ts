@@ -38,6 +38,8 @@ export interface ConnectOptions extends ValueOptions {
   readonly tls?: boolean | ConnectionOptions | undefined
   /** Regexes of database.table, separated by commas; "" keeps the one stored with the client id. */
   readonly filter?: string | undefined
+  /** Rows that the tables hold already come too, once for this client id: as inserts with `snapshot` set. */
+  readonly snapshot?: boolean | undefined
   readonly connectTimeoutMs?: number | undefined // default 10,000
   /** A server that owes a reply for so long beyond its waiting time is given up. Default 60,000. */
   readonly silenceMs?: number | undefined
@@ -119,6 +121,7 @@ export class SluiceClient implements AsyncDisposable {
     this.destination = destination
     this.clientId = String(clientId)
     this.#filter = options.filter ?? ''
+    if (options.snapshot === true) this.#filter = `+snapshot,${this.#filter}`
     this.#retry = options.retry ?? {}
     this.#reader = new ChangeReader(options)
     this.#link = {

@@ -21,7 +21,7 @@ import {
   type TableVersions,
 } from './catalog/history.ts'
 import { formatPosition } from './change.ts'
-import type { Position, Source, Transaction } from './change.ts'
+import type { Filter, Position, Source, Transaction } from './change.ts'
 import type { InstanceConfig } from './config/config.ts'
 import { Reading, type ReadCounts } from './counts.ts'
 import { begin, continueFrom, gtidsAt, mariadbGtidsAt, readKnown, recognise } from './epoch.ts'
@@ -37,6 +37,9 @@ import type { SinkStatus } from './sinks/runner/runner.ts'
 import { Sinks } from './sinks/runner/sinks.ts'
 import type { SinkType } from './sinks/sink.ts'
 import { SlabPool } from './slab.ts'
+import type { LoadStatus } from './snapshot/load.ts'
+import { waitsForGtids } from './snapshot/reader.ts'
+import { Snapshots } from './snapshot/snapshots.ts'
 import {
   logEnd,
   mysqlSource,
@@ -61,6 +64,7 @@ export type InstanceStatus = InstanceState & {
   readonly epoch: number // 0 before the source was reached for the first time
   readonly counts: ReadCounts
   readonly store: StoreStatus | undefined
+  readonly snapshots: readonly LoadStatus[] // of clients and sinks, those that are over too
   readonly sinks: readonly SinkStatus[] // none before the source was reached for the first time
   /** Tables whose columns are matched by position, for their history is ambiguous. */
   readonly guessedTables: readonly string[]
@@ -93,6 +97,8 @@ export class Instance {
   #connection = new AbortController() // ends one read of the source
   #reopen = false // the state file was changed beneath the store
   #catalog: Catalog | undefined
+  #facts: SourceFacts | undefined
+  readonly #snapshots: Snapshots
   #catchUp: Source['read'] | undefined
   #status: InstanceState = { state: 'stopped' }
   #since = Date.now()
@@ -111,6 +117,7 @@ export class Instance {
     this.#sinkOptions = { dataDir: options.dataDir, types: options.sinkTypes ?? sinkTypes }
     this.#lookup = new Lookup(connectOptions(options.config.source))
     this.#known = readKnown(state)
+    this.#snapshots = this.#openSnapshots(options)
     // A source that was known before need not be there for its clients to be served.
     if (this.#known) this.#store = this.#openStore(this.#known.origin)
   }
@@ -141,6 +148,7 @@ export class Instance {
       epoch: this.#known?.epoch ?? 0,
       counts: this.reading.counts(),
       store: this.#store?.status(),
+      snapshots: this.#snapshots.status(),
       sinks: this.#sinks?.status() ?? [],
       guessedTables: [...(this.#catalog?.guessed ?? [])],
     }
@@ -151,6 +159,10 @@ export class Instance {
     this.#done ??= this.#run(this.#stop.signal).catch((error: unknown) => {
       this.#enter({ state: 'failed', error: asError(error) })
     })
+  }
+  /** Loads for a client what the tables hold already, unless that was done for it before. What goes wrong is in the log. */
+  load(client: string, filter: Filter): void {
+    this.#snapshots.once(client, filter)
   }
   /** Where the source's log ends now. Throws what a query throws, CONNECT_FAILED before the source was reached. */
   sourceEnd(): Promise<LogPlace> {
@@ -175,6 +187,7 @@ export class Instance {
     this.#stop.abort()
     await this.#done
     await this.#sinks?.stop()
+    this.#snapshots.close()
     await this.#store?.close()
     this.#lookup.close()
     this.#state.close()
@@ -210,6 +223,8 @@ export class Instance {
     this.reading.connects++
     const facts = await factsOf(connectOptions(config.source))
     if (signal.aborted) return
+    if (config.filter.statements.dml === 'stop') requireRows(facts)
+    this.#facts = facts
     const store = await this.#settle(facts)
     if (signal.aborted) return
     const zone = config.timezone ?? facts.timeZone
@@ -233,7 +248,8 @@ export class Instance {
       partBytes: config.partBytes,
       heartbeatMs: config.source.heartbeatMs,
     }
-    const here = { ...options, filter: compileFilter(config.filter), slabs: this.#slabs }
+    const { filter } = config
+    const here = { ...options, filter: compileFilter(filter), kinds: filter, slabs: this.#slabs }
     // Only one dump can run under one server id or one uuid: each catch-up reader draws its own.
     this.#catchUp = (from, stop) => mysqlSource(here).read(from, stop)
     const about = { version: facts.version, timezone: zone, server: facts.serverUuid }
@@ -247,7 +263,7 @@ export class Instance {
       },
     }
     const source = this.#thread
-      ? this.#thread.source({ ...main, filter: config.filter })
+      ? this.#thread.source({ ...main, filter })
       : mysqlSource({ ...here, ...main })
     await this.#pump(source, store, signal)
   }
@@ -288,8 +304,27 @@ export class Instance {
       adopt: (seen) => this.#adopt(seen),
       latest: async () => (await factsOf(connectOptions(this.config.source))).latest,
       read: (from, signal) => this.#readOwn(from, signal),
+      loads: this.#snapshots,
     })
     this.#sinks.start()
+  }
+  #openSnapshots({ name, dataDir, config, log }: InstanceOptions): Snapshots {
+    return new Snapshots({
+      instance: name,
+      dataDir,
+      state: this.#state,
+      query: (sql, params) => this.#lookup.query(sql, params),
+      filter: compileFilter(config.filter),
+      clients: () => this.#store?.clients() ?? [],
+      source: {
+        connect: () => connectOptions(config.source),
+        catalog: () => this.#catalog,
+        end: () => logEnd(this.#lookup, this.#known!.epoch),
+        serverId: () => this.#facts?.serverId ?? 0,
+        waits: () => waitsForGtids(this.#facts?.version ?? ''),
+        log,
+      },
+    })
   }
   /** A sink's target knows a later epoch than the state file, which was lost: every place we know is of that epoch. */
   #adopt(seen: Pick<Known, 'epoch' | 'server'>): boolean {
@@ -333,6 +368,7 @@ export class Instance {
       state: this.#state,
       origin,
       log: this.#log,
+      join: this.#snapshots.join,
     })
   }
   #knownOrThrow(): Known {
@@ -409,6 +445,15 @@ function errorFields(error: Error): object {
 export async function factsOf(options: ConnectOptions): Promise<SourceFacts> {
   using connection = await Connection.open(options)
   return await sourceFacts(connection)
+}
+
+/** Throws SOURCE_UNSUITABLE for a source that logs changes as statements, which say nothing of rows. */
+function requireRows({ binlogFormat }: SourceFacts): void {
+  if (binlogFormat === '' || binlogFormat.toUpperCase() === 'ROW') return
+  const text =
+    `expected binlog_format ROW on the source, got ${binlogFormat}: changes are logged as statements, without their rows. ` +
+    "SET PERSIST binlog_format = 'ROW' there and let applications reconnect; or set filter.statements.dml to deliver or drop"
+  throw new SluiceError('SOURCE_UNSUITABLE', text)
 }
 
 /** The catalog of a source: asks it by `lookup`, and looks through its log on a connection of its own. */

@@ -14,7 +14,7 @@ interface Rule {
 /** Anybody may import these; they know only each other. */
 const vocabulary = ['change', 'gtid', 'out', 'slab', 'crc', 'errors', 'number']
 const inProcess =
-  'instance counts fleet epoch lookup logger config store sinks sources mysql catalog binlog filter'
+  'instance counts fleet epoch lookup logger config store sinks sources mysql catalog binlog filter snapshot'
 
 const rules: Record<string, Rule> = {
   ...Object.fromEntries(vocabulary.map((name) => [name, { modules: '' }])),
@@ -31,6 +31,10 @@ const rules: Record<string, Rule> = {
     outside: 'node:crypto node:fs/promises node:path node:stream node:worker_threads node:zlib',
   },
   store: { modules: '', outside: 'node:fs node:path node:sqlite node:timers/promises' },
+  snapshot: {
+    modules: 'store sources catalog mysql filter',
+    outside: 'node:fs node:path node:sqlite node:timers/promises',
+  },
   server: {
     modules: 'store filter protobuf',
     outside: 'node:crypto node:net node:tls node:timers/promises',

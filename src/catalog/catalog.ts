@@ -24,8 +24,10 @@ import {
   disagreement,
   fromCapture,
   fromEvent,
+  mapOf,
   positional,
   type Definition,
+  type Key,
   type Knowledge,
 } from './definition.ts'
 import {
@@ -150,6 +152,21 @@ export class Catalog {
     return this.#alone(() => this.#heal(map, says, at))
   }
 
+  /**
+   * A table as the server defines it now, for rows that are read from it and not from the log; undefined where there is
+   * none. Throws as resolve does.
+   */
+  async current(
+    database: string,
+    table: string,
+  ): Promise<{ readonly table: Table; readonly keys: readonly Key[] } | undefined> {
+    const now = await this.#capture(database, table)
+    if (now === undefined) return undefined
+    const map = mapOf(database, table, now)
+    const columns = fromCapture(map, now.columns)
+    return { table: this.#make(map, { now, columns, origin: 'captured' }), keys: now.keys }
+  }
+
   /** A statement of the log: moves the history along. One that is not understood leaves its tables to be asked for. */
   statement(statement: LoggedStatement, at: LogPlace): void {
     const { sql, database } = statement
@@ -160,11 +177,23 @@ export class Catalog {
       : classify(sql, database).tables.flatMap((name): Effect[] =>
           name.table === '' ? [] : [{ kind: 'table', name, now: 'unknown' }],
         )
-    const fresh = effects.filter((effect) => !this.#settled(effect, at))
+    const fresh = this.#last(effects).filter((effect) => !this.#settled(effect, at))
     for (const effect of fresh)
       if (effect.kind === 'table')
         this.#lent.delete(`${effect.name.database}\0${effect.name.table}`)
     this.history.record(at, fresh, 'ddl')
+  }
+  /** What holds after the statement: a swap of names says of one table first that it is gone, and then what it is. */
+  #last(effects: readonly Effect[]): Effect[] {
+    if (effects.length < 2) return [...effects]
+    const last = new Map<string, Effect>()
+    for (const effect of effects) {
+      const { database, table } =
+        effect.kind === 'table' ? effect.name : { database: effect.database, table: '' }
+      const key = `${database}\0${table}`
+      last.set(this.history.foldsCase ? key.toLowerCase() : key, effect)
+    }
+    return [...last.values()]
   }
   /** A place that was read before, by us or another reader, and has been asked for since: the answer stays. */
   #settled(effect: Effect, at: LogPlace): boolean {

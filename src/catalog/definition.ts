@@ -12,6 +12,7 @@ import type { ColumnDefinition } from '../binlog/column.ts'
 import { isMariadb } from '../binlog/mariadb/events.ts'
 import type { ColumnMetadata, TableMap, TableMetadata } from '../binlog/table-map.ts'
 import { columnTypes, columnTypes as t } from '../binlog/table-map.ts'
+import { SluiceError } from '../errors.ts'
 
 /** A row of the capture query (catalog.ts). Numbers may come as text or bigint, whatever the connection makes of them. */
 export interface CapturedRow {
@@ -207,6 +208,31 @@ function layouts(column: CapturedColumn, mariadb: boolean): readonly Layout[] {
           layout.type === t.BLOB ? [layout, { ...layout, type: t.BLOB_COMPRESSED }] : layout,
       )
   }
+}
+
+/**
+ * The table map that a server of today would write for a table, without optional metadata: for rows that are read from
+ * the table and not from the log. Throws SCHEMA_MISMATCH for a type nobody knows.
+ */
+export function mapOf(database: string, table: string, { columns }: Definition): TableMap {
+  const width = columns.length
+  const types = new Uint8Array(width)
+  const meta = new Uint16Array(width)
+  const nullable = new Uint8Array((width + 7) >> 3)
+  for (const [i, column] of columns.entries()) {
+    const [layout] = layouts(column, false)
+    if (layout === undefined) {
+      const text = `${database}.${table}, column ${JSON.stringify(column.name)}: expected a type of MySQL's, found ${column.mysqlType}`
+      throw new SluiceError('SCHEMA_MISMATCH', text)
+    }
+    types[i] = layout.type
+    meta[i] = layout.meta
+    if (column.nullable) nullable[i >> 3]! |= 1 << (i & 7)
+  }
+  const optional = Buffer.alloc(0)
+  const body = Buffer.from(JSON.stringify(columns))
+  const about = { tableId: 0, serverVersion: '', database, table, width }
+  return { ...about, types, meta, nullable, optional, body }
 }
 
 const isGeometry = (base: string): boolean =>

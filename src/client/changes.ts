@@ -43,6 +43,8 @@ export interface RowsChange extends ChangeHead {
   readonly tableId: bigint
   /** Decoded at the first access. Throws SluiceError WIRE_MALFORMED. */
   readonly rows: readonly ClientRow[]
+  /** Rows that the table had already, loaded because the subscription asked for it: as inserts. */
+  readonly snapshot: boolean
   /** Names of the primary key's columns as far as they are in the images. */
   readonly keys: readonly string[]
 }
@@ -55,11 +57,12 @@ export interface StatementChange extends ChangeHead {
   readonly defaultDatabase: string // of the session
   readonly sql: string
 }
-/** XA COMMIT or XA ROLLBACK of what was prepared earlier. */
+/** XA COMMIT or XA ROLLBACK of what was prepared earlier; with ONE PHASE of what stands right before it. */
 export interface XaChange extends ChangeHead {
   readonly kind: 'xa'
   readonly type: 'commit' | 'rollback'
   readonly xid: string
+  readonly onePhase: boolean
 }
 export interface BeginChange extends ChangeHead {
   readonly kind: 'begin'
@@ -163,7 +166,8 @@ export class ChangeReader {
     const eventType = change.eventType ?? header.eventType ?? 0
     if (eventType === eventTypes.XACOMMIT || eventType === eventTypes.XAROLLBACK) {
       const type = eventType === eventTypes.XACOMMIT ? 'commit' : 'rollback'
-      return { kind: 'xa', ...head, type, xid: valueOf(change.props, 'XA_XID').trim() }
+      const onePhase = change.sql.endsWith(' ONE PHASE')
+      return { kind: 'xa', ...head, type, xid: valueOf(change.props, 'XA_XID').trim(), onePhase }
     }
     const rowsOf = change.sql === '' ? kinds.get(eventType) : undefined
     if (rowsOf)
@@ -223,6 +227,7 @@ class Rows implements RowsChange {
   readonly gtid: string
   readonly executed: string
   readonly redelivered: boolean
+  readonly snapshot: boolean
   readonly #change: RowChange
   readonly #slots: Slots
   readonly #options: ValueOptions
@@ -247,6 +252,7 @@ class Rows implements RowsChange {
     this.gtid = head.gtid
     this.executed = head.executed
     this.redelivered = head.redelivered
+    this.snapshot = valueOf(header.props, 'snapshot') === 'true'
     this.#change = change
     this.#slots = slots
     this.#options = options

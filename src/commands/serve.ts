@@ -10,6 +10,7 @@ import { getHeapSpaceStatistics, setFlagsFromString } from 'node:v8'
 import { version, type Arguments } from '../cli.ts'
 import { DEFAULT_CONFIG, loadServer, orThrow } from '../config/config.ts'
 import type { ServerConfig } from '../config/config.ts'
+import type { Filter } from '../change.ts'
 import { SluiceError } from '../errors.ts'
 import { Fleet } from '../fleet.ts'
 import { LogBook } from '../logger.ts'
@@ -111,7 +112,12 @@ async function listen(config: ServerConfig, fleet: Fleet, log: Logger): Promise<
         const instance = fleet.find(destination)
         if (typeof instance === 'string') return instance
         const { store } = instance
-        if (store) return { name: destination, store, gtid: instance.config.gtid }
+        if (store) {
+          const { gtid, filter } = instance.config
+          const { transactionEntries } = filter
+          const load = (client: string, wanted: Filter): void => instance.load(client, wanted)
+          return { name: destination, store, gtid, transactionEntries, load }
+        }
         const { status } = instance
         const why =
           'error' in status ? status.error.message : 'it connects to its source for the first time'

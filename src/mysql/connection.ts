@@ -147,11 +147,7 @@ export class Connection {
    */
   async dump(request: DumpRequest, signal: AbortSignal): Promise<DumpStream> {
     const checksum = await this.#prepareSession(request)
-    assert(!this.#taken, 'a connection dumps once')
-    this.#taken = true
-    const socket = socketOf(this.#driver)
-    socket.pause()
-    for (const event of ['data', 'end', 'close', 'error', 'drain']) socket.removeAllListeners(event)
+    const socket = this.#release()
     const where = `dump of ${this.#where} from ${request.place}`
     const stall = request.heartbeatMs * 3 + STALL_EXTRA_MS
     const stream = new SocketStream(socket, { where, stall, checksum, signal })
@@ -165,6 +161,19 @@ export class Connection {
       stream.close()
       throw error
     }
+  }
+
+  /** The session's socket and its bytes by pull, for who speaks another protocol on it; queries are over. */
+  takeOver(): { readonly socket: Socket; readonly chunks: Chunks; readonly where: string } {
+    const socket = this.#release()
+    return { socket, chunks: chunksOf(socket), where: this.#where }
+  }
+  #release(): Socket {
+    assert(!this.#taken, 'a connection is taken over once')
+    this.#taken = true
+    const socket = socketOf(this.#driver).pause()
+    for (const event of ['data', 'end', 'close', 'error', 'drain']) socket.removeAllListeners(event)
+    return socket.on('error', () => {})
   }
 
   /** Everything a dump wants of its session; returns the checksum the server writes events with. */
@@ -368,7 +377,13 @@ interface SocketStreamOptions {
   readonly signal: AbortSignal
 }
 
-type Chunks = Pick<AsyncIterator<Buffer, unknown>, 'next'>
+export type Chunks = Pick<AsyncIterator<Buffer, unknown>, 'next'>
+
+/** What a socket reads from now on, a chunk at a time; each is overwritten by the next. */
+function chunksOf(socket: Socket): Chunks {
+  const taker = takers.get(socket)
+  return taker ? plainChunks(socket, taker) : socket.iterator({ destroyOnReturn: false })
+}
 
 /** What a plain socket reads, a chunk at a time, where its sums are quick; each is overwritten by the next. */
 function plainChunks(socket: Socket, taker: Taker): Chunks {
@@ -428,12 +443,7 @@ class SocketStream implements DumpStream {
     this.#signal = options.signal
     this.checksum = options.checksum
     this.packets = new PacketReader((number, text) => serverFailure(number, text, options.where))
-    // The iterator listens for errors only while it is asked; one that comes in between is found at the next ask.
-    socket.on('error', () => {})
-    const taker = takers.get(socket)
-    this.#chunks = taker
-      ? plainChunks(socket, taker)
-      : socket.iterator({ destroyOnReturn: false })[Symbol.asyncIterator]()
+    this.#chunks = chunksOf(socket)
     this.#watchdog = setInterval(this.#watch, Math.min(1_000, Math.max(50, options.stall / 4)))
     this.#watchdog.unref()
     options.signal.addEventListener('abort', this.#abort)

@@ -3,6 +3,7 @@
  * connection at a time: a SUBSCRIPTION takes it over, anything else from elsewhere is refused with the holder's address.
  * Must not know packets or sockets.
  */
+import type { Filter } from '../change.ts'
 import { SluiceError } from '../errors.ts'
 import { compileFilter } from '../filter.ts'
 import type { Cursor } from '../store/cursor.ts'
@@ -15,6 +16,16 @@ export interface Destination {
   readonly store: Pick<Store, 'subscribe' | 'subscription' | 'unsubscribe'>
   readonly gtid: boolean // fill Header.gtid and the GTID props
   readonly transactionEntries?: boolean // send TRANSACTIONBEGIN and TRANSACTIONEND; default true
+  /** Loads what the tables hold already, unless that was done for this client before. */
+  readonly load?: ((client: string, filter: Filter) => void) | undefined
+}
+
+/** Before a subscription's filter: the client wants the rows there are, too. No pattern begins with a plus. */
+export const LOAD_MARK = '+snapshot'
+/** A subscription's filter without the mark, and whether it had it. */
+function readMark(text: string): { readonly filterText: string; readonly load: boolean } {
+  if (!/^\+snapshot(?:,|$)/.test(text)) return { filterText: text, load: false }
+  return { filterText: text.slice(LOAD_MARK.length + 1), load: true }
 }
 /** Upper bounds of the buckets of reply times, in ms. */
 export const LATENCY_MS = [2.5, 10, 25, 100] as const
@@ -77,7 +88,8 @@ export class Holdings {
    * Opens the client's cursor here, away from any other connection. An empty filter keeps the stored one.
    * @throws SluiceError DESTINATION_UNKNOWN, CONFIG_INVALID for the filter, and what the store throws
    */
-  open(name: string, client: string, filterText: string): Held {
+  open(name: string, client: string, subscription: string): Held {
+    const { filterText, load } = readMark(subscription)
     const destination = this.#resolve(name)
     const { store } = destination
     const text = filterText || (store.subscription(client)?.filterText ?? '')
@@ -96,6 +108,7 @@ export class Holdings {
     const held: Held = { key, destination, cursor, encoder, traffic, lastBatch: 0n, takenBy: '' }
     this.#held.set(key, held)
     owners.set(key, this)
+    if (load) destination.load?.(client, filter)
     return held
   }
   /**

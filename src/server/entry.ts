@@ -38,6 +38,8 @@ import { quickRows } from './rows/kernel.ts'
 
 const { ROWDATA, TRANSACTIONBEGIN, TRANSACTIONEND } = entryTypes
 const UTF_8 = constantOf(Buffer.from('\x2a\x05UTF-8'))
+/** Header.props of rows that were read from the table and not from the log. */
+const SNAPSHOT = constantOf(Buffer.from('\x62\x10\x0a\x08snapshot\x12\x04true'))
 const ROWS_COUNT = constantOf(Buffer.from('\x0a\x09rowsCount\x12'))
 const HUGE_BYTES = 1024 * 1024
 const NO_NAMES = compileNames('', '')
@@ -60,9 +62,11 @@ export class EntryEncoder {
   #seconds = -1
   #origin = NOTHING // Header.serverId, serverenCode and executeTime: few events do not share them with the one before
   #headerWidth = 2
+  #snapshot = false // what is encoded now is of a snapshot
   #gtids: GtidSet | undefined
   #gtidProps = NOTHING
   #gtidText = NOTHING
+  #committed = false // the transaction ends in this part, and takes effect with it
   /** @param options.gtid fill Header.gtid and the GTID props, as Canal does with gtidon */
   constructor(options: { readonly gtid: boolean }) {
     this.#gtid = options.gtid
@@ -73,6 +77,7 @@ export class EntryEncoder {
   }
   /** The changes that follow are of this transaction. */
   part(tx: Transaction): void {
+    this.#committed = tx.state === 'committed'
     if (tx.file !== this.#file) {
       this.#file = tx.file
       this.#fileBytes = compiled(this.#store, (out) => {
@@ -133,6 +138,16 @@ export class EntryEncoder {
     putTextField(store, 2, change.xa ? '0' : change.xid)
     if (change.xa) putXa(store, 3, 'XA END', change.xid)
     this.#small(change.event, TRANSACTIONEND, 0, NO_NAMES, out)
+    if (change.xa && this.#committed) this.#onePhase(change, out)
+  }
+  /** XA COMMIT … ONE PHASE leaves no statement: who waits for the XACOMMIT of an XA END gets one. */
+  #onePhase({ event, xid }: CommitChange, out: Out): void {
+    const store = this.#store
+    store.reset()
+    putIntField(store, 2, eventTypes.XACOMMIT)
+    putTextField(store, 11, `XA COMMIT ${xid} ONE PHASE`)
+    putXa(store, 13, 'XA COMMIT', xid)
+    this.#small(event, ROWDATA, eventTypes.XACOMMIT, NO_NAMES, out)
   }
   #query(change: QueryChange, out: Out): void {
     const store = this.#store
@@ -177,10 +192,13 @@ export class EntryEncoder {
     putIntField(out, 1, change.tableId)
     putIntField(out, 2, eventType)
     putIntField(out, 10, 0)
-    let count = quickRows(change, out)
+    // rows of a snapshot have JSON as text, which the quick way would take for the log's form
+    let count = change.snapshot ? -1 : quickRows(change, out)
     if (count < 0) count = writeRows(change, codec, out)
     const length = out.at - start - gap
+    this.#snapshot = change.snapshot
     const head = this.#writeHead(event, ROWDATA, eventType, codec.names, count, length)
+    this.#snapshot = false
     const size = 1 + varintSize(head.at + length) + head.at
     if (size !== gap) {
       out.ensure(size) // more than needed when the gap was too wide
@@ -228,6 +246,7 @@ export class EntryEncoder {
     if (eventType !== 0) putIntField(out, 11, eventType)
     if (this.#gtid) out.constant(this.#gtidProps)
     if (rowsCount > 0) putRowsCount(out, rowsCount)
+    if (this.#snapshot) out.constant(SNAPSHOT)
     if (this.#gtid) out.constant(this.#gtidText)
     this.#headerWidth = out.end(mark, this.#headerWidth)
     putIntField(out, 2, entryType)

@@ -8,6 +8,7 @@ import type { Format } from '../binlog/reader.ts'
 import type { ScannedStatement } from '../catalog/catalog.ts'
 import { compareLogPlaces, type LogPlace } from '../catalog/history.ts'
 import { formatPosition, type Filter, type Position, type Source } from '../change.ts'
+import type { KindOptions } from '../filter.ts'
 import { SluiceError } from '../errors.ts'
 import { GtidSet } from '../gtid.ts'
 import {
@@ -31,6 +32,7 @@ export interface MysqlSourceOptions {
   readonly epoch: number
   readonly catalog: TableResolver
   readonly filter: Filter
+  readonly kinds?: KindOptions | undefined
   readonly slabs: Slabs
   readonly partBytes?: number | undefined
   readonly heartbeatMs?: number | undefined
@@ -113,6 +115,7 @@ async function openDump(options: MysqlSourceOptions, reading: Reading): Promise<
       server,
       catalog: options.catalog,
       filter: options.filter,
+      kinds: options.kinds,
       slabs: options.slabs,
       partBytes: options.partBytes ?? PART_BYTES,
       onFormat: options.onFormat,

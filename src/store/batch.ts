@@ -1,9 +1,9 @@
 /**
  * What one get gives out: slices of transactions, and the slabs that hold their bytes until the consumer lets go.
- * Also which changes a client's filter wants. Knows no cursors and no window.
+ * Also which changes a client's filter wants, and what a cursor is to its reader. Knows no window.
  */
-import type { Change, Filter, Position, Transaction } from '../change.ts'
-import { assert } from '../errors.ts'
+import type { Change, Filter, Position, QueryChange, Transaction } from '../change.ts'
+import { assert, SluiceError } from '../errors.ts'
 import type { Slab } from '../slab.ts'
 
 /** How much one get may return and how long it may wait. */
@@ -59,8 +59,29 @@ export interface Batch {
 }
 
 /**
+ * A client's place in the log. One owner: one get at a time. After a take-over every call throws CURSOR_TAKEN, after
+ * close() (or the store's) CURSOR_CLOSED; a waiting get rejects with the same.
+ */
+export interface Cursor {
+  readonly client: string
+  /** In memory; durable once the ack's promise has resolved. */
+  readonly acked: Position
+  /**
+   * undefined: nothing came within waitMs, or `signal` was aborted. Throws TOO_MANY_BATCHES when 65,536 are
+   * outstanding, and what a catch-up reader failed with when trying again cannot help.
+   */
+  get(limit: Limit, signal: AbortSignal): Promise<Batch | undefined>
+  /** Oldest first, else BATCH_NOT_FIRST; BATCH_UNKNOWN when it is not outstanding. Resolves when durable. */
+  ack(id: bigint): Promise<void>
+  /** Drops every outstanding batch and reads on from `acked`; with an id, only when that is the oldest outstanding. */
+  rollback(id?: bigint): void
+  /** The client's acked position stays; outstanding batches are dropped. Idempotent. */
+  close(): void
+}
+
+/**
  * A client's filter over changes. Begin, commit and annotations go with the transaction, XA COMMIT and XA ROLLBACK
- * always; a statement by the table it names first, or always where it names none.
+ * always; a statement where any table it names is wanted, or always where it names none or a whole database.
  */
 export class Wanted {
   readonly #filter: Filter | undefined
@@ -82,7 +103,7 @@ export class Wanted {
         return this.#answer
       case 'ddl':
       case 'statement':
-        return change.table === '' || this.#filter(change.database, change.table)
+        return this.#wantsStatement(change.tables, this.#filter)
       case 'begin':
       case 'commit':
       case 'annotation':
@@ -90,6 +111,9 @@ export class Wanted {
       case 'xaRollback':
         return true
     }
+  }
+  #wantsStatement(tables: QueryChange['tables'], filter: Filter): boolean {
+    return tables.length === 0 || tables.some((t) => t.table === '' || filter(t.database, t.table))
   }
   /** Whether a whole transaction holds anything wanted: more than its begin, commit and annotations. */
   wantsAny(changes: readonly Change[]): boolean {
@@ -171,4 +195,21 @@ class DraftedBatch implements Batch {
 /** One turn of the event loop: sockets are read, timers run. */
 export function turn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve))
+}
+
+/** Why a batch cannot be acked or rolled back now: it is not the oldest of `count` outstanding ones, the first of which is `first`. */
+export function orderOf(
+  client: string,
+  id: bigint,
+  first: bigint,
+  count: bigint,
+): SluiceError | undefined {
+  if (id < first || id >= first + count) {
+    const has = count === 0n ? 'none is' : `${first} to ${first + count - 1n} are`
+    const text = `batch ${id} of client ${client} is not outstanding (${has})`
+    return new SluiceError('BATCH_UNKNOWN', text)
+  }
+  if (id === first) return undefined
+  const text = `batch ${id} of client ${client} is not the oldest outstanding one, which is ${first}`
+  return new SluiceError('BATCH_NOT_FIRST', text)
 }

@@ -9,7 +9,17 @@
 import type { Position, Transaction } from '../change.ts'
 import { assert, type ErrorCode, SluiceError } from '../errors.ts'
 import type { GtidSet } from '../gtid.ts'
-import { type Batch, Draft, type Limit, type Size, type Tally, turn, type Wanted } from './batch.ts'
+import {
+  type Batch,
+  type Cursor,
+  Draft,
+  type Limit,
+  orderOf,
+  type Size,
+  type Tally,
+  turn,
+  type Wanted,
+} from './batch.ts'
 import type { CatchUp, Readers } from './catchup.ts'
 import { Fifo } from './fifo.ts'
 import type { State } from './state.ts'
@@ -23,34 +33,13 @@ import {
   type Window,
 } from './window.ts'
 
-export type { Batch, Limit, Part } from './batch.ts'
+export type { Batch, Cursor, Limit, Part } from './batch.ts'
 
 const OUTSTANDING_MAX = 65_536
 const ID_BLOCK = 1000n // batch ids reserved durably at a time
 const LINGER_MS = 2
 const TURN_TRANSACTIONS = 10_000 // after so many without an end, other work gets its turn
 const TIMER_MAX_MS = 2 ** 31 - 1
-
-/**
- * A client's place in the log. One owner: one get at a time. After a take-over every call throws CURSOR_TAKEN, after
- * close() (or the store's) CURSOR_CLOSED; a waiting get rejects with the same.
- */
-export interface Cursor {
-  readonly client: string
-  /** In memory; durable once the ack's promise has resolved. */
-  readonly acked: Position
-  /**
-   * undefined: nothing came within waitMs, or `signal` was aborted. Throws TOO_MANY_BATCHES when 65,536 are
-   * outstanding, and what a catch-up reader failed with when trying again cannot help.
-   */
-  get(limit: Limit, signal: AbortSignal): Promise<Batch | undefined>
-  /** Oldest first, else BATCH_NOT_FIRST; BATCH_UNKNOWN when it is not outstanding. Resolves when durable. */
-  ack(id: bigint): Promise<void>
-  /** Drops every outstanding batch and reads on from `acked`; with an id, only when that is the oldest outstanding. */
-  rollback(id?: bigint): void
-  /** The client's acked position stays; outstanding batches are dropped. Idempotent. */
-  close(): void
-}
 
 /** What is known about a client, whether its cursor is open or not. */
 export interface Client {
@@ -89,6 +78,8 @@ export class ClientCursor implements Cursor {
   readonly #client: Client
   readonly #host: Host
   readonly #wanted: Wanted
+  /** Told when outstanding batches are dropped, to be given out again. */
+  rolledBack: (() => void) | undefined
   #ended: { readonly code: ErrorCode; readonly text: string } | undefined
   // acknowledged and outstanding
   #acked: Position
@@ -130,6 +121,9 @@ export class ClientCursor implements Cursor {
   get read(): Position {
     return this.#track.position()
   }
+  get ended(): boolean {
+    return this.#ended !== undefined
+  }
   get readPlace(): Place {
     return this.#track
   }
@@ -153,12 +147,7 @@ export class ClientCursor implements Cursor {
   async get(limit: Limit, signal: AbortSignal): Promise<Batch | undefined> {
     this.#check()
     assert(this.#limit === undefined, 'a cursor was asked for a batch while another get waits')
-    if (this.#outstanding.length >= OUTSTANDING_MAX) {
-      throw new SluiceError(
-        'TOO_MANY_BATCHES',
-        `client ${this.client} has ${OUTSTANDING_MAX} batches outstanding; it must ack or roll back before it gets more`,
-      )
-    }
+    this.#checkRoom()
     this.#limit = limit
     this.#askedAt = performance.now()
     try {
@@ -170,6 +159,22 @@ export class ClientCursor implements Cursor {
       this.#limit = undefined
       this.#askedAt = performance.now()
     }
+  }
+
+  /**
+   * Gives out changes[from, to) of something that is not in the log, of `bytes`, as a batch at the place where reading stands;
+   * between two gets. Throws as get does.
+   */
+  give(tx: Transaction, from: number, to: number, bytes: number): Batch {
+    this.#check()
+    assert(this.#limit === undefined, 'a cursor gave something out while a get waits')
+    this.#checkRoom()
+    const draft = this.#begin()
+    draft.add(tx, from, to)
+    draft.changes = to - from
+    draft.bytes = bytes
+    this.#lastPart = this.#track.position()
+    return this.#finish(draft)
   }
 
   ack(id: bigint): Promise<void> {
@@ -202,6 +207,7 @@ export class ClientCursor implements Cursor {
     this.#outstanding.clear()
     this.#dropDraft()
     this.#goTo(this.acked)
+    this.rolledBack?.()
     this.#wake?.()
   }
 
@@ -478,20 +484,15 @@ export class ClientCursor implements Cursor {
   #check(): void {
     if (this.#ended) throw new SluiceError(this.#ended.code, this.#ended.text)
   }
+  #checkRoom(): void {
+    if (this.#outstanding.length < OUTSTANDING_MAX) return
+    throw new SluiceError(
+      'TOO_MANY_BATCHES',
+      `client ${this.client} has ${OUTSTANDING_MAX} batches outstanding; it must ack or roll back before it gets more`,
+    )
+  }
   #checkOldest(id: bigint): void {
-    const count = BigInt(this.#outstanding.length)
-    if (id < this.#firstId || id >= this.#firstId + count) {
-      const has = count === 0n ? 'none is' : `${this.#firstId} to ${this.#firstId + count - 1n} are`
-      throw new SluiceError(
-        'BATCH_UNKNOWN',
-        `batch ${id} of client ${this.client} is not outstanding (${has})`,
-      )
-    }
-    if (id !== this.#firstId) {
-      throw new SluiceError(
-        'BATCH_NOT_FIRST',
-        `batch ${id} of client ${this.client} is not the oldest outstanding one, which is ${this.#firstId}`,
-      )
-    }
+    const wrong = orderOf(this.client, id, this.#firstId, BigInt(this.#outstanding.length))
+    if (wrong !== undefined) throw wrong
   }
 }

@@ -29,6 +29,8 @@ export interface StoreOptions {
   readonly state: State // stays open when the store closes
   readonly origin: Position // where a client that was never seen starts
   readonly log: Log
+  /** What stands between a cursor and who reads it; left out, nothing. */
+  readonly join?: ((cursor: ClientCursor) => Cursor) | undefined
 }
 export interface SubscribeOptions {
   readonly filter?: Filter | undefined // undefined: everything
@@ -143,7 +145,7 @@ export class Store {
     client.cursor = cursor
     this.#open.push(cursor)
     this.#admit()
-    return cursor
+    return this.#options.join?.(cursor) ?? cursor
   }
   subscription(name: string): { readonly filterText: string } | undefined {
     const filterText = this.#clients.get(name)?.filterText
@@ -166,6 +168,10 @@ export class Store {
     this.#clients.delete(name)
   }
 
+  /** Everybody a cursor is known of. */
+  clients(): string[] {
+    return [...this.#clients.keys()]
+  }
   /** Lets an open cursor read again from what its client has acked; false where it is not open. */
   rollBack(name: string): boolean {
     const cursor = this.#clients.get(name)?.cursor

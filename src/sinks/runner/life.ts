@@ -137,7 +137,7 @@ export class Life {
     const entry = this.#open(batches)
     this.#checkUnlogged(slices)
     if (slices.length > 0) {
-      this.#issue(versionBefore(end))
+      this.#issue(highestOf(slices, end))
       this.#options.counts.bytes += bytes
       const batch = new SinkBatch(
         this.#facts(slices, { start, end, redelivered }),
@@ -163,6 +163,7 @@ export class Life {
   }
   /** Rows of the first event that a transactional target has already, because a refused row was searched among them. */
   #skip(slices: readonly Slice[]): number {
+    if (slices[0]?.changes[0]?.snapshot === true) return 0
     const done = this.#rowsDone
     this.#rowsDone = 0
     if (done === 0) return 0
@@ -320,6 +321,14 @@ export const issuedKey = (client: string): string => `${client}:issued`
 /** What may have been given out before, by the state file. */
 export const issuedBefore = (state: State, client: string): string =>
   state.value(issuedKey(client)) ?? NO_VERSION
+
+/** Above or at every version of rows before `end`; rows of a snapshot have the place of an end and are counted there. */
+function highestOf(slices: readonly Slice[], end: Position): string {
+  const snapshot = slices.some(({ changes }) => changes[0]?.snapshot === true)
+  if (!snapshot) return versionBefore(end)
+  return versionHead(end.epoch, fileNumber(end.file), end.offset) + versionTail(end.skip, ROW_MAX)
+}
+const ROW_MAX = 0xffff_ffff
 
 function rowsOf(tx: Transaction, filter: Filter): Slice[] {
   const changes = tx.changes.filter(

@@ -30,6 +30,11 @@ const common = {
   })
     .prefault({})
     .describe('What this sink gets of what the instance reads'),
+  initialLoad: oneOf(['none', 'ifEmpty', 'always'])
+    .default('none')
+    .describe(
+      'Rows that the tables have already, loaded beside the stream: none | ifEmpty (at its first start) | always (at each)',
+    ),
   batch: section({
     changes: integer('a number of changes, 1 to 1000000', 1, 1_000_000)
       .default(10_000)

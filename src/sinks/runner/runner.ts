@@ -44,6 +44,13 @@ export interface SinkHost {
   readonly latest: () => Promise<Position>
   /** A read of the source of its own. */
   readonly read: Source['read']
+  /** Tables read beside the stream; none where there is no source. */
+  readonly loads?: Loads | undefined
+}
+/** What has been, and is to be, loaded for a cursor. */
+export interface Loads {
+  of(client: string): { readonly state: string } | undefined
+  start(client: string, options: { readonly filter: Filter }): Promise<unknown>
 }
 export type SinkState =
   | { readonly state: 'connecting' | 'running' | 'paused' | 'stopped' }
@@ -80,6 +87,7 @@ export class SinkRunner {
   #paused: boolean
   #again: (() => void) | undefined // a paused or failed sink waits for this
   #cursor: Cursor | undefined
+  #loaded = false // `initialLoad` was looked at since the start
   #failures = 0 // lives in a row that ended before anything was written
   #troubled = 0 // writes that are being tried again
   readonly #replays: Letter[] = []
@@ -199,6 +207,8 @@ export class SinkRunner {
       if (resume !== undefined)
         this.#cursor = store.subscribe(this.#client, { ...subscription, moveTo: resume })
       this.#running()
+      const fresh = issued === NO_VERSION && resume === undefined && sink.seen === undefined
+      await this.#initialLoad(fresh, filter)
       const wanted = intersect(this.#host.filter, filter)
       const life = this.#life(sink, { filter: wanted, halt, signal: hard.signal, issued })
       await life.run()
@@ -210,6 +220,17 @@ export class SinkRunner {
       clearTimeout(grace)
       halt.removeEventListener('abort', halted)
     }
+  }
+  /** Begins to load what is in the tables already, as `initialLoad` says; what was begun before goes on by itself. */
+  async #initialLoad(fresh: boolean, filter: Filter): Promise<void> {
+    const { initialLoad } = this.config
+    const { loads } = this.#host
+    if (initialLoad === 'none' || loads === undefined || this.#loaded) return
+    const before = loads.of(this.#client)?.state
+    const open = before === 'running' || before === 'paused'
+    const wanted = initialLoad === 'always' ? !open : fresh && before === undefined
+    if (wanted) await loads.start(this.#client, { filter })
+    this.#loaded = true
   }
   async #open(position: Position, signal: AbortSignal): Promise<Sink> {
     const { state, instance, query, known } = this.#host

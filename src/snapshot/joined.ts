@@ -1,0 +1,246 @@
+/**
+ * A cursor with a load beside its stream: between the batches of the log it gives out rows of tables that were read, as
+ * inserts with the mark `snapshot`, at a moment and with a version that make them right without lock and without a write
+ * at the source. A piece that was read behind P is given out once the stream has passed `high`, without the rows whose keys
+ * the stream has given out since P: those have come already, newer. All others are at `high` as they were at P, so they
+ * carry P's place. What keys cannot tell (touched.ts, the table's history) has the piece read again.
+ *
+ * The consumer acks these batches like any other; the load's progress is durable after the ack of a piece's last one.
+ */
+import { compareLogPlaces } from '../catalog/history.ts'
+import { AFTER, type Position, type Transaction } from '../change.ts'
+import { changesOf } from '../sources/snapshot/chunk.ts'
+import type { Batch, ClientCursor, Cursor, Limit } from '../store/cursor.ts'
+import type { Load, Progress } from './load.ts'
+import { PieceReader, type Piece, type SnapshotSource } from './reader.ts'
+import { keyText, Touched } from './touched.ts'
+
+/** How long the stream is waited for while a piece is on its way. */
+const LOOK_MS = 20
+const ROWS_OF_A_VERSION = 2 ** 32
+
+/** What of a piece is still to be given out. */
+interface Giving {
+  readonly tx: Transaction
+  at: number // of its changes
+  readonly next: Progress
+}
+
+export class Joined implements Cursor {
+  readonly #cursor: ClientCursor
+  readonly #source: SnapshotSource
+  readonly #touched = new Touched()
+  #load: Load | undefined
+  #reader: PieceReader | undefined
+  #giving: Giving | undefined
+  #streamed = false // the last batch was of the log, or there was none: it is the load's turn
+  /** Batches after whose ack the load has come so far; oldest first. */
+  readonly #marks: { readonly id: bigint; readonly progress: Progress | undefined }[] = []
+  #closed = false
+
+  constructor(cursor: ClientCursor, source: SnapshotSource, load: Load | undefined) {
+    this.#cursor = cursor
+    this.#source = source
+    cursor.rolledBack = () => {
+      if (this.#load !== undefined) this.#drop()
+    }
+    this.load(load)
+  }
+  /** What to load from now on; undefined: nothing. */
+  load(load: Load | undefined): void {
+    this.#drop()
+    this.#load = load?.open === true ? load : undefined
+  }
+  get client(): string {
+    return this.#cursor.client
+  }
+  get acked(): Position {
+    return this.#cursor.acked
+  }
+
+  async get(limit: Limit, signal: AbortSignal): Promise<Batch | undefined> {
+    const until = performance.now() + limit.waitMs
+    for (;;) {
+      const load = this.#load
+      if (load === undefined || this.#closed)
+        return await this.#cursor.get(rest(limit, until), signal)
+      this.#reader ??= this.#read(load)
+      if (this.#streamed) {
+        this.#streamed = false
+        const given = this.#give(limit)
+        if (given !== undefined) return given
+      }
+      const left = until - performance.now()
+      const busy = this.#giving !== undefined || this.#reader.pieces.length > 0
+      const waitMs = Math.max(0, Math.min(left, this.#giving ? 0 : busy ? LOOK_MS : LOOK_MS * 5))
+      const batch = await this.#cursor.get({ ...limit, waitMs }, signal)
+      this.#streamed = true
+      if (batch !== undefined) {
+        this.#touched.note(batch)
+        return batch
+      }
+      if (signal.aborted) return undefined
+      const given = this.#give(limit)
+      if (given !== undefined) {
+        this.#streamed = false
+        return given
+      }
+      if (until - performance.now() <= 0) return undefined
+    }
+  }
+
+  async ack(id: bigint): Promise<void> {
+    await this.#cursor.ack(id)
+    while (this.#marks.length > 0 && this.#marks[0]!.id <= id) {
+      const { progress } = this.#marks.shift()!
+      if (progress !== undefined) this.#reached(progress)
+    }
+  }
+  rollback(id?: bigint): void {
+    this.#cursor.rollback(id)
+  }
+  close(): void {
+    this.leave()
+    this.#cursor.close()
+  }
+  /** Reads no more; somebody else has the cursor, or the instance stops. */
+  leave(): void {
+    this.#closed = true
+    this.#reader?.close()
+  }
+
+  // ── the load ───────────────────────────────────────────────────────────────
+
+  #read(load: Load): PieceReader {
+    const { client } = this
+    this.#source.log.info(load.status, `snapshot for ${client}: reading`)
+    const cursor = this.#cursor
+    return new PieceReader({ source: this.#source, load, cursor, touched: this.#touched })
+  }
+  /** Nothing that was read counts; the load goes on from what is durable. */
+  #drop(): void {
+    this.#reader?.close()
+    this.#reader = undefined
+    this.#giving = undefined
+    this.#marks.length = 0
+    this.#touched.clear()
+  }
+  #reached(progress: Progress): void {
+    const load = this.#load
+    if (load === undefined || this.#closed || this.#cursor.ended) return
+    load.reached(progress)
+    if (load.state !== 'done') return
+    const { client } = this
+    this.#source.log.info(load.status, `snapshot for ${client}: done`)
+    this.load(undefined)
+  }
+
+  /** The next batch of rows that were read, if there is one that may be given out. */
+  #give(limit: Limit): Batch | undefined {
+    for (;;) {
+      const giving = this.#giving
+      if (giving !== undefined) return this.#part(giving, limit)
+      const reader = this.#reader
+      const piece = reader?.pieces[0]
+      if (reader === undefined || piece === undefined || !this.#past(piece)) return undefined
+      if (this.#spoiled(piece)) {
+        reader.restart(piece.from, true)
+        return undefined
+      }
+      const tx = this.#transaction(piece)
+      reader.taken()
+      if (piece.next.done > piece.from.done) {
+        const { database, name } = piece.chunk.plan.table
+        this.#touched.unwatch(database, name)
+      }
+      this.#touched.forget(reader.since)
+      if (tx.changes.length > 0) this.#giving = { tx, at: 0, next: piece.next }
+      // All of its rows come with the stream: it is done when what was given out before is.
+      else this.#mark(piece.next)
+      if (this.#load === undefined) return undefined
+    }
+  }
+  #mark(progress: Progress): void {
+    const last = this.#marks.pop()
+    if (last === undefined) this.#reached(progress)
+    else this.#marks.push({ id: last.id, progress })
+  }
+  /** Whether the stream has given out everything up to the piece's `high`. */
+  #past({ high, place }: Piece): boolean {
+    const { epoch, file, offset, skip } = this.#cursor.readPlace
+    if (skip !== 0) return false
+    // Another history: spoiled, as soon as it is looked at.
+    if (epoch !== place.epoch) return true
+    return compareLogPlaces({ epoch, file, offset }, { ...high, epoch }) >= 0
+  }
+  #spoiled({ chunk, place, since, high }: Piece): boolean {
+    const { database, name } = chunk.plan.table
+    const { epoch } = this.#cursor.readPlace
+    if (epoch !== place.epoch || high.epoch !== place.epoch) return true
+    if (this.#touched.disturbed(database, name, since)) return true
+    const history = this.#source.catalog()?.history
+    const before = { epoch, file: place.file, offset: place.offset - 1 }
+    if (history === undefined || history.after(database, name, before) !== undefined) return true
+    return chunk.plan.doubtful && this.#touched.vague(database, name, since)
+  }
+  #transaction({ chunk, place, since, from }: Piece): Transaction {
+    const { table, key } = chunk.plan
+    const { database, name } = table
+    const touched = this.#touched
+    const changed = touched.any(database, name)
+    const changes = changesOf(
+      chunk,
+      { offset: place.offset, firstRow: from.rows % ROWS_OF_A_VERSION },
+      changed
+        ? (reader) => {
+            const at = touched.changed(database, name, keyText(reader, AFTER, key)!)
+            return at !== undefined && at > since
+          }
+        : undefined,
+    )
+    const { epoch, server, file, offset } = place
+    return {
+      epoch,
+      server,
+      gtid: undefined,
+      lastCommitted: 0,
+      sequenceNumber: 0,
+      skipped: undefined,
+      file,
+      offset,
+      endFile: file,
+      endOffset: offset,
+      first: 0,
+      next: 0,
+      timestamp: Date.now(),
+      changes,
+      state: 'committed',
+      slab: undefined,
+      bytes: chunk.bytes,
+    }
+  }
+  /** As much of a piece as the limit allows, one change at least. */
+  #part(giving: Giving, { changes: most, bytes: bytesMost }: Limit): Batch {
+    const { tx } = giving
+    const from = giving.at
+    let to = from
+    let bytes = 0
+    for (; to < tx.changes.length; to++) {
+      const { start, end } = tx.changes[to]!.event
+      if (to > from && (to - from >= most || bytes + end - start > bytesMost)) break
+      bytes += end - start
+    }
+    const batch = this.#cursor.give(tx, from, to, bytes)
+    giving.at = to
+    const whole = to === tx.changes.length
+    if (whole) this.#giving = undefined
+    this.#marks.push({ id: batch.id, progress: whole ? giving.next : undefined })
+    return batch
+  }
+}
+
+function rest(limit: Limit, until: number): Limit {
+  return limit.waitMs === Infinity || limit.waitMs === 0
+    ? limit
+    : { ...limit, waitMs: Math.max(0, until - performance.now()) }
+}

@@ -1,0 +1,145 @@
+/**
+ * What is loaded for one client, and how far it is: durable in the state file, so that a start after kill -9 goes on with
+ * the piece that was not acked. The list of tables is written once; where it stands, after every piece. Knows no server.
+ */
+import type { KeyPlace } from '../sources/snapshot/plan.ts'
+import type { State } from '../store/state.ts'
+
+/** A table by its two names. */
+export type TableName = readonly [database: string, table: string]
+
+/** Where a load stands: `done` tables are finished; of the next one what lies up to `after` is. */
+export interface Progress {
+  readonly done: number
+  readonly after: KeyPlace
+  /** What `after` belongs to (TablePlan.signature); another one begins the table anew. */
+  readonly signature: string
+  /** Read so far, of all tables. */
+  readonly rows: number
+}
+export type LoadState = 'running' | 'paused' | 'done' | 'cancelled'
+interface Head {
+  readonly tables: readonly TableName[]
+  readonly started: string // ISO 8601
+}
+interface Tail extends Progress {
+  readonly state: LoadState
+  readonly rowsPerSecond: number // 0: as fast as it goes
+  readonly skipped: readonly Skipped[]
+  readonly ended: string | null
+}
+/** A table that cannot be loaded, and why. */
+export interface Skipped {
+  readonly table: string
+  readonly why: string
+}
+/** For people. */
+export interface LoadStatus {
+  readonly client: string
+  readonly state: LoadState
+  readonly tables: number
+  readonly done: number
+  readonly table: string | null // the one that is read now
+  readonly after: KeyPlace | null
+  readonly rows: number
+  readonly rowsPerSecond: number
+  readonly skipped: readonly Skipped[]
+  readonly started: string
+  readonly ended: string | null
+}
+
+const headKey = (client: string): string => `${client}:snapshot`
+const tailKey = (client: string): string => `${client}:snapshot:at`
+
+export class Load {
+  readonly client: string
+  readonly #state: Pick<State, 'setValue'>
+  readonly #head: Head
+  #tail: Tail
+
+  private constructor(state: Pick<State, 'setValue'>, client: string, [head, tail]: [Head, Tail]) {
+    this.client = client
+    this.#state = state
+    this.#head = head
+    this.#tail = tail
+  }
+  /** Begins one anew. Durable when it returns. */
+  static begin(
+    state: Pick<State, 'setValue'>,
+    client: string,
+    options: { readonly tables: readonly TableName[]; readonly rowsPerSecond: number },
+  ): Load {
+    const now = new Date().toISOString()
+    const { tables, rowsPerSecond } = options
+    const tail: Tail = {
+      state: tables.length === 0 ? 'done' : 'running',
+      done: 0,
+      after: undefined,
+      signature: '',
+      rows: 0,
+      rowsPerSecond,
+      skipped: [],
+      ended: tables.length === 0 ? now : null,
+    }
+    const load = new Load(state, client, [{ tables, started: now }, tail])
+    // The place first: a crash in between leaves the old list with a place at its beginning, never a wrong place.
+    load.#write(tail)
+    state.setValue(headKey(client), JSON.stringify(load.#head))
+    return load
+  }
+  /** The one there was before, in whatever state. */
+  static find(state: Pick<State, 'setValue' | 'value'>, client: string): Load | undefined {
+    const head = state.value(headKey(client))
+    const tail = state.value(tailKey(client))
+    if (!head || !tail) return undefined
+    return new Load(state, client, [JSON.parse(head) as Head, JSON.parse(tail) as Tail])
+  }
+
+  get tables(): readonly TableName[] {
+    return this.#head.tables
+  }
+  get progress(): Progress {
+    return this.#tail
+  }
+  get state(): LoadState {
+    return this.#tail.state
+  }
+  get open(): boolean {
+    return this.state === 'running' || this.state === 'paused'
+  }
+  get rowsPerSecond(): number {
+    return this.#tail.rowsPerSecond
+  }
+  get status(): LoadStatus {
+    const { state, done, after, rows, rowsPerSecond, skipped, ended } = this.#tail
+    const { tables, started } = this.#head
+    const { client } = this
+    const table = this.open ? (tables[done]?.join('.') ?? null) : null
+    const about = { client, state, tables: tables.length, done, table, after: after ?? null }
+    return { ...about, rows, rowsPerSecond, skipped, started, ended }
+  }
+
+  /** Durable when it returns, as every change. */
+  reached({ done, after, signature, rows }: Progress): void {
+    const state = done >= this.tables.length ? 'done' : this.state
+    const ended = state === 'done' ? new Date().toISOString() : this.#tail.ended
+    this.#write({ ...this.#tail, done, after, signature, rows, state, ended })
+  }
+  skip(table: string, why: string): void {
+    this.#write({ ...this.#tail, skipped: [...this.#tail.skipped, { table, why }] })
+  }
+  pause(paused: boolean): void {
+    if (this.open) this.#write({ ...this.#tail, state: paused ? 'paused' : 'running' })
+  }
+  cancel(): void {
+    if (!this.open) return
+    this.#write({ ...this.#tail, state: 'cancelled', ended: new Date().toISOString() })
+  }
+  throttle(rowsPerSecond: number): void {
+    this.#write({ ...this.#tail, rowsPerSecond })
+  }
+  #write(tail: Tail): void {
+    this.#tail = tail
+    this.#state.setValue(tailKey(this.client), JSON.stringify(tail))
+  }
+}

@@ -1,0 +1,315 @@
+/**
+ * Reads the tables of a load piece by piece, a few ahead of who takes them, on a connection of its own. For each piece: P,
+ * everything the cursor has given out; then a SELECT that sees all of P; then `high`, where the log ended behind it. MySQL
+ * sends a transaction to replicas before InnoDB commits it, so a SELECT sees P only once it has waited for it: with GTIDs
+ * by WAIT_FOR_EXECUTED_GTID_SET, without them by locking the rows for a moment (LOCK IN SHARE MODE). Errors that may pass
+ * are tried again; a table that cannot be read is left out, and the load says why.
+ */
+import { setTimeout as delay } from 'node:timers/promises'
+import type { Catalog } from '../catalog/catalog.ts'
+import type { LogPlace } from '../catalog/history.ts'
+import type { Position } from '../change.ts'
+import { SluiceError } from '../errors.ts'
+import { BinaryConnection } from '../mysql/binary.ts'
+import type { ConnectOptions } from '../mysql/connection.ts'
+import { readChunk, SNAPSHOT_SESSION, type Chunk } from '../sources/snapshot/chunk.ts'
+import { planTable, type TablePlan } from '../sources/snapshot/plan.ts'
+import type { ClientCursor } from '../store/cursor.ts'
+import type { Load, Progress } from './load.ts'
+import type { Touched } from './touched.ts'
+
+/** What reading needs of the instance. */
+export interface SnapshotSource {
+  readonly connect: () => ConnectOptions
+  /** undefined while there is no connection to the source. */
+  readonly catalog: () => Catalog | undefined
+  /** Where the source's log ends now. */
+  readonly end: () => Promise<LogPlace>
+  readonly serverId: () => number
+  /** Whether it knows WAIT_FOR_EXECUTED_GTID_SET: MySQL since 5.7 with GTIDs. */
+  readonly waits: () => boolean
+  readonly log: {
+    info(fields: object, message: string): void
+    warn(fields: object, message: string): void
+  }
+}
+/** A piece of a table that waits until the stream has passed `high`. */
+export interface Piece {
+  readonly chunk: Chunk
+  readonly from: Progress // where it begins
+  readonly next: Progress
+  readonly place: Position // P
+  readonly since: number // Touched.now at P
+  readonly high: LogPlace
+}
+export interface PieceReaderOptions {
+  readonly source: SnapshotSource
+  readonly load: Load
+  readonly cursor: Pick<ClientCursor, 'client' | 'read' | 'readPlace'>
+  readonly touched: Touched
+}
+
+const AHEAD = 3 // pieces
+const PIECE_BYTES = 2 * 1024 * 1024
+const PIECE_BYTES_MAX = 8 * 1024 * 1024
+const FIRST_ROWS = 500
+const ROWS_MAX = 50_000
+/** A table without a key is one piece, held in memory. */
+const KEYLESS_BYTES = 32 * 1024 * 1024
+const KEYLESS_ROWS = 1_000_000
+const REPEATS_MAX = 30 // of a table without a key, which any change of it disturbs
+const LOOK_MS = 20
+const THROTTLE_LOOK_MS = 100
+const GTID_WAIT_SECONDS = 2
+const BACKOFF_MS = 200
+const BACKOFF_MAX_MS = 10_000
+
+/** A table's plan, and the place from which it held. */
+interface Planned {
+  readonly name: string
+  readonly plan: TablePlan
+  readonly at: LogPlace
+}
+
+export class PieceReader {
+  /** In order; the first is the next to be given out. */
+  readonly pieces: Piece[] = []
+  readonly #options: PieceReaderOptions
+  readonly #stop = new AbortController()
+  #next: Progress
+  #round = 0 // rises when what is being read is not wanted any more
+  #planned: Planned | undefined
+  #connection: BinaryConnection | undefined
+  #rows = FIRST_ROWS // of the next piece
+  #repeats = 0
+  #failures = 0
+  #reading: number | undefined // Touched.now at the P of what is being read
+  #ofTable = false // what goes wrong now is the table's fault
+
+  constructor(options: PieceReaderOptions) {
+    this.#options = options
+    this.#next = options.load.progress
+    void this.#run(this.#stop.signal).catch((error: unknown) => {
+      options.source.log.warn(
+        { client: options.load.client },
+        `snapshot: stopped: ${String(error)}`,
+      )
+    })
+  }
+  /** What changed before this (Touched.now) is not asked for any more. */
+  get since(): number {
+    return this.pieces[0]?.since ?? this.#reading ?? this.#options.touched.now
+  }
+  /** Drops what was read, and goes on from `progress`. `again`: the same piece has to be read once more. */
+  restart(progress: Progress, again: boolean): void {
+    this.pieces.length = 0
+    this.#round++
+    this.#next = progress
+    this.#planned = undefined
+    this.#repeats = again ? this.#repeats + 1 : 0
+  }
+  /** A piece was given out. */
+  taken(): void {
+    this.pieces.shift()
+    this.#repeats = 0
+  }
+  /** Idempotent. */
+  close(): void {
+    this.#stop.abort()
+    this.#connection?.close()
+  }
+
+  async #run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      try {
+        const started = performance.now()
+        const rows = await this.#step(signal)
+        this.#failures = 0
+        if (rows !== undefined) await this.#throttle(rows, started, signal)
+      } catch (error) {
+        if (signal.aborted) return
+        await this.#failed(error, signal)
+      } finally {
+        this.#reading = undefined
+        this.#ofTable = false
+      }
+    }
+  }
+  /** Reads one piece, or waits a little for a reason to; the rows that were read. */
+  async #step(signal: AbortSignal): Promise<number | undefined> {
+    const { load, cursor, touched, source } = this.#options
+    const progress = this.#next
+    const table = load.tables[progress.done]
+    const catalog = source.catalog()
+    const idle = load.state !== 'running' || this.pieces.length >= AHEAD || table === undefined
+    // Inside a transaction P would have to be a part of it, for which nobody can wait.
+    if (idle || catalog === undefined || cursor.readPlace.skip !== 0) {
+      await delay(LOOK_MS, undefined, { signal }).catch(() => {})
+      return undefined
+    }
+    if (this.#repeats > 0)
+      await delay(Math.min(1000, 10 * 2 ** this.#repeats), undefined, { signal })
+    const round = this.#round
+    const [database, name] = table
+    const planned = await this.#plan(catalog, database, name)
+    if (round !== this.#round) return undefined
+    if (planned === undefined) return this.#leaveOut(progress, '')
+    const { plan } = planned
+    touched.watch(
+      database,
+      name,
+      plan.key.map((c) => c.name),
+    )
+    if (cursor.readPlace.skip !== 0) return undefined
+    const place = cursor.read
+    const since = touched.now
+    this.#reading = since
+    if (catalog.history.after(database, name, planned.at) !== undefined) {
+      this.#planned = undefined // its definition has changed on the way to P
+      return undefined
+    }
+    const chunk = await this.#read(plan, progress, place, signal)
+    const high = await source.end()
+    if (round !== this.#round) return undefined
+    const refused = this.#refusal(chunk)
+    if (refused !== '') return this.#leaveOut(progress, refused)
+    const next = nextOf(progress, chunk)
+    this.#next = next
+    this.#adapt(chunk)
+    this.pieces.push({ chunk, from: progress, next, place, since, high })
+    return chunk.rows
+  }
+  async #plan(catalog: Catalog, database: string, name: string): Promise<Planned | undefined> {
+    const full = `${database}\0${name}`
+    if (this.#planned?.name === full) return this.#planned
+    const { epoch, file, offset } = this.#options.cursor.readPlace
+    // What begins right at P is behind it.
+    const at = { epoch, file, offset: offset - 1 }
+    this.#ofTable = true
+    const found = await catalog.current(database, name)
+    this.#ofTable = false
+    this.#planned = found && { name: full, plan: planTable(found), at }
+    return this.#planned
+  }
+  async #read(
+    plan: TablePlan,
+    progress: Progress,
+    place: Position,
+    signal: AbortSignal,
+  ): Promise<Chunk> {
+    const { source, load } = this.#options
+    this.#connection ??= await BinaryConnection.open(source.connect(), SNAPSHOT_SESSION, signal)
+    const connection = this.#connection
+    signal.throwIfAborted()
+    const waits = place.gtids !== undefined && source.waits()
+    if (waits && place.gtids) await waitFor(connection, place.gtids.toString(), signal)
+    const keyless = plan.key.length === 0
+    const fits = progress.signature === plan.signature
+    if (!fits && progress.after !== undefined) {
+      const fields = { client: load.client, table: `${plan.table.database}.${plan.table.name}` }
+      source.log.warn(fields, 'snapshot: the key has changed, the table is read from its beginning')
+    }
+    this.#ofTable = true
+    const chunk = await readChunk(connection, {
+      plan,
+      after: fits ? progress.after : undefined,
+      rows: keyless ? KEYLESS_ROWS : atMost(this.#rows, load.rowsPerSecond),
+      bytes: keyless ? KEYLESS_BYTES : PIECE_BYTES_MAX,
+      lock: !waits,
+      serverId: source.serverId(),
+    })
+    this.#ofTable = false
+    return chunk
+  }
+  /** Why a table is not loaded; "" where it is. */
+  #refusal({ cut, plan }: Chunk): string {
+    if (cut) {
+      return `it has no primary or unique key without NULLs, and more than ${KEYLESS_BYTES / 2 ** 20} MiB or ${KEYLESS_ROWS} rows`
+    }
+    if (plan.key.length > 0 || this.#repeats < REPEATS_MAX) return ''
+    return `it has no primary or unique key without NULLs, and changed every time it was read (${this.#repeats} times)`
+  }
+  /** The next piece has as many rows as fit. */
+  #adapt({ bytes, rows }: Chunk): void {
+    if (rows === 0) return
+    const wanted = Math.floor((PIECE_BYTES * rows) / bytes)
+    this.#rows = Math.max(10, Math.min(ROWS_MAX, this.#rows * 4, wanted))
+  }
+  /** `why` "": there is no such table any more, so there is nothing to load. */
+  #leaveOut(progress: Progress, why: string): undefined {
+    const { load, source } = this.#options
+    const table = load.tables[progress.done]!.join('.')
+    if (why !== '') {
+      load.skip(table, why)
+      source.log.warn({ client: load.client, table }, `snapshot: ${table} is left out: ${why}`)
+    }
+    this.#next = { ...progress, done: progress.done + 1, after: undefined, signature: '' }
+    this.#planned = undefined
+    if (this.pieces.length === 0) load.reached(this.#next)
+    else this.pieces.push({ ...this.pieces.at(-1)!, ...empty(this.pieces.at(-1)!, this.#next) })
+    return undefined
+  }
+  async #throttle(rows: number, started: number, signal: AbortSignal): Promise<void> {
+    const { load } = this.#options
+    while (!signal.aborted && load.rowsPerSecond > 0) {
+      const left = started + (rows * 1000) / load.rowsPerSecond - performance.now()
+      if (left <= 0) return
+      await delay(Math.min(left, THROTTLE_LOOK_MS), undefined, { signal }).catch(() => {})
+    }
+  }
+
+  async #failed(error: unknown, signal: AbortSignal): Promise<void> {
+    const { load, source } = this.#options
+    this.#connection?.close()
+    this.#connection = undefined
+    const text = error instanceof Error ? error.message : String(error)
+    if (error instanceof SluiceError && !error.retryable && this.#ofTable) {
+      this.#leaveOut(this.#next, text)
+      return
+    }
+    if (this.#failures++ === 0)
+      source.log.warn({ client: load.client }, `snapshot: trying again: ${text}`)
+    const pause = Math.min(BACKOFF_MAX_MS, BACKOFF_MS * 2 ** Math.min(this.#failures, 10))
+    await delay(pause, undefined, { signal }).catch(() => {})
+  }
+}
+
+function nextOf({ done, rows }: Progress, chunk: Chunk): Progress {
+  const total = rows + chunk.rows
+  if (chunk.last) return { done: done + 1, after: undefined, signature: '', rows: total }
+  return { done, after: chunk.after, signature: chunk.plan.signature, rows: total }
+}
+/** A piece of a throttled load has the rows of a second. */
+const atMost = (rows: number, perSecond: number): number =>
+  perSecond === 0 ? rows : Math.max(1, Math.min(rows, perSecond))
+/** A piece without rows, behind another. */
+function empty(piece: Piece, next: Progress): Pick<Piece, 'chunk' | 'from' | 'next'> {
+  const chunk = { ...piece.chunk, rows: 0, bytes: 0, events: [] }
+  return { chunk, from: piece.next, next }
+}
+
+/** Until the server has executed, and committed, all of a GTID set. */
+async function waitFor(
+  connection: BinaryConnection,
+  gtids: string,
+  signal: AbortSignal,
+): Promise<void> {
+  if (gtids === '') return
+  const sql = `SELECT WAIT_FOR_EXECUTED_GTID_SET('${gtids}', ${GTID_WAIT_SECONDS}) AS late`
+  for (let late = true; late;) {
+    signal.throwIfAborted()
+    await connection.select(sql, {
+      columns: () => {},
+      // 0x00 · one byte of null bits · i64: 0 done, 1 the time was up
+      row: (bytes, start) => {
+        late = bytes[start + 2] !== 0
+      },
+    })
+  }
+}
+
+/** Whether a server of this version knows WAIT_FOR_EXECUTED_GTID_SET. */
+export function waitsForGtids(version: string): boolean {
+  const [major = 0, minor = 0] = version.split('.').map(Number)
+  return !/mariadb/i.test(version) && (major > 5 || (major === 5 && minor >= 7))
+}

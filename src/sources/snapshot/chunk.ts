@@ -1,0 +1,168 @@
+/**
+ * Reads one piece of a table: rows behind a place in its key, as rows events in one buffer, and the place behind the last.
+ * Bounded twice: by the number of rows that are asked for, and by bytes, behind which rows are passed over, for the next
+ * piece begins with them. Knows no log.
+ */
+import { BinlogRows } from '../../binlog/rows.ts'
+import type { Column, RawEvent, Row, RowReader, RowsChange, Table } from '../../change.ts'
+import type { BinaryConnection } from '../../mysql/binary.ts'
+import { Out } from '../../out.ts'
+import { ImageWriter } from './image.ts'
+import {
+  beginEvent,
+  literalOf,
+  selectText,
+  SNAPSHOT_FORMAT,
+  type KeyPlace,
+  type TablePlan,
+} from './plan.ts'
+
+/** Statements for the session of a connection that reads pieces. */
+export const SNAPSHOT_SESSION: readonly string[] = [
+  // Texts in the character set of their column, instants in UTC, whatever is stored.
+  "SET SESSION character_set_results = NULL, SESSION time_zone = '+00:00', SESSION sql_mode = ''",
+  // A locking read then locks rows and no gaps; nothing else depends on it, for each SELECT is a transaction.
+  'SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED',
+  'SET SESSION net_write_timeout = 86400, SESSION wait_timeout = 86400, SESSION autocommit = 1',
+]
+
+const EVENT_BYTES = 32 * 1024
+const EVENT_ROWS = 500
+
+/** Rows of a piece, as many as an event may have. */
+interface EventRange {
+  readonly start: number
+  end: number
+  readonly rows: number[] // where each begins
+}
+export interface Chunk {
+  readonly plan: TablePlan
+  readonly bytes: number // of its rows
+  readonly rows: number
+  readonly after: KeyPlace // where the next piece begins
+  /** The table has no rows behind this piece. */
+  readonly last: boolean
+  /** Too large for the limit and without a key to go on by. */
+  readonly cut: boolean
+  readonly buffer: Buffer
+  readonly events: readonly EventRange[]
+}
+export interface ChunkOptions {
+  readonly plan: TablePlan
+  readonly after: KeyPlace
+  readonly rows: number // at most
+  readonly bytes: number // about; one larger row is still taken
+  /** Waits for transactions that are being committed: a locking read. */
+  readonly lock: boolean
+  readonly serverId: number
+}
+
+/** Throws what the connection throws. */
+export async function readChunk(
+  connection: BinaryConnection,
+  { plan, after, rows: limit, bytes: most, lock, serverId }: ChunkOptions,
+): Promise<Chunk> {
+  const { columns } = plan.table
+  const out = new Out(64 * 1024)
+  const events: EventRange[] = []
+  let rows = 0
+  let seen = 0
+  const seal = (): void => {
+    const event = events.at(-1)
+    if (event) event.end = out.at
+  }
+  const writer = new ImageWriter(columns, out, () => {
+    seen++
+    if (out.at >= most) return false
+    const event = events.at(-1)
+    if (!event || event.rows.length >= EVENT_ROWS || out.at - event.start >= EVENT_BYTES) {
+      seal()
+      events.push({ start: beginEvent(out, columns.length, serverId), end: 0, rows: [] })
+    }
+    events.at(-1)!.rows.push(out.at)
+    rows++
+    return true
+  })
+  await connection.select(selectText(plan, { after, limit, lock }), writer)
+  seal()
+  const keyed = plan.key.length > 0
+  const literal = (c: Column): string =>
+    literalOf(c, out.buf, writer.starts[c.index]!, writer.ends[c.index]!)
+  return {
+    plan,
+    bytes: out.at,
+    rows,
+    after: rows === 0 || !keyed ? after : plan.key.map(literal),
+    last: keyed ? seen < limit && rows === seen : true,
+    cut: !keyed && (rows < seen || seen >= limit),
+    buffer: out.buf,
+    events,
+  }
+}
+
+/**
+ * The rows of a piece as changes, numbered from `firstRow`; without those that `dropped` answers true for. To be asked once:
+ * rows that stay are moved together.
+ */
+export function changesOf(
+  { buffer, events, plan }: Chunk,
+  place: { readonly offset: number; readonly firstRow: number },
+  dropped: ((reader: RowReader) => boolean) | undefined,
+): SnapshotRows[] {
+  const changes: SnapshotRows[] = []
+  let { firstRow } = place
+  for (const event of events) {
+    const { start, rows } = event
+    let { end } = event
+    if (dropped !== undefined) {
+      const whole = new SnapshotRows(plan.table, { bytes: buffer, start, end }, place)
+      const gone: boolean[] = []
+      for (const reader = whole.reader(); reader.next();) gone.push(dropped(reader))
+      let to = rows[0]!
+      for (const [i, from] of rows.entries()) {
+        const past = rows[i + 1] ?? end
+        if (gone[i] === true) continue
+        if (to !== from) buffer.copyWithin(to, from, past)
+        to += past - from
+      }
+      end = to
+    }
+    if (end > rows[0]!) {
+      const about = { offset: place.offset, firstRow }
+      changes.push(new SnapshotRows(plan.table, { bytes: buffer, start, end }, about))
+    }
+    firstRow += rows.length
+  }
+  return changes
+}
+
+/** The rows of one event of a piece. */
+export class SnapshotRows implements RowsChange {
+  readonly kind = 'insert'
+  readonly ordinal = 0
+  readonly tableId = 0
+  readonly snapshot = true
+  readonly firstRow: number
+  readonly table: Table
+  readonly event: RawEvent
+  readonly #rows: BinlogRows
+
+  /** Rows of bytes[start, end), the event's head included; `offset` is that of the place they stand for. */
+  constructor(
+    table: Table,
+    { bytes, start, end }: Pick<RawEvent, 'bytes' | 'start' | 'end'>,
+    { offset, firstRow }: { readonly offset: number; readonly firstRow: number },
+  ) {
+    this.table = table
+    this.firstRow = firstRow
+    this.event = { bytes, start, end, offset, length: end - start }
+    const facts = { kind: this.kind, ordinal: 0, table, format: SNAPSHOT_FORMAT } as const
+    this.#rows = new BinlogRows({ ...this.event, ...facts })
+  }
+  reader(): RowReader {
+    return this.#rows.reader()
+  }
+  rows(): Iterable<Row> {
+    return this.#rows.rows()
+  }
+}
