@@ -30,8 +30,7 @@ import { SluiceError } from './errors.ts'
 import { compileColumns, compileFilter } from './filter.ts'
 import type { Logger } from './logger.ts'
 import { Lookup } from './lookup.ts'
-import { Connection } from './mysql/connection.ts'
-import type { ConnectOptions } from './mysql/connection.ts'
+import { Connection, type ConnectOptions } from './mysql/connection.ts'
 import { sinkTypes } from './sinks/index.ts'
 import type { SinkStatus } from './sinks/runner/runner.ts'
 import { Sinks } from './sinks/runner/sinks.ts'
@@ -49,8 +48,7 @@ import {
   type SourceFacts,
 } from './sources/index.ts'
 import { State } from './store/state.ts'
-import { Store } from './store/store.ts'
-import type { StoreStatus } from './store/store.ts'
+import { Store, type StoreStatus } from './store/store.ts'
 
 export type InstanceState =
   | { readonly state: 'connecting' | 'running' | 'stopped' }
@@ -437,9 +435,8 @@ async function unlessAborted(work: Promise<void>, signal: AbortSignal): Promise<
 const asError = (error: unknown): Error =>
   error instanceof Error ? error : new Error(String(error))
 /** A SluiceError says all in its message; the stack is for our own bugs. */
-function errorFields(error: Error): object {
-  return error instanceof SluiceError ? { code: error.code } : { stack: error.stack }
-}
+const errorFields = (error: Error): object =>
+  error instanceof SluiceError ? { code: error.code } : { stack: error.stack }
 
 /** Connects, asks what there is to know of the source, and closes. Throws what Connection.open and sourceFacts throw. */
 export async function factsOf(options: ConnectOptions): Promise<SourceFacts> {
