@@ -41,8 +41,7 @@ import {
   type SourceFacts,
 } from './sources/index.ts'
 import { State } from './store/state.ts'
-import { Store } from './store/store.ts'
-import type { StoreStatus } from './store/store.ts'
+import { Store, type StoreStatus } from './store/store.ts'
 import { factsOf, openCatalog, unlessAborted } from './upstream/connect.ts'
 import { lookBack, Trail } from './upstream/lookback.ts'
 import type { LostRange } from './upstream/lost.ts'
@@ -543,9 +542,8 @@ export class Instance {
 const asError = (error: unknown): Error =>
   error instanceof Error ? error : new Error(String(error))
 /** A SluiceError says all in its message; the stack is for our own bugs. */
-function errorFields(error: Error): object {
-  return error instanceof SluiceError ? { code: error.code } : { stack: error.stack }
-}
+const errorFields = (error: Error): object =>
+  error instanceof SluiceError ? { code: error.code } : { stack: error.stack }
 
 /** Throws SOURCE_UNSUITABLE for a source that logs changes as statements, which say nothing of rows. */
 function requireRows({ binlogFormat }: SourceFacts): void {

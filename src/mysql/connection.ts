@@ -176,28 +176,20 @@ export class Connection {
       `SET SESSION net_write_timeout = ${WRITE_TIMEOUT_SECONDS}, SESSION net_read_timeout = 3600,` +
         ` SESSION wait_timeout = ${WRITE_TIMEOUT_SECONDS}`,
     )
+    const [row] = await this.query<{ checksum: string | null }>(
+      'SELECT @@global.binlog_checksum AS checksum',
+    )
+    // The last four are what MariaDB's replicas say of themselves (4: they know GTIDs); elsewhere they mean nothing.
     await this.query(
       `SET @master_heartbeat_period = ${heartbeat}, @source_heartbeat_period = ${heartbeat},` +
-        ' @slave_uuid = ?, @replica_uuid = ?',
-      [uuid, uuid],
+        ' @slave_uuid = ?, @replica_uuid = ?, @master_binlog_checksum = @@global.binlog_checksum,' +
+        ' @source_binlog_checksum = @@global.binlog_checksum, @mariadb_slave_capability = 4,' +
+        ' @slave_connect_state = ?, @slave_gtid_strict_mode = 0, @slave_gtid_ignore_duplicates = 0',
+      [uuid, uuid, request.state ?? null],
     )
     if (request.semiSync) {
       await this.query('SET @rpl_semi_sync_replica = 1, @rpl_semi_sync_slave = 1')
     }
-    // What a MariaDB server asks its replicas for, whose own names these are: 4, GTIDs and everything older; elsewhere they
-    // mean nothing.
-    await this.query(
-      'SET @mariadb_slave_capability = 4, @slave_connect_state = ?, @slave_gtid_strict_mode = 0,' +
-        ' @slave_gtid_ignore_duplicates = 0',
-      [request.state ?? null],
-    )
-    const [row] = await this.query<{ checksum: string | null }>(
-      'SELECT @@global.binlog_checksum AS checksum',
-    )
-    await this.query(
-      'SET @master_binlog_checksum = @@global.binlog_checksum,' +
-        ' @source_binlog_checksum = @@global.binlog_checksum',
-    )
     return row?.checksum ?? 'NONE'
   }
 
