@@ -205,6 +205,8 @@ export interface QueryChange {
   readonly type: StatementType
   readonly database: string // of the first table touched, else ""
   readonly table: string // the first table touched (RENAME: its new name), else ""
+  /** All tables touched, `table` "" for a whole database; old and new names of a RENAME. */
+  readonly tables: readonly { readonly database: string; readonly table: string }[]
   readonly defaultDatabase: string // the session's
   readonly sql: string
 }

@@ -11,6 +11,7 @@ export interface ReadCounts {
   readonly logBytes: number // of the log, from the beginning to the end of each transaction
   readonly waitMs: number // reading waited for the store to have room
   readonly delayMs: number | undefined // commit to read of the newest transaction; undefined: none was read
+  readonly readAt: number // ms, when that was; 0: none was read
   readonly connects: number
   readonly failures: number // connections that ended with an error
 }
@@ -25,12 +26,14 @@ export class Reading {
   #logBytes = 0
   #waitMs = 0
   #delayMs: number | undefined
+  #readAt = 0
   #waitingSince = 0 // performance.now(); 0: the store has room
 
   take(tx: Transaction): void {
     this.#transactions++
     this.#changes += tx.count ?? tx.changes.length
-    if (tx.timestamp > 0) this.#delayMs = Math.max(0, Date.now() - tx.timestamp)
+    this.#readAt = Date.now()
+    if (tx.timestamp > 0) this.#delayMs = Math.max(0, this.#readAt - tx.timestamp)
     if (tx.state !== 'open')
       this.#logBytes += tx.endFile === tx.file ? tx.endOffset - tx.offset : tx.endOffset
     for (const tap of this.taps) tap(tx)
@@ -49,6 +52,7 @@ export class Reading {
       logBytes: this.#logBytes,
       waitMs: Math.round(this.#waitMs + waitingMs),
       delayMs: this.#delayMs,
+      readAt: this.#readAt,
       connects: this.connects,
       failures: this.failures,
     }

@@ -151,6 +151,13 @@ export function recognise(
           `${formatPosition(resume)} means nothing there. ${reset}`,
       )
     }
+    if (mine.kind && executed.kind && mine.kind !== executed.kind) {
+      throw new SluiceError(
+        'SOURCE_CHANGED',
+        `expected the server ${known.server}, found ${facts.serverUuid}; GTIDs of MySQL mean nothing on MariaDB, and ` +
+          `the other way round. ${reset}`,
+      )
+    }
     const missing = mine.subtract(executed)
     if (!missing.empty) {
       log.warn(
@@ -178,6 +185,19 @@ export function recognise(
     )
   }
   return known
+}
+
+/** The same of a MariaDB server, which keeps count itself. undefined where no event of that file begins there. */
+export async function mariadbGtidsAt(
+  query: <T>(sql: string, params?: (string | number)[]) => Promise<T[]>,
+  file: string,
+  offset: number,
+): Promise<GtidSet | undefined> {
+  const [row] = await query<{ gtids: string | null }>(
+    'SELECT CONVERT(BINLOG_GTID_POS(?, ?) USING utf8) AS gtids',
+    [file, offset],
+  )
+  return typeof row?.gtids === 'string' ? GtidSet.parse(row.gtids) : undefined
 }
 
 const PAGE = 10_000

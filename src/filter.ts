@@ -18,11 +18,29 @@ const REMEMBERED_MAX = 20_000
 
 export type FilterText = string | readonly string[]
 
-export interface FilterOptions {
+export interface FilterOptions extends KindOptions {
   /** Empty or missing: every table. */
   readonly include?: FilterText | undefined
   /** Empty or missing: none. Wins over include. */
   readonly exclude?: FilterText | undefined
+}
+
+/** Which kinds of changes are wanted; whatever is missing is. */
+export interface KindOptions {
+  readonly statements?:
+    | {
+        readonly ddl?: boolean | undefined // of tables, indexes and databases
+        readonly dml?: 'stop' | 'deliver' | 'drop' | undefined // INSERT, UPDATE, DELETE logged as text; missing: deliver
+        readonly dcl?: boolean | undefined // accounts, views, routines and all other statements
+      }
+    | undefined
+  readonly rows?:
+    | {
+        readonly insert?: boolean | undefined
+        readonly update?: boolean | undefined
+        readonly delete?: boolean | undefined
+      }
+    | undefined
 }
 
 export const everything: Filter = () => true

@@ -1,5 +1,9 @@
 /**
- * GTIDs and sets of them: the text MySQL prints and reads, the bytes of COM_BINLOG_DUMP_GTID and of the
+ * GTIDs and sets of them, MySQL's and MariaDB's. MariaDB's: a number counts up in a domain, whoever writes, so what was
+ * read of a domain is all up to its last GTID. Here that is a sid (the domain) with one interval from 1 on, and the server
+ * that wrote the last one, which MariaDB wants to hear; the arithmetic is the same. A set has one kind or the other.
+ *
+ * Of MySQL: the text MySQL prints and reads, the bytes of COM_BINLOG_DUMP_GTID and of the
  * PREVIOUS_GTIDS event, and set arithmetic. Exact over MySQL's whole range (1 to 2^63 - 2), tags (MySQL 8.3+) included.
  * A set is cheap to clone (no interval is copied) and cheap to extend by the next number in sequence, because both
  * happen per transaction. Pure; knows nothing of events, positions or connections.
@@ -11,10 +15,10 @@
  *   per sid:  16 bytes uuid · [format 1: tag as varint length (length << 1 in one byte) and its text]
  *             u64 count of intervals · per interval: i64 first, i64 past the last
  */
-import { SluiceError } from './errors.ts'
+import { SluiceError, assert } from './errors.ts'
 
 export interface Gtid {
-  readonly sid: string // lower-case uuid, or "uuid:tag"
+  readonly sid: string // lower-case uuid, or "uuid:tag"; of MariaDB "domain-server"
   readonly gno: bigint
 }
 
@@ -25,9 +29,17 @@ const UUID = new RegExp(`^(?:${DASHED}|\\{${DASHED}\\}|[0-9a-f]{32})$`)
 const TAG = /^[a-z_][a-z0-9_]{0,31}$/
 const INTERVAL = /^(\d+)(?:\s*-\s*(\d+))?$/
 
-/** "uuid:gno" or "uuid:tag:gno", as MySQL prints it. */
+/** A GTID of MariaDB's: domain, server, number. */
+const DOMAIN_GTID = /^(\d{1,10})-(\d{1,10})-(\d{1,20})$/
+const UINT64_MAX = 0xffffffffffffffffn
+
+/** A sid, or a key of a set, is a uuid or is MariaDB's, which is shorter. */
+export const isMariadb = (sid: string): boolean => sid.length < 32
+const domainOf = (sid: string): string => sid.slice(0, sid.indexOf('-'))
+
+/** "uuid:gno", "uuid:tag:gno" or "domain-server-gno", as the server prints it. */
 export function formatGtid(gtid: Gtid): string {
-  return `${gtid.sid}:${gtid.gno}`
+  return `${gtid.sid}${isMariadb(gtid.sid) ? '-' : ':'}${gtid.gno}`
 }
 
 /** Intervals as one flat list: first, last, first, last … (both inclusive), ascending, never touching. */
@@ -41,19 +53,21 @@ class Runs {
   older: Intervals
   first: bigint
   last: bigint
-  constructor(older: Intervals, first: bigint, last: bigint) {
+  writer: string // of a domain: the server of the last one
+  constructor(older: Intervals, first: bigint, last: bigint, writer = '') {
     this.older = older
     this.first = first
     this.last = last
+    this.writer = writer
   }
-  static of(all: Intervals): Runs {
-    return new Runs(all.slice(0, -2), all.at(-2)!, all.at(-1)!)
+  static of(all: Intervals, writer = ''): Runs {
+    return new Runs(all.slice(0, -2), all.at(-2)!, all.at(-1)!, writer)
   }
   all(): Intervals {
     return [...this.older, this.first, this.last]
   }
   clone(): Runs {
-    return new Runs(this.older, this.first, this.last)
+    return new Runs(this.older, this.first, this.last, this.writer)
   }
   contains(gno: bigint): boolean {
     if (gno >= this.first) return gno <= this.last
@@ -134,12 +148,39 @@ export class GtidSet {
 
   /**
    * Reads what MySQL 9 reads: "uuid:1-5:7,uuid:tag:1", spaces and upper case allowed, intervals in any order, empty
-   * ones ("5-3") ignored. Throws GTID_MALFORMED.
+   * ones ("5-3") ignored; or what MariaDB reads: "0-1-100,7-2-5". Throws GTID_MALFORMED.
    */
   static parse(text: string): GtidSet {
     const set = new GtidSet()
-    for (const part of text.split(',')) if (part.trim() !== '') set.#parsePart(part)
+    for (const part of text.split(',')) {
+      const trimmed = part.trim()
+      if (trimmed === '') continue
+      const gtid = DOMAIN_GTID.exec(trimmed)
+      if (gtid) set.#parseDomain(gtid)
+      else set.#parsePart(part)
+      if (set.kind !== undefined && (set.kind === 'mariadb') !== (gtid !== null))
+        throw new SluiceError(
+          'GTID_MALFORMED',
+          `GTID set: expected GTIDs of MySQL or of MariaDB, got both: '${text.trim().slice(0, 200)}'`,
+        )
+    }
     return set
+  }
+
+  #parseDomain([text, domain, server, number]: RegExpExecArray): void {
+    const gno = BigInt(number!)
+    if (Number(domain) > 0xffffffff || Number(server) > 0xffffffff || gno > UINT64_MAX)
+      throw new SluiceError(
+        'GTID_MALFORMED',
+        `GTID set: expected domain and server below 2^32 and a number below 2^64, got '${text}'`,
+      )
+    if (gno > 0n) this.#addToDomain(String(Number(domain)), String(Number(server)), gno)
+  }
+
+  /** Whose GTIDs it has; undefined where it is empty. */
+  get kind(): 'mysql' | 'mariadb' | undefined {
+    for (const sid of this.#sids.keys()) return isMariadb(sid) ? 'mariadb' : 'mysql'
+    return undefined
   }
 
   #parsePart(part: string): void {
@@ -255,6 +296,7 @@ export class GtidSet {
   /** The bytes drawn above; format 1 only when there is a tag, because servers before 8.3 refuse it. */
   encode(): Buffer {
     const sids = this.#sorted()
+    assert(this.kind !== 'mariadb', 'GTIDs of MariaDB have no form in bytes')
     const tagged = sids.some(([sid]) => sid.length > 36)
     let size = 8
     for (const [sid, runs] of sids)
@@ -283,8 +325,8 @@ export class GtidSet {
     return this.#sids.size === 0
   }
 
-  contains(gtid: Gtid): boolean {
-    return this.#sids.get(gtid.sid)?.contains(gtid.gno) ?? false
+  contains({ sid, gno }: Gtid): boolean {
+    return this.#sids.get(isMariadb(sid) ? domainOf(sid) : sid)?.contains(gno) ?? false
   }
 
   /** Whether every GTID of `set` is in this one: MySQL's GTID_SUBSET(set, this). */
@@ -303,7 +345,7 @@ export class GtidSet {
       const other = set.#sids.get(sid)
       const left = other ? difference(runs.all(), other.all()) : undefined
       if (!left) out.#sids.set(sid, runs.clone())
-      else if (left.length > 0) out.#sids.set(sid, Runs.of(left))
+      else if (left.length > 0) out.#sids.set(sid, Runs.of(left, runs.writer))
     }
     return out
   }
@@ -323,15 +365,31 @@ export class GtidSet {
 
   /** Adds one GTID; the next number in sequence costs O(1) and copies nothing. */
   add(gtid: Gtid): void {
+    const { sid } = gtid
+    if (isMariadb(sid)) {
+      const domain = domainOf(sid)
+      return this.#addToDomain(domain, sid.slice(domain.length + 1), gtid.gno)
+    }
     const runs = this.#sids.get(gtid.sid)
     if (runs) runs.add(gtid.gno)
     else this.#sids.set(gtid.sid, new Runs([], gtid.gno, gtid.gno))
   }
 
+  /** Everything up to this number; one that is lower than what was read says nothing. */
+  #addToDomain(domain: string, server: string, gno: bigint): void {
+    const runs = this.#sids.get(domain)
+    if (!runs) this.#sids.set(domain, new Runs([], 1n, gno, server))
+    else if (gno > runs.last) {
+      runs.last = gno
+      runs.writer = server
+    }
+  }
+
   /** Adds every GTID of `set`. */
   merge(set: GtidSet): void {
     for (const [sid, runs] of set.#sids) {
-      if (this.#sids.has(sid)) this.#merge(sid, runs.all())
+      if (isMariadb(sid)) this.#addToDomain(sid, runs.writer, runs.last)
+      else if (this.#sids.has(sid)) this.#merge(sid, runs.all())
       else this.#sids.set(sid, runs.clone())
     }
   }
@@ -342,16 +400,25 @@ export class GtidSet {
     else this.#sids.set(sid, Runs.of(all))
   }
 
-  /** By uuid, then tag, the untagged sid first: a uuid is a prefix of its tagged sids. */
+  /** By uuid, then tag, the untagged sid first: a uuid is a prefix of its tagged sids. Domains by number. */
   #sorted(): [string, Runs][] {
-    return [...this.#sids].sort(([a], [b]) => (a < b ? -1 : 1))
+    return [...this.#sids].sort(([a], [b]) =>
+      isMariadb(a) && isMariadb(b) ? Number(a) - Number(b) : a < b ? -1 : 1,
+    )
   }
 
-  /** MySQL's canonical text, without the line breaks it prints after commas: "uuid:1-5:7:tag:1,uuid:3". */
+  /**
+   * MySQL's canonical text, without the line breaks it prints after commas: "uuid:1-5:7:tag:1,uuid:3"; or MariaDB's, the
+   * last of each domain: "0-1-100,7-2-5".
+   */
   toString(): string {
     let text = ''
     let uuid = ''
     for (const [sid, runs] of this.#sorted()) {
+      if (isMariadb(sid)) {
+        text += `${text === '' ? '' : ','}${sid}-${runs.writer}-${runs.last}`
+        continue
+      }
       if (sid.startsWith(uuid) && uuid !== '') text += sid.slice(36)
       else text += (text === '' ? '' : ',') + sid
       uuid = sid.slice(0, 36)

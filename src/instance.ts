@@ -21,10 +21,10 @@ import {
   type TableVersions,
 } from './catalog/history.ts'
 import { formatPosition } from './change.ts'
-import type { Filter, Position, Source, Transaction } from './change.ts'
+import type { Position, Source, Transaction } from './change.ts'
 import type { InstanceConfig } from './config/config.ts'
 import { Reading, type ReadCounts } from './counts.ts'
-import { begin, continueFrom, gtidsAt, readKnown, recognise } from './epoch.ts'
+import { begin, continueFrom, gtidsAt, mariadbGtidsAt, readKnown, recognise } from './epoch.ts'
 import type { Known, Start } from './epoch.ts'
 import { SluiceError } from './errors.ts'
 import { compileColumns, compileFilter } from './filter.ts'
@@ -98,7 +98,7 @@ export class Instance {
   #reopen = false // the state file was changed beneath the store
   #catalog: Catalog | undefined
   #facts: SourceFacts | undefined
-  readonly #snapshots: Snapshots
+  readonly snapshots: Snapshots
   #catchUp: Source['read'] | undefined
   #status: InstanceState = { state: 'stopped' }
   #since = Date.now()
@@ -117,7 +117,7 @@ export class Instance {
     this.#sinkOptions = { dataDir: options.dataDir, types: options.sinkTypes ?? sinkTypes }
     this.#lookup = new Lookup(connectOptions(options.config.source))
     this.#known = readKnown(state)
-    this.#snapshots = this.#openSnapshots(options)
+    this.snapshots = this.#openSnapshots(options)
     // A source that was known before need not be there for its clients to be served.
     if (this.#known) this.#store = this.#openStore(this.#known.origin)
   }
@@ -148,7 +148,7 @@ export class Instance {
       epoch: this.#known?.epoch ?? 0,
       counts: this.reading.counts(),
       store: this.#store?.status(),
-      snapshots: this.#snapshots.status(),
+      snapshots: this.snapshots.status(),
       sinks: this.#sinks?.status() ?? [],
       guessedTables: [...(this.#catalog?.guessed ?? [])],
     }
@@ -159,10 +159,6 @@ export class Instance {
     this.#done ??= this.#run(this.#stop.signal).catch((error: unknown) => {
       this.#enter({ state: 'failed', error: asError(error) })
     })
-  }
-  /** Loads for a client what the tables hold already, unless that was done for it before. What goes wrong is in the log. */
-  load(client: string, filter: Filter): void {
-    this.#snapshots.once(client, filter)
   }
   /** Where the source's log ends now. Throws what a query throws, CONNECT_FAILED before the source was reached. */
   sourceEnd(): Promise<LogPlace> {
@@ -187,7 +183,7 @@ export class Instance {
     this.#stop.abort()
     await this.#done
     await this.#sinks?.stop()
-    this.#snapshots.close()
+    this.snapshots.close()
     await this.#store?.close()
     this.#lookup.close()
     this.#state.close()
@@ -224,6 +220,7 @@ export class Instance {
     const facts = await factsOf(connectOptions(config.source))
     if (signal.aborted) return
     this.#facts = facts
+    if (config.filter.statements.dml === 'stop') requireRows(facts)
     const store = await this.#settle(facts)
     if (signal.aborted) return
     const zone = config.timezone ?? facts.timeZone
@@ -247,7 +244,8 @@ export class Instance {
       partBytes: config.partBytes,
       heartbeatMs: config.source.heartbeatMs,
     }
-    const here = { ...options, filter: compileFilter(config.filter), slabs: this.#slabs }
+    const { filter } = config
+    const here = { ...options, filter: compileFilter(filter), kinds: filter, slabs: this.#slabs }
     // Only one dump can run under one server id or one uuid: each catch-up reader draws its own.
     this.#catchUp = (from, stop) => mysqlSource(here).read(from, stop)
     const about = { version: facts.version, timezone: zone, server: facts.serverUuid }
@@ -261,7 +259,7 @@ export class Instance {
       },
     }
     const source = this.#thread
-      ? this.#thread.source({ ...main, filter: config.filter })
+      ? this.#thread.source({ ...main, filter })
       : mysqlSource({ ...here, ...main })
     await this.#pump(source, store, signal)
   }
@@ -302,7 +300,7 @@ export class Instance {
       adopt: (seen) => this.#adopt(seen),
       latest: async () => (await factsOf(connectOptions(this.config.source))).latest,
       read: (from, signal) => this.#readOwn(from, signal),
-      loads: this.#snapshots,
+      loads: this.snapshots,
     })
     this.#sinks.start()
   }
@@ -350,14 +348,13 @@ export class Instance {
     return compareLogPlaces(oldest, kept) < 0 ? kept : oldest
   }
   /** The `start` key; with GTIDs on, a place in the log gets the GTIDs before it, so that a fail-over can be followed. */
-  async #startPoint({ executed }: SourceFacts): Promise<Start> {
+  async #startPoint({ executed, mariadb }: SourceFacts): Promise<Start> {
     const { start } = this.config
     if (typeof start !== 'object' || !('file' in start) || !executed) return start
     const { file, offset } = start
-    return {
-      ...start,
-      gtids: await gtidsAt((sql, params) => this.#lookup.query(sql, params), file, offset),
-    }
+    const ask = mariadb ? mariadbGtidsAt : gtidsAt
+    const gtids = await ask((sql, params) => this.#lookup.query(sql, params), file, offset)
+    return { ...start, gtids }
   }
   #openStore(origin: Position): Store {
     return new Store({
@@ -367,7 +364,7 @@ export class Instance {
       state: this.#state,
       origin,
       log: this.#log,
-      join: this.#snapshots.join,
+      join: this.snapshots.join,
     })
   }
   #knownOrThrow(): Known {
@@ -444,6 +441,15 @@ function errorFields(error: Error): object {
 export async function factsOf(options: ConnectOptions): Promise<SourceFacts> {
   using connection = await Connection.open(options)
   return await sourceFacts(connection)
+}
+
+/** Throws SOURCE_UNSUITABLE for a source that logs changes as statements, which say nothing of rows. */
+function requireRows({ binlogFormat }: SourceFacts): void {
+  if (binlogFormat === '' || binlogFormat.toUpperCase() === 'ROW') return
+  const text =
+    `expected binlog_format ROW on the source, got ${binlogFormat}: changes are logged as statements, without their rows. ` +
+    "SET PERSIST binlog_format = 'ROW' there and let applications reconnect; or set filter.statements.dml to deliver or drop"
+  throw new SluiceError('SOURCE_UNSUITABLE', text)
 }
 
 /** The catalog of a source: asks it by `lookup`, and looks through its log on a connection of its own. */

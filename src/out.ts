@@ -112,6 +112,25 @@ export class Out {
     }
     this.buf[at] = first
   }
+  /** Whether JSON wants an escape for a byte since `from`: below 0x20, a quote or a backslash. Four bytes a step. */
+  needsEscape(from: number): boolean {
+    const view = this.#view
+    let at = from
+    for (const last = this.at - 3; at < last; at += 4) {
+      const x = view.getInt32(at, true)
+      const q = x ^ 0x22222222
+      const b = x ^ 0x5c5c5c5c
+      const low = (x - 0x20202020) & ~x
+      const quote = (q - 0x01010101) & ~q
+      if (((low | quote | ((b - 0x01010101) & ~b)) & 0x80808080) !== 0) return true
+    }
+    const { buf } = this
+    for (; at < this.at; at++) {
+      const c = buf[at]!
+      if (c < 0x20 || c === 0x22 || c === 0x5c) return true
+    }
+    return false
+  }
   #look(src: Uint8Array): void {
     this.#source = src
     this.#sourceView = viewOf(src)
@@ -228,6 +247,8 @@ export function constantOf(bytes: Uint8Array): Constant {
   for (let i = 0; i < words.length; i++) words[i] = view.getBigUint64(i * 8, true)
   return { words, length: bytes.length }
 }
+/** Text that is written again and again. */
+export const fixed = (text: string): Constant => constantOf(Buffer.from(text))
 function viewOf(b: Uint8Array): DataView {
   return new DataView(b.buffer, b.byteOffset, b.byteLength)
 }

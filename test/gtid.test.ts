@@ -209,3 +209,46 @@ describe('bytes', () => {
     expect(codeOf(() => GtidSet.decode(bytes, 0, bytes.length))).toBe('GTID_MALFORMED')
   })
 })
+
+describe("MariaDB's", () => {
+  const of = (text: string): GtidSet => GtidSet.parse(text)
+
+  it.each([
+    ['0-1-100', '0-1-100'],
+    [' 10-2-5 , 2-1-7,0-1-1', '0-1-1,2-1-7,10-2-5'],
+    ['0-1-18446744073709551615', '0-1-18446744073709551615'],
+    ['0-1-5,0-2-9', '0-2-9'], // the later one of a domain
+    ['0-1-0', ''],
+  ])('text %j is %j', (text, canonical) => {
+    expect(of(text).toString()).toBe(canonical)
+    expect(of(text).kind).toBe(canonical === '' ? undefined : 'mariadb')
+  })
+  it.each(['0-1', '0-1-1-1', '4294967296-1-1', '0-4294967296-1', `0-1-1,${A}:1`, `${A}:1,0-1-1`])(
+    '%j is refused',
+    (text) => {
+      expect(codeOf(() => of(text))).toBe('GTID_MALFORMED')
+    },
+  )
+  it('a domain is everything up to its last number, whoever wrote it', () => {
+    const set = of('0-1-100,5-1-3')
+    set.add({ sid: '0-2', gno: 101n })
+    expect(set.toString()).toBe('0-2-101,5-1-3')
+    expect(set.contains({ sid: '0-7', gno: 50n })).toBe(true)
+    expect(set.contains({ sid: '0-1', gno: 102n })).toBe(false)
+    expect(set.contains({ sid: '1-1', gno: 1n })).toBe(false)
+    expect(set.includes(of('0-1-101'))).toBe(true)
+    expect(set.includes(of('0-1-101,1-1-1'))).toBe(false)
+    expect(set.subtract(of('0-1-101,5-1-9')).empty).toBe(true)
+    expect(set.subtract(of('0-1-50,5-1-3')).toString()).toBe('0-2-101')
+    expect(
+      of('0-1-50')
+        .union(set.subtract(of('0-1-50')))
+        .toString(),
+    ).toBe('0-2-101,5-1-3')
+    expect(set.union(of('0-9-7,6-1-1')).toString()).toBe('0-2-101,5-1-3,6-1-1')
+    const copy = set.clone()
+    copy.add({ sid: '5-1', gno: 4n })
+    expect(set.toString()).toBe('0-2-101,5-1-3')
+    expect(formatGtid({ sid: '0-2', gno: 101n })).toBe('0-2-101')
+  })
+})

@@ -76,13 +76,41 @@ for (const [name, ranges] of Object.entries(collations))
     for (let id = first!; id <= last!; id++) byCollation[id] = name
   }
 
+/**
+ * MariaDB's own collations begin at 576, and MySQL's newer ones and those that somebody made have the same ids. Ids of
+ * MariaDB's are therefore told apart by this, added to them.
+ */
+const MARIADB = 0x10000
+const MARIADB_SINCE = 576
+/** A collation id as a MariaDB server gives it, in the form in which it is used here. */
+export const mariadbCollation = (id: number): number => (id < MARIADB_SINCE ? id : id + MARIADB)
+
+const unicode = ['utf8mb3', 'utf8mb4', 'ucs2', 'utf16', 'utf32']
+/**
+ * 576 to 767: croatian and others, 32 for each set, half of them not used. 1024 to 2047: an older collation without
+ * padding, its id and 1024. From 2048 on: UCA 14.0.0, 256 for each Unicode set.
+ */
+function mariadbCharset(id: number): string | undefined {
+  if (id >= 2048) return unicode[(id - 2048) >> 8]
+  if (id >= 1024) return byCollation[id - 1024]
+  const sets: Readonly<Record<number, string>> = {
+    18: 'utf8mb3',
+    19: 'utf8mb4',
+    20: 'ucs2',
+    21: 'utf16',
+    23: 'utf32',
+  }
+  return sets[id >> 5]
+}
+
 const charsets = new Map<string, Charset>()
 
-/** The character set of a collation. Throws SCHEMA_MISMATCH for an id that is not one of MySQL's own. */
+/** The character set of a collation. Throws SCHEMA_MISMATCH for an id that is not one of MySQL's or MariaDB's own. */
 export function charsetOf(collation: number): Charset {
-  const name = byCollation[collation]
+  const own = collation < MARIADB ? collation : collation - MARIADB
+  const name = own === collation ? byCollation[collation] : mariadbCharset(own)
   if (name !== undefined) return charsetNamed(name)
-  const message = `collation ${collation}: expected the id of a collation of MySQL's own; a self-made one cannot be decoded`
+  const message = `collation ${own}: expected the id of a collation of MySQL's own; a self-made one cannot be decoded`
   throw new SluiceError('SCHEMA_MISMATCH', message)
 }
 

@@ -17,6 +17,7 @@ import {
 import { Out } from '../out.ts'
 import { BINARY, charsetOf } from './charset.ts'
 import { writeJson } from './json/text.ts'
+import { definedText, inflatedText, inflatedValue } from './mariadb/values.ts'
 import { columnTypes } from './table-map.ts'
 import {
   type TimeZone,
@@ -90,7 +91,7 @@ export function compileColumn(definition: ColumnDefinition, zone: TimeZone): Col
   const { name, index, meta, mysqlType, collation, key, nullable, unsigned, invisible, members } =
     definition
   const type = realType(definition.type, meta)
-  const kind = typeOf(type, name)
+  const kind = definedType(type, mysqlType) ?? typeOf(type, name)
   const size = kind.size(meta)
   if (Number.isNaN(size)) throw unknownType(name, `${type} with metadata ${meta}`)
   return {
@@ -111,6 +112,19 @@ export function compileColumn(definition: ColumnDefinition, zone: TimeZone): Col
     utc: isTimestamp(type) ? kind.text(definition, UTC) : undefined,
     value: kind.value(definition, zone),
   }
+}
+
+/** A type of MariaDB's that the table map does not tell. */
+function definedType(type: number, mysqlType: string): ColumnType | undefined {
+  const defined = definedText(type, mysqlType)
+  return (
+    defined && {
+      size: () => defined.size,
+      text: (_column, zone) => defined.write(zone),
+      value: (_column, zone) => asText(defined.write(zone)),
+      name: () => mysqlType,
+    }
+  )
 }
 
 /** The type as SHOW CREATE TABLE prints it, as far as a FULL table map tells: no width, zerofill or float(7,2). */
@@ -323,16 +337,19 @@ const blob: ColumnType = {
     `${BLOB_SIZES[meta] ?? ''}${isBinary(collation) ? 'blob' : 'text'}`,
 }
 
-const GEOMETRIES = [
-  'geometry',
-  'point',
-  'linestring',
-  'polygon',
-  'multipoint',
-  'multilinestring',
-  'multipolygon',
-  'geomcollection',
-] as const
+/** MariaDB's COMPRESSED columns: the plain type, each value packed, with a byte of its own before it. */
+const compressed = (plain: ColumnType, metaOf: (meta: number) => number): ColumnType => ({
+  size: (meta) => plain.size(meta),
+  text: (column, zone) => inflatedText(plain.text(column, zone)),
+  value: (column, zone) => inflatedValue(plain.value(column, zone)),
+  name: (facts) => plain.name({ ...facts, meta: metaOf(facts.meta) }),
+})
+const whole = (meta: number): number => meta
+
+const GEOMETRIES =
+  'geometry point linestring polygon multipoint multilinestring multipolygon geomcollection'.split(
+    ' ',
+  )
 const bytesType = (name: (facts: TypeFacts) => string): ColumnType => ({
   size: blobSize,
   text: () => (bytes, at, end, out) => out.latin1(bytes, at, end),
@@ -464,8 +481,10 @@ const types: Readonly<Record<number, ColumnType>> = {
     (meta) => 4 + fractionBytes(meta),
     (digits, zone) => (bytes, at, _end, out) => writeTimestamp2(bytes, at, digits, zone, out),
   ),
-  [t.VARCHAR]: varString((meta) => meta),
+  [t.VARCHAR]: varString(whole),
   [t.VAR_STRING]: varString(stringBytes),
+  [t.VARCHAR_COMPRESSED]: compressed(varString(whole), (meta) => meta - 1),
+  [t.BLOB_COMPRESSED]: compressed(blob, whole),
   [t.STRING]: fixedString,
   [t.TINY_BLOB]: blob,
   [t.BLOB]: blob,

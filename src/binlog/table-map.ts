@@ -4,6 +4,8 @@
  * A table map is cheap to recognise (`sameTableMap` compares bytes) and its optional metadata is parsed only on request,
  * so that a stream of the same tables costs no parsing. Pure. Layouts: libs/mysql/binlog/event/rows_event.h of MySQL 9.
  */
+import { mariadbCollation } from './charset.ts'
+import { isMariadb } from './mariadb/events.ts'
 import { HEADER_BYTES, Reader, eventTypes, sameBytes } from './reader.ts'
 import type { Format } from './reader.ts'
 
@@ -30,6 +32,8 @@ export const columnTypes = {
   DATETIME2: 18,
   TIME2: 19,
   TYPED_ARRAY: 20,
+  BLOB_COMPRESSED: 140, // MariaDB's
+  VARCHAR_COMPRESSED: 141, // MariaDB's
   VECTOR: 242,
   JSON: 245,
   NEWDECIMAL: 246,
@@ -142,6 +146,7 @@ function readMeta(r: Reader, type: number): number {
     case t.MEDIUM_BLOB:
     case t.LONG_BLOB:
     case t.BLOB:
+    case t.BLOB_COMPRESSED:
     case t.FLOAT:
     case t.DOUBLE:
     case t.GEOMETRY:
@@ -152,6 +157,7 @@ function readMeta(r: Reader, type: number): number {
     case t.TIMESTAMP2:
       return r.u8('column metadata')
     case t.VARCHAR:
+    case t.VARCHAR_COMPRESSED:
     case t.BIT:
       return r.u16('column metadata')
     case t.STRING:
@@ -227,6 +233,8 @@ function family(type: number, meta: number): Family {
     case t.STRING:
       return meta >> 8 === t.ENUM ? 'enum' : meta >> 8 === t.SET ? 'set' : 'character'
     case t.VARCHAR:
+    case t.VARCHAR_COMPRESSED:
+    case t.BLOB_COMPRESSED:
     case t.VAR_STRING:
     case t.TINY_BLOB:
     case t.MEDIUM_BLOB:
@@ -281,21 +289,20 @@ function readSignedness(r: Reader, map: TableMap, columns: ColumnMetadata[]): vo
 function readField(r: Reader, type: number, map: TableMap, columns: ColumnMetadata[]): void {
   const of = (...wanted: Family[]): ColumnMetadata[] =>
     columns.filter((_, i) => wanted.includes(family(map.types[i]!, map.meta[i]!)))
+  // MySQL 9.7 counts VECTOR among them, MariaDB geometry, both with the collation binary.
+  const withCharset = (): ColumnMetadata[] =>
+    isMariadb(map) ? of('character', 'geometry') : of('character', 'vector')
   switch (type) {
     case fields.SIGNEDNESS:
       return readSignedness(r, map, columns)
     case fields.VISIBILITY:
       return readBits(r, columns, (column, bit) => (column.invisible = !bit))
     case fields.DEFAULT_CHARSET:
-      return readDefaultCollation(r, of('character', 'vector'))
+      return readDefaultCollation(r, withCharset())
     case fields.ENUM_AND_SET_DEFAULT_CHARSET:
       return readDefaultCollation(r, of('enum', 'set'))
     case fields.COLUMN_CHARSET:
-      return readList(
-        r,
-        of('character', 'vector'), // MySQL 9.7 counts VECTOR among them, with the collation binary
-        (column) => (column.collation = r.packed('a collation')),
-      )
+      return readList(r, withCharset(), (column) => (column.collation = r.packed('a collation')))
     case fields.ENUM_AND_SET_COLUMN_CHARSET:
       return readList(
         r,
@@ -399,5 +406,7 @@ export function readMetadata(map: TableMap): TableMetadata {
     if (type === fields.COLUMN_NAME) full = true
     readField(field, type, map, columns)
   }
+  if (isMariadb(map)) for (const c of columns) c.collation = mariadbCollation(c.collation)
+  for (const [i, c] of columns.entries()) if (map.types[i] === columnTypes.GEOMETRY) c.collation = 0
   return { columns, full }
 }

@@ -126,7 +126,7 @@ function two(out: Out, v: number): void {
 }
 
 /** YYYY-MM-DD. Needs 10 bytes of room. */
-function date(out: Out, year: number, month: number, day: number): void {
+export function date(out: Out, year: number, month: number, day: number): void {
   two(out, (year / 100) | 0)
   two(out, year % 100)
   out.u8(0x2d)
@@ -136,7 +136,7 @@ function date(out: Out, year: number, month: number, day: number): void {
 }
 
 /** HH:MM:SS, the hour with a third digit when it has one. Needs 9 bytes of room. */
-function clock(out: Out, hour: number, minute: number, second: number): void {
+export function clock(out: Out, hour: number, minute: number, second: number): void {
   if (hour > 99) out.u8(0x30 + ((hour / 100) | 0))
   two(out, hour % 100)
   out.u8(0x3a)
@@ -146,7 +146,7 @@ function clock(out: Out, hour: number, minute: number, second: number): void {
 }
 
 /** ".ffffff" cut to `digits`. Needs 7 bytes of room. */
-function fraction(out: Out, micros: number, digits: number): void {
+export function fraction(out: Out, micros: number, digits: number): void {
   if (digits === 0) return
   out.u8(0x2e)
   for (let power = 100_000, i = 0; i < digits; i++, power /= 10) {
@@ -260,7 +260,7 @@ let knownMonth = 0
 let knownDate = 0
 
 /** Seconds since 1970 as local date and time; ensures room for the fraction too. */
-function writeInstant(seconds: number, zone: TimeZone, out: Out): void {
+export function writeInstant(seconds: number, zone: TimeZone, out: Out): void {
   out.ensure(28)
   if (seconds === 0) return out.ascii('0000-00-00 00:00:00')
   const local = seconds + zone.offset(seconds)

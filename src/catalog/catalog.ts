@@ -177,11 +177,23 @@ export class Catalog {
       : classify(sql, database).tables.flatMap((name): Effect[] =>
           name.table === '' ? [] : [{ kind: 'table', name, now: 'unknown' }],
         )
-    const fresh = effects.filter((effect) => !this.#settled(effect, at))
+    const fresh = this.#last(effects).filter((effect) => !this.#settled(effect, at))
     for (const effect of fresh)
       if (effect.kind === 'table')
         this.#lent.delete(`${effect.name.database}\0${effect.name.table}`)
     this.history.record(at, fresh, 'ddl')
+  }
+  /** What holds after the statement: a swap of names says of one table first that it is gone, and then what it is. */
+  #last(effects: readonly Effect[]): Effect[] {
+    if (effects.length < 2) return [...effects]
+    const last = new Map<string, Effect>()
+    for (const effect of effects) {
+      const { database, table } =
+        effect.kind === 'table' ? effect.name : { database: effect.database, table: '' }
+      const key = `${database}\0${table}`
+      last.set(this.history.foldsCase ? key.toLowerCase() : key, effect)
+    }
+    return [...last.values()]
   }
   /** A place that was read before, by us or another reader, and has been asked for since: the answer stays. */
   #settled(effect: Effect, at: LogPlace): boolean {

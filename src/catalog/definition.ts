@@ -9,6 +9,7 @@
 import { BINARY, charsetOf } from '../binlog/charset.ts'
 import { typeText } from '../binlog/column.ts'
 import type { ColumnDefinition } from '../binlog/column.ts'
+import { isMariadb } from '../binlog/mariadb/events.ts'
 import type { ColumnMetadata, TableMap, TableMetadata } from '../binlog/table-map.ts'
 import { columnTypes, columnTypes as t } from '../binlog/table-map.ts'
 import { SluiceError } from '../errors.ts'
@@ -62,12 +63,15 @@ export type Knowledge = Definition | 'unknown' | undefined
 
 const binaryBases = new Set(['binary', 'varbinary', 'tinyblob', 'blob', 'mediumblob', 'longblob'])
 
+/** How MariaDB says that a column is COMPRESSED: that is how it is kept, not what it holds. */
+const MARIADB_COMMENT = / \/\*M?!\d+ COMPRESSED\*\//
+
 export function readCapturedColumn(row: CapturedRow): CapturedColumn {
   const { base, sizes, members } = readColumnType(row.columnType)
   const enumerated = base === 'enum' || base === 'set'
   return {
     name: row.name,
-    mysqlType: row.columnType,
+    mysqlType: row.columnType.replace(MARIADB_COMMENT, ''),
     base,
     sizes,
     members: enumerated ? members : undefined,
@@ -133,6 +137,10 @@ const plain: Readonly<Record<string, readonly Layout[]>> = {
   longtext: [{ type: t.BLOB, meta: 4 }],
   json: [{ type: t.JSON, meta: 4 }],
   vector: [{ type: t.VECTOR, meta: 4 }],
+  // MariaDB's
+  uuid: [{ type: t.STRING, meta: (t.STRING << 8) | 16 }],
+  inet6: [{ type: t.STRING, meta: (t.STRING << 8) | 16 }],
+  inet4: [{ type: t.STRING, meta: (t.STRING << 8) | 4 }],
 }
 /** By the type number of the optional metadata. */
 const geometries: readonly string[] = [
@@ -146,10 +154,10 @@ const geometries: readonly string[] = [
   'geomcollection',
 ]
 
-/** The types with a fraction of seconds: since 5.6 with it, before as the old type without. */
-function temporal(modern: number, old: number, digits: number): Layout[] {
+/** The types with a fraction of seconds: since 5.6 with it, before as the old type without (in MariaDB not said). */
+function temporal(modern: number, old: number, digits: number, mariadb: boolean): Layout[] {
   const layouts = [{ type: modern, meta: digits }]
-  if (digits === 0) layouts.push({ type: old, meta: 0 })
+  if (digits === 0 || mariadb) layouts.push({ type: old, meta: 0 })
   return layouts
 }
 
@@ -158,7 +166,7 @@ function stringMeta(octets: number): number {
   return ((t.STRING ^ ((octets & 0x300) >> 4)) << 8) | (octets & 0xff)
 }
 
-function layouts(column: CapturedColumn): readonly Layout[] {
+function layouts(column: CapturedColumn, mariadb: boolean): readonly Layout[] {
   const { base, octets } = column
   const [size = 0, scale = 0] = column.sizes
   const members = column.members?.length ?? 0
@@ -171,11 +179,11 @@ function layouts(column: CapturedColumn): readonly Layout[] {
     case 'bit':
       return [{ type: t.BIT, meta: ((size >> 3) << 8) | (size & 7) }]
     case 'time':
-      return temporal(t.TIME2, t.TIME, size)
+      return temporal(t.TIME2, t.TIME, size, mariadb)
     case 'datetime':
-      return temporal(t.DATETIME2, t.DATETIME, size)
+      return temporal(t.DATETIME2, t.DATETIME, size, mariadb)
     case 'timestamp':
-      return temporal(t.TIMESTAMP2, t.TIMESTAMP, size)
+      return temporal(t.TIMESTAMP2, t.TIMESTAMP, size, mariadb)
     case 'char':
     case 'binary':
       return [{ type: t.STRING, meta: stringMeta(octets) }]
@@ -184,6 +192,7 @@ function layouts(column: CapturedColumn): readonly Layout[] {
       return [
         { type: t.VARCHAR, meta: octets },
         { type: t.VAR_STRING, meta: octets },
+        { type: t.VARCHAR_COMPRESSED, meta: octets + 1 },
       ]
     case 'enum':
       return [{ type: t.STRING, meta: (t.ENUM << 8) | (members > 255 ? 2 : 1) }]
@@ -191,8 +200,13 @@ function layouts(column: CapturedColumn): readonly Layout[] {
       const bytes = (members + 7) >> 3
       return [{ type: t.STRING, meta: (t.SET << 8) | (bytes > 4 ? 8 : bytes) }]
     }
+    case 'vector': // of MariaDB: its bytes
+      return [...plain['vector']!, { type: t.VARCHAR, meta: size * 4 }]
     default:
-      return plain[base] ?? (isGeometry(base) ? [{ type: t.GEOMETRY, meta: 4 }] : [])
+      return (plain[base] ?? (isGeometry(base) ? [{ type: t.GEOMETRY, meta: 4 }] : [])).flatMap(
+        (layout) =>
+          layout.type === t.BLOB ? [layout, { ...layout, type: t.BLOB_COMPRESSED }] : layout,
+      )
   }
 }
 
@@ -206,7 +220,7 @@ export function mapOf(database: string, table: string, { columns }: Definition):
   const meta = new Uint16Array(width)
   const nullable = new Uint8Array((width + 7) >> 3)
   for (const [i, column] of columns.entries()) {
-    const [layout] = layouts(column)
+    const [layout] = layouts(column, false)
     if (layout === undefined) {
       const text = `${database}.${table}, column ${JSON.stringify(column.name)}: expected a type of MySQL's, found ${column.mysqlType}`
       throw new SluiceError('SCHEMA_MISMATCH', text)
@@ -236,14 +250,21 @@ export function misfit(
 ): string {
   const type = map.types[index]!
   const meta = map.meta[index]!
-  if (!layouts(column).some((layout) => layout.type === type && layout.meta === meta)) return 'type'
+  const mariadb = isMariadb(map)
+  if (!layouts(column, mariadb).some((layout) => layout.type === type && layout.meta === meta))
+    return 'type'
   if (((map.nullable[index >> 3]! >> (index & 7)) & 1) !== (column.nullable ? 1 : 0)) {
     return 'nullability'
   }
   const { unsigned } = says
   if (unsigned !== undefined && unsigned !== column.unsigned && type !== t.YEAR) return 'signedness'
-  // MySQL 9 logs vectors as binary strings.
-  if (says.collation !== 0 && says.collation !== column.collation && type !== t.VECTOR)
+  // Types that are logged as binary strings: vectors, MariaDB's addresses and UUIDs.
+  const asBinary = type === t.VECTOR || (mariadb && says.collation === BINARY && says.geometry < 0)
+  if (
+    says.collation !== 0 &&
+    says.collation !== column.collation &&
+    !(asBinary && column.collation === 0)
+  )
     return 'character set or collation'
   if (says.geometry >= 0 && geometries[says.geometry] !== geometryName(column.base)) return 'type'
   if (says.dimension > 0 && says.dimension !== column.sizes[0]) return 'dimension'

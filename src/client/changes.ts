@@ -57,11 +57,12 @@ export interface StatementChange extends ChangeHead {
   readonly defaultDatabase: string // of the session
   readonly sql: string
 }
-/** XA COMMIT or XA ROLLBACK of what was prepared earlier. */
+/** XA COMMIT or XA ROLLBACK of what was prepared earlier; with ONE PHASE of what stands right before it. */
 export interface XaChange extends ChangeHead {
   readonly kind: 'xa'
   readonly type: 'commit' | 'rollback'
   readonly xid: string
+  readonly onePhase: boolean
 }
 export interface BeginChange extends ChangeHead {
   readonly kind: 'begin'
@@ -165,7 +166,8 @@ export class ChangeReader {
     const eventType = change.eventType ?? header.eventType ?? 0
     if (eventType === eventTypes.XACOMMIT || eventType === eventTypes.XAROLLBACK) {
       const type = eventType === eventTypes.XACOMMIT ? 'commit' : 'rollback'
-      return { kind: 'xa', ...head, type, xid: valueOf(change.props, 'XA_XID').trim() }
+      const onePhase = change.sql.endsWith(' ONE PHASE')
+      return { kind: 'xa', ...head, type, xid: valueOf(change.props, 'XA_XID').trim(), onePhase }
     }
     const rowsOf = change.sql === '' ? kinds.get(eventType) : undefined
     if (rowsOf)

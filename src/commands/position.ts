@@ -4,7 +4,7 @@
  */
 import { existsSync } from 'node:fs'
 import type { Arguments } from '../cli.ts'
-import { formatPosition } from '../change.ts'
+import { comparePositions, formatPosition } from '../change.ts'
 import type { Position } from '../change.ts'
 import { forgetOrigin, readKnown } from '../epoch.ts'
 import type { Known } from '../epoch.ts'
@@ -136,7 +136,8 @@ export function setPosition(
   const before = state.cursors()
   const chosen = before.filter((c) => client === undefined || c.client === client)
   if (client !== undefined && chosen.length === 0) throw noClient(client, { cursors: before })
-  state.forgetDefinitions() // statements between the two places may never be read
+  // forward, statements between the two places may never be read; what was read on the way here stays true
+  if (chosen.some((c) => !isBefore(to, c.acked))) state.forgetDefinitions()
   for (const c of chosen) void state.ack(c.client, to).catch(() => {})
   state.flush()
   for (const c of chosen) say(`client ${c.client}: ${formatPosition(c.acked)} → ${describe(to)}`)
@@ -144,6 +145,12 @@ export function setPosition(
   const was = known(state).origin
   state.setValue('origin', positionToJson(to))
   say(`origin (where new clients begin): ${formatPosition(was)} → ${describe(to)}`)
+}
+/** Whether it is certain that everything before `to` was read when `acked` was. */
+function isBefore(to: Position, acked: Position): boolean {
+  if (to.epoch !== acked.epoch) return false
+  if (to.file !== '') return acked.file !== '' && comparePositions(to, acked) <= 0
+  return to.gtids !== undefined && acked.gtids !== undefined && acked.gtids.includes(to.gtids)
 }
 /** Forgets one client, or all of them and the origin. Throws USAGE, STATE_UNREADABLE. */
 export function resetPosition(state: State, client: string | undefined, say: Say): void {

@@ -112,9 +112,13 @@ async function listen(config: ServerConfig, fleet: Fleet, log: Logger): Promise<
         const instance = fleet.find(destination)
         if (typeof instance === 'string') return instance
         const { store } = instance
-        const { gtid } = instance.config
-        const load = (client: string, filter: Filter): void => instance.load(client, filter)
-        if (store) return { name: destination, store, gtid, load }
+        if (store) {
+          const { gtid, filter } = instance.config
+          const load = (client: string, wanted: Filter): void =>
+            instance.snapshots.once(client, wanted)
+          const { transactionEntries } = filter
+          return { name: destination, store, gtid, transactionEntries, load }
+        }
         const { status } = instance
         const why =
           'error' in status ? status.error.message : 'it connects to its source for the first time'

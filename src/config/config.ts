@@ -175,6 +175,31 @@ export const instanceSchema = section({
     })
       .prefault({})
       .describe('Column lists per table'),
+    statements: section({
+      ddl: flag()
+        .default(true)
+        .describe('Whether statements that define tables, indexes and databases are delivered'),
+      dml: oneOf(['stop', 'deliver', 'drop'])
+        .default('stop')
+        .describe(
+          'INSERT, UPDATE, DELETE logged as text, whose rows the log lacks: stop (an error) | deliver | drop; drop also leaves out ROWS_QUERY texts',
+        ),
+      dcl: flag()
+        .default(true)
+        .describe('Whether all other statements are: accounts, views, routines'),
+    })
+      .prefault({})
+      .describe('Statements, by kind'),
+    rows: section({
+      insert: flag().default(true).describe('Whether inserted rows are delivered'),
+      update: flag().default(true).describe('Whether updated rows are'),
+      delete: flag().default(true).describe('Whether deleted rows are'),
+    })
+      .prefault({})
+      .describe('Rows, by kind of change'),
+    transactionEntries: flag()
+      .default(true)
+      .describe('Whether Canal clients get TRANSACTIONBEGIN and TRANSACTIONEND'),
   })
     .prefault({})
     .describe('What is delivered'),

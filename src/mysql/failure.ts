@@ -27,6 +27,8 @@ const FATAL_READING_BINLOG = 1236
 const byText: readonly (readonly [RegExp, ErrorCode])[] = [
   [/same server_uuid\/server_id/i, 'SERVER_ID_CLASH'],
   [/has more GTIDs than/i, 'SOURCE_CHANGED'],
+  // MariaDB's
+  [/is not in the master's binlog/i, 'SOURCE_CHANGED'],
   [/GTID_MODE|AUTO_POSITION|auto-position/i, 'SOURCE_UNSUITABLE'],
   [
     /Binary log is not open|server id was not set|cannot handle replication events with the checksum/i,

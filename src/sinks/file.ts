@@ -8,19 +8,17 @@
 import { isAbsolute } from 'node:path'
 import type * as z from 'zod'
 import { SluiceError } from '../errors.ts'
-import { Out } from '../out.ts'
+import { Ahead, WRITES_MAX } from './file/ahead.ts'
 import type { Lines } from './file/lines.ts'
 import { RotatingFile } from './file/rotating.ts'
 import { StandardOutput } from './file/standard.ts'
 import { bytes, duration, flag, integer, oneOf, section, text } from '../config/leaves.ts'
 import { PlainWriter } from './shape/plain.ts'
 import type { SinkBatch } from './shape/batch.ts'
+import type { SinkRow } from './shape/row.ts'
 import { defineSink, type RowFailure, type Sink, type SinkStatement } from './sink.ts'
 
-/** So much is gathered before it is written. */
-const CHUNK_BYTES = 256 * 1024
-/** A buffer that a long line made larger than this is not kept. */
-const KEEP_BYTES = 4 * 1024 * 1024
+const NEWLINE = 0x0a
 
 const options = section({
   path: text('an absolute path of a file, or "-" for standard output').describe(
@@ -87,6 +85,7 @@ function withoutStatements(sink: FileSink): Sink {
   return {
     promise: sink.promise,
     splitsKeys: sink.splitsKeys,
+    inFlight: sink.inFlight,
     write: (batch, signal) => sink.write(batch, signal),
     close: () => sink.close(),
   }
@@ -98,61 +97,57 @@ class FileSink implements Sink {
   readonly splitsKeys = false
   /** A line tells of the TRUNCATE. */
   readonly clears = true
+  readonly inFlight = WRITES_MAX
   readonly #lines: Lines
+  readonly #ahead: Ahead
   readonly #plain: PlainWriter
   readonly #lineBytesMax: number
-  #out = new Out(CHUNK_BYTES + 64 * 1024)
 
   constructor(lines: Lines, { decimal, binary, lineBytesMax }: FileOptions) {
     this.#lines = lines
+    this.#ahead = new Ahead(lines)
     this.#plain = new PlainWriter({ decimal, binary })
     this.#lineBytesMax = lineBytesMax ?? Infinity
   }
 
   async write(batch: SinkBatch, signal: AbortSignal): Promise<readonly RowFailure[]> {
     const failures: RowFailure[] = []
-    const out = this.#begin()
-    await this.#lines.begin()
-    for (const row of batch.rows(false)) {
-      const from = out.at
-      this.#plain.row(row, out)
-      out.ascii('\n')
-      const length = out.at - from
-      if (length > this.#lineBytesMax) {
-        out.at = from
-        const where = `${row.table.database}.${row.table.name} at ${row.id}`
-        const text = `${where}: expected a line of at most ${this.#lineBytesMax} bytes (lineBytesMax), got ${length}`
-        const error = new SluiceError('SINK_DATA', text)
-        failures.push({ index: row.index, error, retryable: false })
+    await this.#ahead.run(signal, async (write) => {
+      for (const row of batch.rows(false)) {
+        const { out } = write
+        const from = out.at
+        this.#plain.row(row, out)
+        out.ensure(1)
+        out.u8(NEWLINE)
+        if (out.at - from > this.#lineBytesMax) {
+          failures.push({
+            index: row.index,
+            error: this.#tooLong(row, out.at - from),
+            retryable: false,
+          })
+          out.at = from
+        }
+        if (write.isFull) await write.full()
       }
-      if (out.at >= CHUNK_BYTES) await this.#put(out, signal)
-    }
-    await this.#put(out, signal)
-    await this.#lines.commit()
+    })
     return failures
   }
-
   async statement(statement: SinkStatement, signal: AbortSignal): Promise<void> {
-    const out = this.#begin()
-    await this.#lines.begin()
-    this.#plain.statement(statement, out)
-    out.ascii('\n')
-    await this.#put(out, signal)
-    await this.#lines.commit()
+    await this.#ahead.run(signal, ({ out }) => {
+      this.#plain.statement(statement, out)
+      out.ascii('\n')
+      return Promise.resolve()
+    })
   }
   async close(): Promise<void> {
     await this.#lines.close()
   }
 
-  #begin(): Out {
-    if (this.#out.buf.length > KEEP_BYTES) this.#out = new Out(CHUNK_BYTES + 64 * 1024)
-    this.#out.reset()
-    return this.#out
-  }
-  async #put(out: Out, signal: AbortSignal): Promise<void> {
-    if (out.at === 0) return
-    signal.throwIfAborted()
-    await this.#lines.put(out.buf.subarray(0, out.at), signal)
-    out.reset()
+  #tooLong({ table, id }: SinkRow, length: number): SluiceError {
+    const expected = `expected a line of at most ${this.#lineBytesMax} bytes (lineBytesMax)`
+    return new SluiceError(
+      'SINK_DATA',
+      `${table.database}.${table.name} at ${id}: ${expected}, got ${length}`,
+    )
   }
 }

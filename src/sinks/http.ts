@@ -8,8 +8,10 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import * as z from 'zod'
 import { SluiceError } from '../errors.ts'
-import { batched, EventWriter, headersOf, headerText, orderKey, structured } from './http/event.ts'
-import type { CloudEvent } from './http/event.ts'
+import { Out } from '../out.ts'
+import { Body } from './http/body.ts'
+import { EventWriter, hashText, headersOf, headerText, orderKey } from './http/event.ts'
+import { Flight, Keys } from './http/flight.ts'
 import { Poster } from './http/post.ts'
 import { secretBytes, signatureOf } from './http/signature.ts'
 import type { BatchFacts, SinkBatch } from './shape/batch.ts'
@@ -19,6 +21,8 @@ import { defineSink, type RowFailure, type Sink, type SinkStatement } from './si
 
 /** No receiver can make us wait for longer. */
 const RETRY_AFTER_MS_MAX = 5 * 60_000
+/** A body begins with so much room. */
+const START_BYTES = 16 * 1024
 
 const secret = () =>
   z
@@ -120,13 +124,6 @@ export const http = defineSink({
   },
 })
 
-/** An event, and which row of the batch it stands for. */
-interface Item {
-  readonly event: CloudEvent
-  readonly index: number
-  readonly place: number // in Delivered
-}
-
 /** Which events of a batch were taken: when the rest is tried again, these are not sent another time. */
 class Delivered {
   #marks = new Uint8Array(1024)
@@ -161,6 +158,8 @@ class HttpSink implements Sink {
   readonly #options: HttpOptions
   readonly #secrets: readonly Buffer[]
   readonly #delivered = new WeakMap<BatchFacts, Delivered>()
+  readonly #keys: Keys[] = [] // that no write has
+  readonly #spare: Out[] = []
   #notBefore = 0 // ms; what Retry-After said
 
   constructor(poster: Poster, instance: string, chosen: HttpOptions) {
@@ -181,43 +180,82 @@ class HttpSink implements Sink {
     const { facts } = batch
     let delivered = this.#delivered.get(facts)
     if (delivered === undefined) this.#delivered.set(facts, (delivered = new Delivered()))
+    const { mode, batchEvents, concurrency } = this.#options
+    const keys =
+      this.#keys.pop() ?? new Keys(mode === 'batch' ? concurrency * batchEvents : concurrency)
     const sending: Sending = { delivered, failures: [], signal }
-    const { mode, batchEvents, batchBytes } = this.#options
-    const most = mode === 'batch' ? batchEvents : 1
-    let items: Item[] = []
-    let size = 0
-    for (const row of batch.rows(true)) {
-      const place = Delivered.place(row)
-      if (delivered.has(place)) continue
-      const event = this.#events.row(row)
-      items.push({ event, index: row.index, place })
-      size += event.data.length
-      if (items.length < most && size < batchBytes) continue
-      await this.#send(items, sending)
-      items = []
-      size = 0
+    const flight = new Flight(concurrency, async (body) => {
+      await this.#send(body, 0, body.count, sending)
+      this.#give(body)
+    })
+    keys.reset()
+    try {
+      await this.#fill(batch, keys, flight, sending)
+    } finally {
+      await flight.end().finally(() => this.#keys.push(keys))
     }
-    if (items.length > 0) await this.#send(items, sending)
-    return sending.failures
+    return sending.failures.sort((a, b) => a.index - b.index)
   }
   close(): Promise<void> {
     this.#poster.close()
     return Promise.resolve()
   }
 
+  async #fill(batch: SinkBatch, keys: Keys, flight: Flight, { delivered }: Sending): Promise<void> {
+    const { mode, batchEvents, batchBytes } = this.#options
+    const most = mode === 'batch' ? batchEvents : 1
+    let body = new Body(keys.next(), mode, this.#take())
+    const begin = async (): Promise<void> => {
+      body.close()
+      await flight.begin(body)
+      body = new Body(keys.next(), mode, this.#take())
+    }
+    for (const row of batch.rows(true)) {
+      const place = Delivered.place(row)
+      if (delivered.has(place)) continue
+      const last = keys.take(this.#event(row, body), body.number)
+      if (last !== body.number && last > body.after && flight.has(last)) body.after = last
+      body.add({ index: row.index, place })
+      if (body.count >= most || body.out.at >= batchBytes) await begin()
+    }
+    if (body.count > 0) await begin()
+    this.#give(body)
+  }
+  #take(): Out {
+    return this.#spare.pop() ?? new Out(START_BYTES)
+  }
+  #give({ out, lingers }: Body): void {
+    const fits = out.buf.length <= this.#options.batchBytes * 2
+    if (!lingers && fits && this.#spare.length <= this.#options.concurrency) this.#spare.push(out)
+  }
+  /** Answers a hash of the key. */
+  #event(row: SinkRow, body: Body): number {
+    const { out } = body
+    if (this.#options.mode !== 'binary') return this.#events.structured(row, out)
+    const attributes = this.#events.attributes(row)
+    body.attributes = attributes
+    this.#events.data(row, out)
+    return hashText(attributes.partitionkey)
+  }
   async #statement(statement: SinkStatement, signal: AbortSignal): Promise<void> {
-    const item = { event: this.#events.statement(statement), index: 0, place: 0 }
-    const sending = { delivered: new Delivered(), failures: [], signal }
-    await this.#send([item], sending)
-    for (const { error } of sending.failures as RowFailure[]) throw error
+    const { mode } = this.#options
+    const out = new Out(START_BYTES)
+    const body = new Body(1, mode, out)
+    if (mode === 'binary') body.attributes = this.#events.statement(statement, out)
+    else this.#events.structuredStatement(statement, out)
+    body.add({ index: 0, place: 0 })
+    body.close()
+    const sending: Sending = { delivered: new Delivered(), failures: [], signal }
+    await this.#send(body, 0, 1, sending)
+    for (const { error } of sending.failures) throw error
   }
 
-  /** One request; in halves when it is refused, until it is known which event is the one. */
-  async #send(items: readonly Item[], sending: Sending): Promise<void> {
+  /** The events [from, to) in one request; in halves when it is refused, until it is known which event is the one. */
+  async #send(body: Body, from: number, to: number, sending: Sending): Promise<void> {
     await this.#pause(sending.signal)
-    const answer = await this.#post(items, sending.signal)
+    const answer = await this.#post(body, from, to, sending.signal)
     if (answer.kind === 'done') {
-      for (const { place } of items) sending.delivered.add(place)
+      for (let i = from; i < to; i++) sending.delivered.add(body.items[i]!.place)
     } else if (answer.kind === 'misled') {
       const text = `${answer.message}: redirects are not followed; set url to where it leads`
       throw new SluiceError('SINK_UNSUITABLE', text)
@@ -225,41 +263,40 @@ class HttpSink implements Sink {
       const after = Math.min(answer.afterMs ?? 0, RETRY_AFTER_MS_MAX)
       this.#notBefore = Math.max(this.#notBefore, Date.now() + after)
       throw new SluiceError('SINK_UNAVAILABLE', answer.message)
-    } else if (items.length > 1) {
-      const middle = items.length >> 1
-      await this.#send(items.slice(0, middle), sending)
-      await this.#send(items.slice(middle), sending)
+    } else if (to - from > 1) {
+      const middle = (from + to) >> 1
+      await this.#send(body, from, middle, sending)
+      await this.#send(body, middle, to, sending)
     } else {
-      const { index, event } = items[0]!
-      const text = `${event.attributes.subject} at ${event.attributes.id}: ${answer.message}`
+      const text = `${body.subject(from)} at ${body.id(from)}: ${answer.message}`
       const error = new SluiceError('SINK_DATA', text)
-      sending.failures.push({ index, error, retryable: false })
+      sending.failures.push({ index: body.items[from]!.index, error, retryable: false })
     }
   }
-  async #post(items: readonly Item[], signal: AbortSignal): ReturnType<Poster['post']> {
-    const first = items[0]!.event
-    const last = items.at(-1)!.event.attributes.id
-    const id = items.length === 1 ? first.attributes.id : `${first.attributes.id}..${last}`
+  async #post(
+    body: Body,
+    from: number,
+    to: number,
+    signal: AbortSignal,
+  ): ReturnType<Poster['post']> {
+    const first = body.id(from)
+    const id = headerText(to - from === 1 ? first : `${first}..${body.id(to - 1)}`)
     const { mode } = this.#options
-    const body =
-      mode === 'batch'
-        ? batched(items.map(({ event }) => event))
-        : mode === 'binary'
-          ? first.data
-          : structured(first)
+    const bytes = body.bytes(from, to)
     const headers: Record<string, string> = {
-      ...(mode === 'binary' && headersOf(first)),
+      ...(body.attributes && headersOf(body.attributes)),
       'content-type': contentTypes[mode],
-      'idempotency-key': headerText(id),
+      'idempotency-key': id,
     }
     if (this.#secrets.length > 0) {
       const seconds = Math.floor(Date.now() / 1000)
-      const signed = { id: headerText(id), seconds, body }
-      headers['webhook-id'] = signed.id
+      headers['webhook-id'] = id
       headers['webhook-timestamp'] = String(seconds)
-      headers['webhook-signature'] = signatureOf(this.#secrets, signed)
+      headers['webhook-signature'] = signatureOf(this.#secrets, { id, seconds, body: bytes })
     }
-    return this.#poster.post(body, headers, signal)
+    const answer = await this.#poster.post(bytes, headers, signal)
+    if (!answer.sent) body.lingers = true
+    return answer
   }
   async #pause(signal: AbortSignal): Promise<void> {
     const ms = this.#notBefore - Date.now()

@@ -8,6 +8,7 @@ import type { Format } from '../binlog/reader.ts'
 import type { ScannedStatement } from '../catalog/catalog.ts'
 import { compareLogPlaces, type LogPlace } from '../catalog/history.ts'
 import { formatPosition, type Filter, type Position, type Source } from '../change.ts'
+import type { KindOptions } from '../filter.ts'
 import { SluiceError } from '../errors.ts'
 import { GtidSet } from '../gtid.ts'
 import {
@@ -31,6 +32,7 @@ export interface MysqlSourceOptions {
   readonly epoch: number
   readonly catalog: TableResolver
   readonly filter: Filter
+  readonly kinds?: KindOptions | undefined
   readonly slabs: Slabs
   readonly partBytes?: number | undefined
   readonly heartbeatMs?: number | undefined
@@ -95,12 +97,9 @@ async function openDump(options: MysqlSourceOptions, reading: Reading): Promise<
   try {
     connection = await Connection.open(options.connect, signal)
     signal.addEventListener('abort', abort)
-    const [row] = await connection.query<{ uuid: string; gtidMode: string }>(
-      'SELECT @@global.server_uuid AS uuid, @@global.gtid_mode AS gtidMode',
-    )
-    const gtidsOn = row?.gtidMode === 'ON'
-    const server = checkServer(options, from, row?.uuid ?? '', gtidsOn)
-    const plan = planDump(from, gtidsOn)
+    const source = identityOf(await readVariables(connection))
+    const server = checkServer(options, from, source.server, source.gtids)
+    const plan = source.mariadb ? planMariadb(from, server) : planDump(from, source.gtids)
     const stream = await connection.dump(
       {
         serverId: reading.serverId,
@@ -116,6 +115,7 @@ async function openDump(options: MysqlSourceOptions, reading: Reading): Promise<
       server,
       catalog: options.catalog,
       filter: options.filter,
+      kinds: options.kinds,
       slabs: options.slabs,
       partBytes: options.partBytes ?? PART_BYTES,
       onFormat: options.onFormat,
@@ -156,7 +156,7 @@ function checkServer(
 }
 
 interface DumpPlan {
-  readonly request: Pick<DumpRequest, 'file' | 'offset' | 'gtids'>
+  readonly request: Pick<DumpRequest, 'file' | 'offset' | 'gtids' | 'state'>
   readonly jumps: boolean
   readonly early: boolean
 }
@@ -178,6 +178,23 @@ function planDump(from: Position, gtidsOn: boolean): DumpPlan {
     return { request: { file, offset, gtids: new GtidSet().encode() }, jumps: false, early: false }
   }
   return { request: { file, offset: 4, gtids: undefined }, jumps: false, early: true }
+}
+
+/**
+ * MariaDB: by file and offset where they are of this server, for a GTID there says no more; by GTID on another one, and
+ * where a file is larger than the plain form can say.
+ */
+function planMariadb(from: Position, server: string): DumpPlan {
+  const { file, offset, gtids } = from
+  const here = file !== '' && (from.server === '' || from.server === server)
+  if (here && offset <= PLAIN_OFFSET_MAX)
+    return { request: { file, offset, gtids: undefined }, jumps: false, early: false }
+  if (!gtids) return { request: { file, offset: 4, gtids: undefined }, jumps: false, early: true }
+  return {
+    request: { file: '', offset: 4, gtids: undefined, state: gtids.toString() },
+    jumps: true,
+    early: false,
+  }
 }
 
 // ── statements ───────────────────────────────────────────────────────────────
@@ -225,14 +242,15 @@ const SCAN_HEARTBEAT_MS = 50
 /** What a server says of itself. Variables it does not know are "". */
 export interface SourceFacts {
   readonly version: string
-  readonly serverUuid: string
+  readonly mariadb: boolean
+  readonly serverUuid: string // of MariaDB, which has none, "mariadb-" and its server_id
   readonly serverId: number
   readonly binlogOn: boolean
   readonly binlogFormat: string // ROW, MIXED, STATEMENT
   readonly rowImage: string // FULL, MINIMAL, NOBLOB
   readonly rowMetadata: string // FULL, MINIMAL; "" before 8.0.1
   readonly checksum: string // CRC32, NONE
-  readonly gtidMode: string // ON, OFF, ON_PERMISSIVE, OFF_PERMISSIVE
+  readonly gtidMode: string // ON, OFF, ON_PERMISSIVE, OFF_PERMISSIVE; of MariaDB, which always has them, ON
   readonly retentionSeconds: number // 0: never purged by age
   readonly timeZone: string // of the server: "UTC", "Europe/Berlin", "+08:00"; never SYSTEM
   readonly executed: GtidSet | undefined // undefined where GTIDs are off
@@ -240,6 +258,9 @@ export interface SourceFacts {
   readonly latest: Position // past everything in the binlog
   readonly earliest: Position // the beginning of the oldest file
 }
+
+/** MariaDB's: the GTIDs before a place in its log. */
+const BINLOG_GTID_POS = 'CONVERT(BINLOG_GTID_POS(?, ?) USING utf8)'
 
 const variables = [
   'version',
@@ -255,20 +276,36 @@ const variables = [
   'expire_logs_days',
 ]
 
-/**
- * Asks a server about itself. Positions get `epoch`.
- * Throws ACCESS_DENIED without REPLICATION CLIENT, SOURCE_UNSUITABLE without a binlog.
- */
-export async function sourceFacts(connection: Connection, epoch = 1): Promise<SourceFacts> {
+async function readVariables(
+  connection: Pick<Connection, 'query'>,
+): Promise<(name: string) => string> {
   const list = variables.map((name) => `'${name}'`).join(', ')
   const rows = await connection.query<{ Variable_name: string; Value: string }>(
     `SHOW GLOBAL VARIABLES WHERE Variable_name IN (${list})`,
   )
   const values = new Map(rows.map((row) => [row.Variable_name.toLowerCase(), row.Value]))
-  const value = (name: string): string => values.get(name) ?? ''
-  const serverUuid = value('server_uuid')
-  const gtidMode = value('gtid_mode')
-  const sets = gtidMode === 'ON' ? await gtidSets(connection) : undefined
+  return (name) => values.get(name) ?? ''
+}
+
+/** Who a server is, and whether its transactions have GTIDs. */
+function identityOf(value: (name: string) => string): {
+  mariadb: boolean
+  server: string
+  gtids: boolean
+} {
+  const mariadb = /mariadb/i.test(value('version'))
+  // Its server_uid is made of the machine's address: a container has another one after each start.
+  const server = mariadb ? `mariadb-${value('server_id')}` : value('server_uuid')
+  return { mariadb, server, gtids: mariadb || value('gtid_mode') === 'ON' }
+}
+
+/**
+ * Asks a server about itself. Positions get `epoch`.
+ * Throws ACCESS_DENIED without REPLICATION CLIENT, SOURCE_UNSUITABLE without a binlog.
+ */
+export async function sourceFacts(connection: Connection, epoch = 1): Promise<SourceFacts> {
+  const value = await readVariables(connection)
+  const { mariadb, server: serverUuid, gtids: gtidsOn } = identityOf(value)
   const status = await logStatus(connection)
   const files = await connection.query<{ Log_name: string }>('SHOW BINARY LOGS')
   const first = files[0]
@@ -278,9 +315,15 @@ export async function sourceFacts(connection: Connection, epoch = 1): Promise<So
       'expected at least one binlog file on the source, got none',
     )
   }
+  const sets = mariadb
+    ? await mariadbSets(connection, first.Log_name, status)
+    : gtidsOn
+      ? await gtidSets(connection)
+      : undefined
   const common = { epoch, server: serverUuid, skip: 0, timestamp: Date.now() }
   return {
     version: value('version'),
+    mariadb,
     serverUuid,
     serverId: Number(value('server_id')),
     binlogOn: value('log_bin') === 'ON',
@@ -288,7 +331,7 @@ export async function sourceFacts(connection: Connection, epoch = 1): Promise<So
     rowImage: value('binlog_row_image'),
     rowMetadata: value('binlog_row_metadata'),
     checksum: value('binlog_checksum'),
-    gtidMode,
+    gtidMode: mariadb ? 'ON' : value('gtid_mode'),
     retentionSeconds:
       Number(value('binlog_expire_logs_seconds')) || Number(value('expire_logs_days')) * 86_400,
     timeZone: await timeZoneOf(connection),
@@ -298,7 +341,7 @@ export async function sourceFacts(connection: Connection, epoch = 1): Promise<So
       ...common,
       file: status.file,
       offset: status.offset,
-      gtids: sets && GtidSet.parse(status.gtids),
+      gtids: mariadb ? sets?.executed : sets && GtidSet.parse(status.gtids),
     },
     earliest: { ...common, file: first.Log_name, offset: 4, gtids: sets?.purged },
   }
@@ -309,6 +352,20 @@ async function gtidSets(connection: Connection): Promise<{ executed: GtidSet; pu
     'SELECT @@global.gtid_executed AS executed, @@global.gtid_purged AS purged',
   )
   return { executed: GtidSet.parse(row?.executed ?? ''), purged: GtidSet.parse(row?.purged ?? '') }
+}
+
+/** What MariaDB has logged up to the end of its binlog, and before its oldest file; undefined where it cannot say. */
+async function mariadbSets(
+  connection: Pick<Connection, 'query'>,
+  oldest: string,
+  { file, offset }: { file: string; offset: number },
+): Promise<{ executed: GtidSet; purged: GtidSet } | undefined> {
+  const [row] = await connection.query<{ executed: string | null; purged: string | null }>(
+    `SELECT ${BINLOG_GTID_POS} AS executed, ${BINLOG_GTID_POS} AS purged`,
+    [file, offset, oldest, 4],
+  )
+  if (!row || row.executed === null || row.purged === null) return undefined
+  return { executed: GtidSet.parse(row.executed), purged: GtidSet.parse(row.purged) }
 }
 
 /** Where a server's binlog ends now. Throws as `query` does, SOURCE_UNSUITABLE without a binlog. */

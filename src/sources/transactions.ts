@@ -54,8 +54,6 @@ export interface LogOptions extends Omit<BuilderOptions, 'gtids'> {
   readonly onFormat?: ((format: Format) => void) | undefined
 }
 
-/** Percona Server's START_ENCRYPTION and MariaDB's; MySQL's own encryption is known by the file's first bytes. */
-const START_ENCRYPTION = 164
 const FOUR_GIB = 2 ** 32
 
 /** What LogReader.advance says. */
@@ -100,6 +98,7 @@ export async function* readTransactions(
 class LogReader {
   waiting: void | Promise<void> = undefined
   readonly #input: LogInput
+  readonly #framed: boolean
   readonly #options: LogOptions
   readonly #builder: TransactionBuilder
   readonly #cutter: EventCutter
@@ -119,6 +118,7 @@ class LogReader {
 
   constructor(input: LogInput, options: LogOptions) {
     this.#input = input
+    this.#framed = input.framed
     this.#options = options
     this.#builder = new TransactionBuilder({ ...options, gtids: options.from.gtids !== undefined })
     this.#builder.resume(options.from)
@@ -191,8 +191,9 @@ class LogReader {
     const place = this.#place
     let end = place.offset + size
     if (end >>> 0 !== logged) {
-      if (logged === 0) return -1
-      end = this.#jump(end, logged, eventType(bytes, start))
+      // MariaDB from 11.4 on does not know the places of events inside a transaction when it writes them.
+      if (logged === 0 && !this.#builder.open) return -1
+      if (logged !== 0) end = this.#jump(end, logged, eventType(bytes, start))
     }
     if (place.file === '') {
       throw this.#malformed(`a ROTATE event first, got ${eventName(eventType(bytes, start))}`)
@@ -259,6 +260,8 @@ class LogReader {
       }
       case eventTypes.STOP:
       case eventTypes.PREVIOUS_GTIDS:
+      case eventTypes.GTID_LIST:
+      case eventTypes.BINLOG_CHECKPOINT:
         return
       case eventTypes.INCIDENT: {
         const { incident, message } = readIncident(bytes, start, body)
@@ -267,7 +270,9 @@ class LogReader {
           `${this.#where()}: the source reports incident ${incident} (${message}): changes may be missing from its binlog`,
         )
       }
-      case START_ENCRYPTION:
+      case eventTypes.START_ENCRYPTION:
+        if (this.#framed) return // a server sends it, and what follows decrypted
+        // MySQL's own encryption is known by the file's first bytes
         throw new SluiceError(
           'BINLOG_ENCRYPTED',
           `${this.#where()}: expected readable events, the binlog is encrypted from here on`,

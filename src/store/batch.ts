@@ -2,7 +2,7 @@
  * What one get gives out: slices of transactions, and the slabs that hold their bytes until the consumer lets go.
  * Also which changes a client's filter wants, and what a cursor is to its reader. Knows no window.
  */
-import type { Change, Filter, Position, Transaction } from '../change.ts'
+import type { Change, Filter, Position, QueryChange, Transaction } from '../change.ts'
 import { assert, SluiceError } from '../errors.ts'
 import type { Slab } from '../slab.ts'
 
@@ -81,7 +81,7 @@ export interface Cursor {
 
 /**
  * A client's filter over changes. Begin, commit and annotations go with the transaction, XA COMMIT and XA ROLLBACK
- * always; a statement by the table it names first, or always where it names none.
+ * always; a statement where any table it names is wanted, or always where it names none or a whole database.
  */
 export class Wanted {
   readonly #filter: Filter | undefined
@@ -103,7 +103,7 @@ export class Wanted {
         return this.#answer
       case 'ddl':
       case 'statement':
-        return change.table === '' || this.#filter(change.database, change.table)
+        return this.#wantsStatement(change.tables, this.#filter)
       case 'begin':
       case 'commit':
       case 'annotation':
@@ -111,6 +111,9 @@ export class Wanted {
       case 'xaRollback':
         return true
     }
+  }
+  #wantsStatement(tables: QueryChange['tables'], filter: Filter): boolean {
+    return tables.length === 0 || tables.some((t) => t.table === '' || filter(t.database, t.table))
   }
   /** Whether a whole transaction holds anything wanted: more than its begin, commit and annotations. */
   wantsAny(changes: readonly Change[]): boolean {

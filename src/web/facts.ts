@@ -35,34 +35,55 @@ export interface InstanceFacts {
   readonly sinks: readonly SinkStatus[]
 }
 
-/** Where sources' logs end, by destination, as far as somebody asks. */
-export type Ends = ReadonlyMap<string, LogPlace>
-
-const SINK = 'sink:'
-
-export function gather(fleet: Fleet, ends: Ends): InstanceFacts[] {
-  const now = Date.now()
-  return fleet.members().map((member) => factsOfMember(member, ends.get(member.name), now))
+/** What was found out about a source, by whoever asks it. */
+export interface Sighted {
+  readonly end: LogPlace | undefined // where its log ended when it was asked last; undefined: not known
+  readonly syncedAt: number | undefined // ms, when all there was had been read
 }
 
-function factsOfMember(member: FleetMember, end: LogPlace | undefined, now: number): InstanceFacts {
+const SINK = 'sink:'
+const RECENT_MS = 5000
+
+export function gather(fleet: Fleet, sighted: ReadonlyMap<string, Sighted>): InstanceFacts[] {
+  return fleet.members().map((member) => factsOfMember(member, sighted.get(member.name)))
+}
+
+function factsOfMember(member: FleetMember, sighted: Sighted | undefined): InstanceFacts {
+  const end = sighted?.end
   const status = member.instance?.status
   const position = status?.position
   const known = position && end && end.epoch === position.epoch
   const behind = known ? comparePlaces(position, { ...end, skip: 0 }) < 0 : false
-  const newest = status?.counts.delayMs
-  const readMs =
-    behind && position && position.timestamp > 0 ? Math.max(0, now - position.timestamp) : newest
   return {
     member,
     state: status?.state ?? stateWithout(member),
     status,
     end,
-    read: { ms: readMs, bytes: known ? bytesBetween(position, end) : undefined },
+    read: {
+      ms: readMs(status, behind, sighted),
+      bytes: known ? bytesBetween(position, end) : undefined,
+    },
     behind,
     clients: status?.store?.cursors.map((c) => clientFacts(c, status.store!.last)) ?? [],
     sinks: status?.sinks ?? [],
   }
+}
+/**
+ * From commit to read. While all is read: what the newest transaction took, and 0 when that was a while ago. Else there may be
+ * commits as old as the last moment at which all was read, but none older than what was read last.
+ */
+function readMs(
+  status: InstanceStatus | undefined,
+  behind: boolean,
+  sighted: Sighted | undefined,
+): number | undefined {
+  if (!status) return undefined
+  const now = Date.now()
+  const { delayMs, readAt } = status.counts
+  if (status.state === 'running' && sighted?.end && !behind)
+    return now - readAt < RECENT_MS ? delayMs : 0
+  const latest = Math.max(sighted?.syncedAt ?? 0, status.position?.timestamp ?? 0)
+  return latest === 0 ? undefined : Math.max(0, now - latest)
 }
 function stateWithout({ held, config, locked }: FleetMember): ShownState {
   if (held) return 'held'

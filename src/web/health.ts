@@ -3,11 +3,10 @@
  * moved within its limit stands still, and one that has failed does so at once. It is well again as soon as it moves, or has
  * nothing left to do. It only looks: no stage knows of it.
  */
-import type { LogPlace } from '../catalog/history.ts'
 import { formatPosition } from '../change.ts'
 import type { AdminConfig } from '../config/admin.ts'
 import type { Fleet } from '../fleet.ts'
-import { gather, type ClientFacts, type InstanceFacts } from './facts.ts'
+import { gather, type ClientFacts, type InstanceFacts, type Sighted } from './facts.ts'
 
 const LOOK_MS = 1000
 const ASK_END_MS = 2000 // how often a source is asked where its log ends
@@ -45,7 +44,7 @@ export class Watchdog {
   readonly #fleet: Fleet
   readonly #limits: Limits
   readonly #onLook: (facts: readonly InstanceFacts[]) => void
-  readonly #ends = new Map<string, LogPlace>()
+  readonly #sighted = new Map<string, Sighted>()
   readonly #asking = new Set<string>()
   readonly #watched = new Map<string, Watched>()
   #stages: readonly Stage[] = []
@@ -76,7 +75,7 @@ export class Watchdog {
   }
   /** Everything that is known now. */
   facts(): InstanceFacts[] {
-    return gather(this.#fleet, this.#ends)
+    return gather(this.#fleet, this.#sighted)
   }
 
   /** Looks at every stage once. */
@@ -88,6 +87,7 @@ export class Watchdog {
     }
     this.#looks++
     const all = this.facts()
+    for (const facts of all) this.#sight(facts)
     this.#stages = all.flatMap((facts) =>
       dutiesOf(facts, this.#limits).map((duty) => this.#judge(facts.member.name, duty, now)),
     )
@@ -107,15 +107,27 @@ export class Watchdog {
     const ok = !broken && idleMs <= limitMs
     return { destination, stage, name, ok, idleMs, limitMs, reason: ok ? '' : reason }
   }
+  /** All there is was read, or the source is out of sight. */
+  #sight({ member: { name }, state, end, behind }: InstanceFacts): void {
+    const syncedAt = this.#sighted.get(name)?.syncedAt
+    if (state !== 'running') this.#sighted.set(name, { end: undefined, syncedAt })
+    else if (end && !behind) this.#sighted.set(name, { end, syncedAt: Date.now() })
+  }
   #askEnds(): void {
-    for (const { name, instance } of this.#fleet.members()) {
+    const members = this.#fleet.members()
+    for (const name of this.#sighted.keys())
+      if (!members.some((m) => m.name === name)) this.#sighted.delete(name)
+    for (const { name, instance } of members) {
       if (instance?.status.state !== 'running' || this.#asking.has(name)) continue
+      const seen = (end: Sighted['end']): void => {
+        this.#sighted.set(name, { end, syncedAt: this.#sighted.get(name)?.syncedAt })
+      }
       this.#asking.add(name)
       instance
         .sourceEnd()
         .then(
-          (end) => this.#ends.set(name, end),
-          () => this.#ends.delete(name), // not known; that it does not answer shows where it is read
+          (end) => seen(end),
+          () => seen(undefined), // not known; that it does not answer shows where it is read
         )
         .finally(() => this.#asking.delete(name))
         .catch(() => {})

@@ -20,6 +20,7 @@ import { reads } from './api/reads.ts'
 import type { Route } from './api/route.ts'
 import { showError } from './api/views.ts'
 import type { Auth, Who } from './auth.ts'
+import { assets, POLICY } from './console/assets.ts'
 import { Stream } from './live/stream.ts'
 import { metricsText } from './metrics/families.ts'
 import type { Panel } from './panel.ts'
@@ -165,6 +166,11 @@ export class AdminServer {
     }
     const { panel, config } = this.#options
     const { stages } = panel.watchdog
+    const asset = assets.get(pathname)
+    if (asset) {
+      response.setHeader('content-security-policy', POLICY)
+      return send(response, 200, asset.text, asset.type)
+    }
     switch (pathname) {
       case '/livez':
         return send(response, 200, 'ok\n', 'text/plain')
@@ -199,7 +205,7 @@ export class AdminServer {
         return send(response, 200, this.#metrics(), METRICS_TYPE)
       }
       default:
-        throw notFound('there is nothing here; the API is at /api/v1/')
+        throw notFound('there is nothing here; the console is at /, the API at /api/v1/')
     }
   }
   #metrics(): string {

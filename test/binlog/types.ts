@@ -303,9 +303,9 @@ const jsonLeaf = fc.oneof(
 )
 const jsonKey = fc.string({ unit: 'binary', maxLength: 6 }).map(utf8)
 /** A SQL expression of type JSON: documents with every kind of value the binary form knows. */
-export const jsonExpressions: fc.Arbitrary<string> = fc.letrec<{ node: string; leaf: string }>(
-  (tie) => ({
-    leaf: jsonLeaf,
+const jsonOf = (leaf: fc.Arbitrary<string>): fc.Arbitrary<string> =>
+  fc.letrec<{ node: string; leaf: string }>((tie) => ({
+    leaf,
     node: fc.oneof(
       { depthSize: 'small', withCrossShrink: true },
       tie('leaf').map((v) => `JSON_EXTRACT(JSON_ARRAY(${v}), '$[0]')`),
@@ -314,8 +314,21 @@ export const jsonExpressions: fc.Arbitrary<string> = fc.letrec<{ node: string; l
         .array(fc.tuple(jsonKey, tie('node')), { maxLength: 5 })
         .map((es) => `JSON_OBJECT(${es.map(([k, v]) => `${k}, ${v}`).join(', ')})`),
     ),
-  }),
-).node
+  })).node
+export const jsonExpressions = jsonOf(jsonLeaf)
+/** For servers before CAST(… AS DOUBLE) and CAST(… AS YEAR). */
+const olderJsonExpressions = jsonOf(
+  fc.oneof(
+    fc.jsonValue({ stringUnit: 'binary', maxDepth: 3 }).map((v) => quoted(JSON.stringify(v))),
+    numbers[8]!.values, // BIGINT
+    numbers[9]!.values, // BIGINT UNSIGNED
+    decimal(65, 30).values,
+    doubles.map((x) => `'${x}' + 0e0`),
+    time(6).values.map((v) => `CAST(${v} AS TIME(6))`),
+    datetime(6).values.map((v) => `CAST(${v} AS DATETIME(6))`),
+    fc.constantFrom('true', 'false', 'NULL', "b'1011'"),
+  ),
+)
 
 const geometry = (sql: string, ...texts: string[]): TypeSpec => ({
   sql,
@@ -340,4 +353,107 @@ export const vector: TypeSpec = {
     .map((list) => `STRING_TO_VECTOR('[${list.join(',')}]')`),
   select: (c) => `HEX(${c})`,
   show: hex,
+}
+
+// ── servers that are not the newest MySQL ────────────────────────────────────
+
+export interface Flavour {
+  readonly mariadb: boolean
+  readonly version: number // 80031, 50624, 101118
+}
+export function flavourOf(text: string): Flavour {
+  const [major = 0, minor = 0, patch = 0] = text.split(/[.-]/).map(Number)
+  return { mariadb: /mariadb/i.test(text), version: major * 10_000 + minor * 100 + patch }
+}
+
+/** A server without CAST(… AS DOUBLE): a number that a text protocol prints is the shortest that reads as the same. */
+const plainFloat = (sql: string, values: fc.Arbitrary<number>): TypeSpec => ({
+  sql,
+  values: values.map((x) => `'${exact(x)}' + 0e0`),
+  select: (c) => `${c} + 0e0`,
+  read: (text) => exact(Number(text)),
+  show: (v) => exact(Number(v)),
+})
+
+const UUIDS = fc
+  .tuple(fc.constantFrom('', '1', '4', '7', '8'), fc.uint8Array({ minLength: 16, maxLength: 16 }))
+  .map(([version, bytes]) => {
+    const hex = Buffer.from(bytes).toString('hex')
+    return version === ''
+      ? hex
+      : `${hex.slice(0, 12)}${version}${hex.slice(13, 16)}a${hex.slice(17)}`
+  })
+const zeros = fc.constantFrom('00', '00', '00', 'ff', '7f', '0a')
+const bytesOf = (count: number): fc.Arbitrary<string> =>
+  fc.oneof(
+    fc.array(zeros, { minLength: count, maxLength: count }).map((a) => a.join('')),
+    fc
+      .uint8Array({ minLength: count, maxLength: count })
+      .map((b) => Buffer.from(b).toString('hex')),
+  )
+const packed = (type: string, more = ''): TypeSpec => ({
+  ...ofCharset(type, 'utf8mb4', 12),
+  sql: `${type} COMPRESSED ${more}`,
+  values: fc
+    .tuple(unicode, fc.constantFrom(0, 1, 12))
+    .map(([s, times]) => utf8(s.slice(0, 12).repeat(times))),
+})
+
+/** Types that only MariaDB has, or keeps in its own way. */
+function mariadbOnly({ version }: Flavour): TypeSpec[] {
+  const specs: TypeSpec[] = [
+    { sql: 'UUID', values: UUIDS.map((hex) => `X'${hex}'`), ...plainText },
+    { sql: 'INET6', values: bytesOf(16).map((hex) => `X'${hex}'`), ...plainText },
+    { sql: 'INET4', values: bytesOf(4).map((hex) => `X'${hex}'`), ...plainText },
+    packed('VARCHAR(60)', 'CHARACTER SET utf8mb4'),
+    packed('VARCHAR(255)', 'CHARACTER SET utf8mb4'),
+    packed('TINYTEXT', 'CHARACTER SET utf8mb4'),
+    packed('LONGTEXT', 'CHARACTER SET utf8mb4'),
+    { ...bytes('VARBINARY(254)', 254), sql: 'VARBINARY(254) COMPRESSED' },
+    { ...bytes('BLOB', 3000), sql: 'BLOB COMPRESSED' },
+    {
+      ...ofCharset('JSON', 'utf8mb4', 0),
+      sql: 'JSON',
+      values: fc.jsonValue({ stringUnit: 'binary' }).map((v) => utf8(JSON.stringify(v))),
+    },
+    {
+      ...ofCharset('TEXT', 'latin1', 12),
+      sql: 'TEXT CHARACTER SET latin1 COLLATE latin1_swedish_nopad_ci',
+    },
+  ]
+  if (version >= 110_700)
+    specs.push({
+      sql: 'VECTOR(4)',
+      values: fc
+        .array(fc.integer({ min: -999, max: 999 }), { minLength: 4, maxLength: 4 })
+        .map((list) => `VEC_FromText('[${list.join(',')}]')`),
+      select: (c) => `HEX(${c})`,
+      show: hex,
+    })
+  return specs
+}
+
+/** Every column type that a server has, in groups that fit into one table each. */
+export function typesOf(flavour: Flavour): Record<string, readonly TypeSpec[]> {
+  const { mariadb, version } = flavour
+  const modern = !mariadb && version >= 80_017
+  const ofNumbers = modern
+    ? numbers
+    : numbers.map((spec) => {
+        if (spec.sql === 'FLOAT') return plainFloat('FLOAT', floats)
+        return spec.sql === 'DOUBLE' ? plainFloat('DOUBLE', doubles) : spec
+      })
+  const json =
+    mariadb || version < 50_708 ? undefined : modern ? jsonExpressions : olderJsonExpressions
+  return {
+    numbers: ofNumbers,
+    temporals,
+    strings,
+    documents: documents.flatMap((spec) => {
+      if (spec.sql !== 'JSON') return spec
+      return json ? { ...spec, values: json } : []
+    }),
+    ...(mariadb ? { mariadb: mariadbOnly(flavour) } : {}),
+    ...(!mariadb && version >= 90_000 ? { vectors: [vector] } : {}),
+  }
 }

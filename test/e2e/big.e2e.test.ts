@@ -124,7 +124,7 @@ test(
               if (k % 7 === 0) return null
               return k % 2 ? seen * 31 + k : String(seen * 31 + k)
             })
-            expect(found).toEqual(expected)
+            if (JSON.stringify(found) !== JSON.stringify(expected)) expect(found).toEqual(expected)
           }
         }
         await batch.ack()

@@ -316,7 +316,8 @@ test(
     await using s = await Scenario.start({
       mysql,
       seed,
-      pace: { ...pace, large: 0 },
+      // enough for the next damage while the connection is made again, and not much more to read in the end
+      pace: { pauseMs: 250, large: 0 },
       other: true,
       mysqlPort: proxy.port,
       source,

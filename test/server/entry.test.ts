@@ -47,6 +47,7 @@ function query(kind: QueryChange['kind'], more: Partial<QueryChange>): QueryChan
     type: 'QUERY',
     database: '',
     table: '',
+    tables: [],
     defaultDatabase: '',
     sql: '',
     ...more,

@@ -47,8 +47,9 @@ afterEach(async () => {
   await receiver[Symbol.asyncDispose]()
 })
 const { signal } = new AbortController()
+/** One request at a time, where a test does not say otherwise: then all events come in the order of the log. */
 async function open(more: object = {}): Promise<Sink> {
-  const options = http.options.parse({ url: receiver.url, ...more })
+  const options = http.options.parse({ url: receiver.url, concurrency: 1, ...more })
   expect(http.problems!(options)).toEqual([])
   const sink = await http.open(options, context())
   sinks.push(sink)
@@ -311,6 +312,42 @@ describe('a receiver that', () => {
     expect(receiver.connections).toBe(3)
     expect(new Set(ids()).size).toBe(30)
   })
+  test.each(['structured', 'batch'])(
+    'gets several %s requests of one write at once, but of a key one after the other',
+    async (mode) => {
+      const waiting: (() => void)[] = []
+      receiver.reply = () => ({ status: 200, after: new Promise((r) => waiting.push(() => r(0))) })
+      const sink = await open({ mode, concurrency: 8, batchEvents: 2 })
+      const values = (from: number) => `(${from}, 'a'), (${from + 1}, 'b')`
+      const again = (from: number) =>
+        `UPDATE t SET name = UUID() WHERE id IN (${from}, ${from + 1})`
+      const { batch } = await feed(
+        mysql,
+        database,
+        `REPLACE INTO t VALUES ${[400, 402, 404].map(values).join(',')};
+         ${[404, 402, 400].map(again).join(';')}`,
+      )
+      const write = sink.write(batch, signal)
+      let ended = false
+      void write.finally(() => (ended = true))
+      const first = mode === 'batch' ? 3 : 6
+      await expect.poll(() => waiting.length).toBe(first)
+      await new Promise((resolve) => setTimeout(resolve, 50))
+      expect(receiver.requests).toHaveLength(first) // the second of each key waits for the first
+      while (!ended) {
+        waiting.pop()?.() // the youngest first
+        await new Promise((resolve) => setTimeout(resolve, 1))
+      }
+      await write
+      const taken = Map.groupBy(events(), ({ partitionkey }) => partitionkey)
+      expect(taken.size).toBe(6)
+      for (const [, two] of taken) {
+        const versions = two.map(({ sluiceversion }) => sluiceversion)
+        expect(versions).toHaveLength(2)
+        expect(versions).toEqual(versions.toSorted())
+      }
+    },
+  )
   test('is left alone when the sink is told to end', async () => {
     receiver.reply = () => ({ status: 200, after: new Promise(() => {}) })
     const abort = new AbortController()

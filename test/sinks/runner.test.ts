@@ -19,6 +19,7 @@ function statement(sql: string, type: QueryChange['type'], table = 'items'): Cha
     type,
     database: 'shop',
     table,
+    tables: [{ database: 'shop', table }],
     defaultDatabase: 'shop',
     sql,
   }

@@ -1,13 +1,19 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
+import { eventTypes } from '../../src/binlog/reader.ts'
 import { advance, type Position, type Transaction } from '../../src/change.ts'
 import { SluiceError } from '../../src/errors.ts'
 import { GtidSet } from '../../src/gtid.ts'
 import { SlabPool } from '../../src/slab.ts'
+import { filesSource } from '../../src/sources/index.ts'
 import {
   LogWriter,
   SERVER,
   START,
+  bareCatalog,
   changesOf,
   collect,
   cut,
@@ -356,7 +362,6 @@ describe('what must stop the stream', () => {
   test.each<[string, string, (log: LogWriter) => void]>([
     ['an unknown event', 'EVENT_UNKNOWN', (log) => log.event(99, Buffer.alloc(5))],
     ['an incident', 'INCIDENT', (log) => log.event(26, Buffer.from('\x01\x00\x04lost', 'latin1'))],
-    ['encryption', 'BINLOG_ENCRYPTED', (log) => log.event(164, Buffer.alloc(20))],
     ['rows without a table map', 'EVENT_MALFORMED', (log) => log.gtid().begin().rows(5, 10)],
     ['a log that ends inside a transaction', 'STREAM_ENDED', (log) => log.gtid().begin()],
     [
@@ -366,6 +371,39 @@ describe('what must stop the stream', () => {
     ],
   ])('%s: %s', async (_, code, add) => {
     await expect(after(add)).rejects.toMatchObject({ code })
+  })
+
+  test('encryption stops a file; in a dump the server has decrypted what follows', async () => {
+    const log = new LogWriter().start()
+    log.event(eventTypes.START_ENCRYPTION, Buffer.alloc(17)).transaction('users', 1, 10)
+    expect(await read(packets(log.events))).toHaveLength(1)
+    const dir = mkdtempSync(join(tmpdir(), 'sluice-encrypted-'))
+    try {
+      const file = join(dir, 'binlog.000001')
+      const magic = Buffer.from([0xfe, 0x62, 0x69, 0x6e])
+      writeFileSync(file, Buffer.concat([magic, ...log.events.slice(1)]))
+      const source = filesSource({
+        files: [file],
+        server: SERVER,
+        epoch: 1,
+        catalog: bareCatalog,
+        filter: () => true,
+        slabs: new SlabPool(),
+      })
+      const from = {
+        epoch: 1,
+        server: SERVER,
+        file: '',
+        offset: 4,
+        skip: 0,
+        gtids: undefined,
+        timestamp: 0,
+      }
+      const all = collect(source.read(from, new AbortController().signal))
+      await expect(all).rejects.toMatchObject({ code: 'BINLOG_ENCRYPTED' })
+    } finally {
+      rmSync(dir, { recursive: true })
+    }
   })
 
   test('an open transaction that the log never ends is dropped, unless parts were delivered', async () => {

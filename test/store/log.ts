@@ -285,6 +285,7 @@ function changeOf(item: Item, event: RawEvent): Change {
         type: 'ALTER',
         database: 'd',
         table: item.table,
+        tables: [{ database: 'd', table: item.table }],
         defaultDatabase: 'd',
         sql: 'alter table t0 …',
       }

@@ -72,6 +72,7 @@ test('all is well and ready, also with nothing to do for longer than the limits'
   const { stages } = await rig.when((v) => v.stages.length >= 3 && v.stages.every((s) => s.ok))
   expect(stages.map((s) => s.stage)).toEqual(['read', 'store', 'sink'])
   for (const end = Date.now() + 3500; Date.now() < end;) expect(await failing()).toEqual([])
+  await rig.when((v) => v.lag.read.ms === 0 && v.lag.read.bytes === 0)
   expect((await rig.ask('/readyz', { token: '' })).status).toBe(200)
   expect((await rig.ask('/livez', { token: '' })).status).toBe(200)
 })
@@ -83,6 +84,10 @@ test('a MySQL that stands still (SIGSTOP)', async () => {
   try {
     await fails('read')
     expect(await gauge('read', '')).toBe(0)
+    expect((await rig.instance()).lag.read).toEqual({
+      ms: expect.any(Number) as number,
+      bytes: null,
+    })
     const { stages } = await rig.api<{ stages: { stage: string; ok: boolean; reason: string }[] }>(
       '/stages',
     )

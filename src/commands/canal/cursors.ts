@@ -10,7 +10,7 @@ import { eventNextPosition, eventSize, HEADER_BYTES } from '../../binlog/reader.
 import { comparePositions, fileNumber, formatPosition } from '../../change.ts'
 import type { Position } from '../../change.ts'
 import type { InstanceConfig } from '../../config/config.ts'
-import { begin, gtidsAt, readKnown } from '../../epoch.ts'
+import { begin, gtidsAt, mariadbGtidsAt, readKnown } from '../../epoch.ts'
 import { SluiceError } from '../../errors.ts'
 import { GtidSet } from '../../gtid.ts'
 import { connectOptions } from '../../instance.ts'
@@ -88,7 +88,8 @@ async function place(
     const found = (await transactionAt(query, at.file, at.offset))!
     const { file } = at
     const offset = found.start
-    const gtids = facts.executed && (await gtidsAt(query, file, offset))
+    const ask = facts.mariadb ? mariadbGtidsAt : gtidsAt
+    const gtids = facts.executed && (await ask(query, file, offset))
     const inside = at.offset - offset
     return {
       position: { ...common, file, offset, gtids },

@@ -170,44 +170,6 @@ const lost: readonly Fate[] = [
   },
   {
     keys: [
-      'canal.instance.filter.query.dcl',
-      'canal.instance.filter.query.dml',
-      'canal.instance.filter.query.ddl',
-    ],
-    off,
-    text: 'statements are delivered, they cannot be left out',
-    fix: 'let the client pass over entries with isDdl or of type QUERY; a Kafka sink has `statements: false`',
-  },
-  {
-    keys: ['canal.instance.filter.rows'],
-    off,
-    text: 'rows cannot be left out',
-    fix: 'let the client pass over entries that are no DDL',
-  },
-  {
-    keys: [
-      'canal.instance.filter.dml.insert',
-      'canal.instance.filter.dml.update',
-      'canal.instance.filter.dml.delete',
-    ],
-    off,
-    text: 'a kind of row change cannot be left out',
-    fix: 'let the client pass over entries of that eventType',
-  },
-  {
-    keys: ['canal.instance.filter.transaction.entry'],
-    off,
-    text: 'TRANSACTIONBEGIN and TRANSACTIONEND are delivered',
-    fix: 'let the client pass over them by entryType; in sinks there are none',
-  },
-  {
-    keys: ['canal.instance.filter.table.error'],
-    off,
-    text: 'rows whose table cannot be resolved are never dropped: the instance stops and says which table',
-    fix: 'leave such tables out by filter.exclude',
-  },
-  {
-    keys: [
       'canal.instance.master.tlsVersions',
       'canal.instance.master.trustCertificateKeyStoreType',
       'canal.instance.master.trustCertificateKeyStoreUrl',

@@ -6,7 +6,7 @@ import { Draft } from './draft.ts'
 import type { Destination, Installation } from './installation.ts'
 import { kafkaSink } from './kafka.ts'
 import { fateOf } from './keys.ts'
-import type { Keys } from './properties.ts'
+import type { Found, Keys } from './properties.ts'
 
 export interface MappingOptions {
   /** Passwords as references to the environment. */
@@ -211,6 +211,37 @@ function mapFilter(draft: Draft, destination: Destination): void {
   if (field) draft.carry('filter.columns.include', field.value, field)
   const blackField = keys.find('canal.instance.filter.black.field')
   if (blackField) draft.carry('filter.columns.exclude', blackField.value, blackField)
+  mapKinds(draft, keys)
+}
+
+/** Which kinds of changes are left out. Canal's filter of DDL drops every other statement too. */
+function mapKinds(draft: Draft, keys: Keys): void {
+  const prefix = 'canal.instance.filter'
+  const isOn = (name: string): Found | undefined => {
+    const found = keys.find(`${prefix}.${name}`)
+    return found && keys.flag(found.key) ? found : undefined
+  }
+  const ddl = isOn('query.ddl')
+  const dml = isOn('query.dml') ?? ddl
+  const dcl = isOn('query.dcl') ?? ddl
+  if (ddl) draft.carry('filter.statements.ddl', false, ddl)
+  if (dml) draft.carry('filter.statements.dml', 'drop', dml)
+  if (dcl) draft.carry('filter.statements.dcl', false, dcl)
+  const rows = isOn('rows')
+  for (const kind of ['insert', 'update', 'delete']) {
+    const own = isOn(`dml.${kind}`) ?? rows
+    if (own) draft.carry(`filter.rows.${kind}`, false, own)
+  }
+  const entries = isOn('transaction.entry')
+  if (entries) draft.carry('filter.transactionEntries', false, entries)
+  const error = isOn('table.error')
+  if (!error) return
+  draft.carry('ambiguousSchema', 'positional', error)
+  draft.note(
+    'carried',
+    error.key,
+    'ambiguousSchema: Canal drops rows whose table it cannot describe; here they are delivered, with the names of their columns by position and a warning',
+  )
 }
 
 /** As in Canal it counts only where there is no cursor. Never later than Canal would begin. */

@@ -29,6 +29,10 @@ export async function secondOpinion(
   try {
     // zongji writes TIMESTAMP in UTC when asked to; so do we here.
     using source = await openSource({ ...config, timezone: 'UTC' }, commandLogger())
+    if (source.facts.mariadb) {
+      const message = 'not asked: the other decoder, @vlasky/zongji, is made for MySQL'
+      return [{ check: CHECK, level: 'warn', message }]
+    }
     const stretch = await readStretch(source, events)
     try {
       if (stretch.events.length === 0) {

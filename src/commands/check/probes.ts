@@ -79,28 +79,27 @@ function atLeast(context: Context, wanted: readonly [number, number, number]): b
   for (const [i, n] of wanted.entries()) if (found[i] !== n) return found[i]! > n
   return true
 }
-/** The statement that sets a variable for good: SET PERSIST exists from 8.0 on. */
+const isMariadb = ({ variables }: Context): boolean =>
+  /mariadb/i.test(`${variables.get('version')} ${variables.get('version_comment')}`)
+
+/** The statement that sets a variable for good: SET PERSIST exists from 8.0 on, and not in MariaDB. */
 function set(context: Context, name: string, value: string): string {
-  if (atLeast(context, [8, 0, 0])) return `SET PERSIST ${name} = ${value};`
+  if (!isMariadb(context) && atLeast(context, [8, 0, 0])) return `SET PERSIST ${name} = ${value};`
   return `SET GLOBAL ${name} = ${value}; and the same in my.cnf`
 }
 const user = ({ config }: Context): string => `'${config.source.user}'@'%'`
 
 const version: Probe = (context) => {
   const text = context.variables.get('version') ?? ''
-  if (/mariadb/i.test(`${text} ${context.variables.get('version_comment')}`)) {
-    return fail(
-      'version',
-      `MariaDB ${text}: not supported`,
-      'read from a MySQL server, 5.6 or newer',
-    )
+  const encrypted = context.connection.encrypted ? 'encrypted' : 'not encrypted'
+  if (isMariadb(context)) {
+    if (!atLeast(context, [10, 5, 0]))
+      return fail('version', `MariaDB ${text}: too old`, 'MariaDB 10.5 or newer')
+    return ok('version', `MariaDB ${text}, ${encrypted}`)
   }
   if (!atLeast(context, [5, 6, 0]))
     return fail('version', `MySQL ${text}: too old`, 'MySQL 5.6 or newer')
-  return ok(
-    'version',
-    `MySQL ${text}, ${context.connection.encrypted ? 'encrypted' : 'not encrypted'}`,
-  )
+  return ok('version', `MySQL ${text}, ${encrypted}`)
 }
 const binlog: Probe = ({ variables }) =>
   variables.get('log_bin') === 'ON'
@@ -196,7 +195,10 @@ const rights: Probe = async (context) => {
   const findings: Finding[] = []
   const status = await denied(context, ['SHOW BINARY LOG STATUS', 'SHOW MASTER STATUS'])
   if (status) findings.push(fail('right to see positions', status, grant('REPLICATION CLIENT')))
-  const replica = await denied(context, ['SHOW REPLICAS', 'SHOW SLAVE HOSTS'])
+  // MariaDB has a right of its own for that list, which reading does not need.
+  const replica = isMariadb(context)
+    ? await withoutReplicationSlave(context)
+    : await denied(context, ['SHOW REPLICAS', 'SHOW SLAVE HOSTS'])
   if (replica) findings.push(fail('right to read the binlog', replica, grant('REPLICATION SLAVE')))
   if (findings.length === 0) findings.push(ok('rights', 'REPLICATION CLIENT, REPLICATION SLAVE'))
   const rows = await connection.query<Record<string, string>>('SHOW GRANTS')
@@ -210,6 +212,14 @@ const rights: Probe = async (context) => {
     findings.push(warn('right to see tables', text, grant('SELECT')))
   }
   return findings
+}
+/** MariaDB: what the grants say; undefined where the right is there. */
+async function withoutReplicationSlave({ connection }: Context): Promise<string | undefined> {
+  const rows = await connection.query<Record<string, string>>('SHOW GRANTS')
+  const has = rows
+    .flatMap((row) => Object.values(row))
+    .some((grant) => /^GRANT (ALL PRIVILEGES|.*\bREPLICATION SLAVE\b.*) ON \*\.\* TO/.test(grant))
+  return has ? undefined : 'the grants lack REPLICATION SLAVE'
 }
 /** The server's refusal of the first statement that it understands; undefined when it answers. */
 async function denied(
@@ -261,6 +271,7 @@ const serverId: Probe = async (context) => {
       'another number, or none: one is generated',
     )
   }
+  if (isMariadb(context)) return ok('server id', `source ${source}, ours ${own}`)
   const rows = await firstOf(context, ['SHOW REPLICAS', 'SHOW SLAVE HOSTS'])
   if (rows.some((r) => Number(r['Server_Id'] ?? r['Server_id']) === own)) {
     const text = `a replica with server id ${own} is connected (a running Sluice with this configuration is one)`
@@ -269,6 +280,12 @@ const serverId: Probe = async (context) => {
   return ok('server id', `source ${source}, ours ${own}`)
 }
 const gtid: Probe = (context) => {
+  if (isMariadb(context)) {
+    if (context.variables.get('gtid_strict_mode') === 'ON') return ok('GTID', 'gtid_strict_mode ON')
+    const text =
+      'gtid_strict_mode is OFF: numbers of a domain may go back, and GTIDs then do not say what was read'
+    return warn('GTID', text, set(context, 'gtid_strict_mode', 'ON'))
+  }
   const mode = context.variables.get('gtid_mode')
   if (mode === 'ON') return ok('GTID', 'ON')
   const steps =

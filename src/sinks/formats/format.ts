@@ -8,7 +8,7 @@
 import * as z from 'zod'
 import type { ImageSide, Transaction } from '../../change.ts'
 import { formatGtid, type GtidSet } from '../../gtid.ts'
-import { constantOf, type Constant, type Out } from '../../out.ts'
+import type { Out } from '../../out.ts'
 import type { SinkBatch } from '../shape/batch.ts'
 import type { SinkRow, TargetTable } from '../shape/row.ts'
 import type { SinkStatement } from '../sink.ts'
@@ -120,5 +120,4 @@ export function xidOf(tx: Transaction): string | undefined {
   return last?.kind === 'commit' && !last.xa && last.xid !== '0' ? last.xid : undefined
 }
 
-/** Text that is written again and again. */
-export const fixed = (text: string): Constant => constantOf(Buffer.from(text))
+export { fixed } from '../../out.ts'

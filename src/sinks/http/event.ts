@@ -1,6 +1,6 @@
 /**
  * A change as a CloudEvent 1.0, with the attributes that formats/cloudevents.ts gives it and two more. The data is the plain form
- * of the change (shape/plain.ts).
+ * of the change (shape/plain.ts). Structured events are written as bytes, what a table's have in common compiled once.
  *
  *   id             the change's id; "-old" behind it for the delete that an update of the key begins with
  *   source         /sluice/INSTANCE
@@ -10,11 +10,13 @@
  *   time           of the transaction
  *   sluiceversion  the version: of two events with one key, which is the newer
  */
-import { Out } from '../../out.ts'
-import { keyText, PlainWriter } from '../shape/plain.ts'
-import type { JsonOptions } from '../shape/json.ts'
-import type { SinkRow } from '../shape/row.ts'
-import type { SinkStatement } from '../sink.ts'
+import { PRESENT } from '../../change.ts'
+import { fixed, Out, type Constant } from '../../out.ts'
+import { keySide, keyText, PlainWriter } from '../shape/plain.ts'
+import { escapeJson, type JsonOptions } from '../shape/json.ts'
+import type { SinkRow, TargetTable } from '../shape/row.ts'
+import { RowNames } from '../shape/version.ts'
+import { perTable, type SinkStatement } from '../sink.ts'
 
 export interface Attributes {
   readonly id: string
@@ -25,10 +27,6 @@ export interface Attributes {
   readonly partitionkey: string
   readonly sluiceversion: string
 }
-export interface CloudEvent {
-  readonly attributes: Attributes
-  readonly data: Buffer
-}
 
 interface Facts {
   readonly id: string
@@ -37,8 +35,22 @@ interface Facts {
   readonly ms: number
   readonly version: string
 }
+/** What the events of a table have in common. */
+interface TableEvents {
+  readonly kinds: Readonly<Record<SinkRow['op'], Constant>> // from source up to the subject's value
+  readonly subject: Constant // up to the key
+  readonly seed: number // of the hashes of its keys
+}
 
 const SPEC = '1.0'
+const QUOTE = 0x22
+const HEAD = fixed(`{"specversion":"${SPEC}","id":"`)
+/** Where in a structured event its id begins. */
+export const ID_AT = HEAD.length
+const OLD = fixed('-old')
+const VERSION = fixed(',"sluiceversion":"')
+const DATA = fixed('","datacontenttype":"application/json","data":')
+const END = fixed('}')
 
 /** Rows with the same answer are one after the other in the target. */
 export function orderKey(row: SinkRow): string {
@@ -48,25 +60,64 @@ export function orderKey(row: SinkRow): string {
 export class EventWriter {
   readonly #plain: PlainWriter
   readonly #source: string
-  #out = new Out(16 * 1024)
+  readonly #names = new RowNames()
+  readonly #table: (table: TargetTable) => TableEvents
+  readonly #time = new Out(64) // what stands between subject and partitionkey
+  #ms = NaN
   constructor(instance: string, options: JsonOptions) {
     this.#plain = new PlainWriter(options)
     this.#source = `/sluice/${encodeURIComponent(instance)}`
+    this.#table = perTable((table) => compile(table, this.#source))
   }
-  row(row: SinkRow): CloudEvent {
-    const key = orderKey(row)
+  /** Writes the whole event; returns a hash of its partitionkey. */
+  structured(row: SinkRow, out: Out): number {
+    const { kinds, subject, seed } = this.#table(row.table)
+    out.constant(HEAD)
+    this.#names.id(row, out)
+    if (row.keyChanged && row.op === 'delete') out.constant(OLD)
+    out.constant(kinds[row.op])
+    const at = out.at
+    out.constant(subject)
+    const keyAt = out.at
+    writeKey(row, out)
+    const hash = hashOf(seed, out, keyAt)
+    escapeJson(out, keyAt)
+    out.ensure(1)
+    out.u8(QUOTE)
+    const end = out.at
+    if (row.tx.timestamp !== this.#ms) this.#newTime(row.tx.timestamp)
+    out.append(this.#time)
+    out.again(at, end, QUOTE)
+    out.constant(VERSION)
+    this.#names.version(row, out)
+    out.constant(DATA)
+    this.#plain.row(row, out)
+    out.constant(END)
+    return hash
+  }
+  attributes(row: SinkRow): Attributes {
     const { op, version, tx, table } = row
     const id = row.keyChanged && op === 'delete' ? `${row.id}-old` : row.id
     const type = `sluice.${table.database}.${table.name}.${op}`
-    const attributes = this.#attributes({ id, type, key, ms: tx.timestamp, version })
-    return { attributes, data: this.#data((out) => this.#plain.row(row, out)) }
+    return this.#attributes({ id, type, key: orderKey(row), ms: tx.timestamp, version })
   }
-  statement(statement: SinkStatement): CloudEvent {
+  data(row: SinkRow, out: Out): void {
+    this.#plain.row(row, out)
+  }
+  /** Writes the data, behind it answers the attributes. */
+  statement(statement: SinkStatement, out: Out): Attributes {
     const { id, version, tx, change } = statement
     const key = change.table === '' ? change.database : `${change.database}.${change.table}`
-    const type = `sluice.${key}.ddl`
-    const attributes = this.#attributes({ id, type, key, ms: tx.timestamp, version })
-    return { attributes, data: this.#data((out) => this.#plain.statement(statement, out)) }
+    this.#plain.statement(statement, out)
+    return this.#attributes({ id, type: `sluice.${key}.ddl`, key, ms: tx.timestamp, version })
+  }
+  structuredStatement(statement: SinkStatement, out: Out): void {
+    const data = new Out(1024)
+    const head = { specversion: SPEC, ...this.statement(statement, data) }
+    const text = JSON.stringify({ ...head, datacontenttype: 'application/json' })
+    out.utf8(`${text.slice(0, -1)},"data":`)
+    out.append(data)
+    out.constant(END)
   }
 
   #attributes({ id, type, key, ms, version }: Facts): Attributes {
@@ -74,29 +125,52 @@ export class EventWriter {
     const source = this.#source
     return { id, source, type, subject: key, time, partitionkey: key, sluiceversion: version }
   }
-  #data(write: (out: Out) => void): Buffer {
-    if (this.#out.buf.length > 4 * 1024 * 1024) this.#out = new Out(16 * 1024)
-    this.#out.reset()
-    write(this.#out)
-    return Buffer.from(this.#out.buf.subarray(0, this.#out.at))
+  #newTime(ms: number): void {
+    this.#ms = ms
+    this.#time.reset()
+    this.#time.ascii(`,"time":"${new Date(ms).toISOString()}","partitionkey":`)
   }
 }
 
-/** One event as JSON: the attributes, then the data. */
-export function structured({ attributes, data }: CloudEvent): Buffer {
-  const head = { specversion: SPEC, ...attributes, datacontenttype: 'application/json' }
-  const text = JSON.stringify(head)
-  return Buffer.concat([Buffer.from(`${text.slice(0, -1)},"data":`), data, Buffer.from('}')])
-}
-export function batched(events: readonly CloudEvent[]): Buffer {
-  const parts: Buffer[] = []
-  for (const event of events) {
-    parts.push(Buffer.from(parts.length === 0 ? '[' : ','), structured(event))
+function compile({ database, name }: TargetTable, source: string): TableEvents {
+  const kind = (op: SinkRow['op']): Constant =>
+    fixed(
+      `","source":${JSON.stringify(source)},"type":${JSON.stringify(`sluice.${database}.${name}.${op}`)},"subject":`,
+    )
+  const subject = `${database}.${name}/`
+  return {
+    kinds: { insert: kind('insert'), update: kind('update'), delete: kind('delete') },
+    subject: fixed(JSON.stringify(subject).slice(0, -1)),
+    seed: hashText(subject),
   }
-  return Buffer.concat([...parts, Buffer.from(']')])
 }
+/** As keyText. */
+function writeKey(row: SinkRow, out: Out): void {
+  const side = keySide(row)
+  const from = out.at
+  for (const key of row.table.keys) {
+    out.ensure(1)
+    if (out.at > from) out.u8(0x3a)
+    if (row.state(side, key) === PRESENT) row.text(side, key, out)
+  }
+}
+const SEED = 0x811c9dc5
+/** FNV-1a of what was written since `from`. */
+function hashOf(seed: number, out: Out, from: number): number {
+  const { buf, at } = out
+  let hash = seed
+  for (let i = from; i < at; i++) hash = Math.imul(hash ^ buf[i]!, 0x01000193)
+  return hash
+}
+
+export function hashText(text: string): number {
+  const out = new Out(text.length * 3)
+  out.utf8(text)
+  return hashOf(SEED, out, 0)
+}
+
 /** The attributes as headers of binary mode. */
-export function headersOf({ attributes }: CloudEvent): Record<string, string> {
+export function headersOf(attributes: Attributes): Record<string, string> {
   const headers: Record<string, string> = { 'ce-specversion': SPEC }
   for (const [name, value] of Object.entries(attributes)) headers[`ce-${name}`] = headerText(value)
   return headers

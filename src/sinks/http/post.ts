@@ -18,7 +18,11 @@ export interface PosterOptions {
     readonly key?: string | undefined
   }
 }
-export type Answer =
+export type Answer = Meaning & {
+  /** Whether the socket has taken all of the body: until then its memory is not to be used again. */
+  readonly sent: boolean
+}
+type Meaning =
   | { readonly kind: 'done' }
   | { readonly kind: 'refused' | 'misled'; readonly message: string }
   | { readonly kind: 'later'; readonly message: string; readonly afterMs: number | undefined }
@@ -63,7 +67,8 @@ export class Poster {
       signal.throwIfAborted()
       // The receiver closed a kept connection just when it was taken up again.
       if (outcome.reused && attempt === 1) continue
-      return { kind: 'later', message: this.#say(outcome.error.message), afterMs: undefined }
+      const message = this.#say(outcome.error.message)
+      return { kind: 'later', message, afterMs: undefined, sent: false }
     }
   }
   close(): void {
@@ -98,13 +103,15 @@ export class Poster {
       resolve({ error, reused: request.reusedSocket && broken })
     })
     request.on('response', (response) => {
-      void beginning(response).then((text) => resolve(this.#judge(response, text)))
+      void beginning(response).then((text) => {
+        resolve({ ...this.#judge(response, text), sent: request.writableFinished })
+      })
     })
     request.end(body)
     return promise.finally(() => clearTimeout(timer))
   }
 
-  #judge(response: IncomingMessage, text: string): Answer {
+  #judge(response: IncomingMessage, text: string): Meaning {
     const status = response.statusCode ?? 0
     if (status >= 200 && status < 300) return { kind: 'done' }
     const message = this.#say(`${status}${text === '' ? '' : `: ${text}`}`)
@@ -118,22 +125,24 @@ export class Poster {
 }
 
 /** The beginning of an answer on one line. Resolves when the answer is over, however it ends. */
-async function beginning(response: IncomingMessage): Promise<string> {
+function beginning(response: IncomingMessage): Promise<string> {
   const kept: Buffer[] = []
   let size = 0
-  try {
-    for await (const chunk of response as AsyncIterable<Buffer>) {
-      if (size < SHOWN_BYTES) kept.push(chunk.subarray(0, SHOWN_BYTES - size))
-      size += chunk.length
-      if (size > ANSWER_BYTES) break
-    }
-  } catch {
+  const { promise, resolve } = Promise.withResolvers<string>()
+  response.on('data', (chunk: Buffer) => {
+    if (size < SHOWN_BYTES) kept.push(chunk.subarray(0, SHOWN_BYTES - size))
+    size += chunk.length
+    if (size > ANSWER_BYTES) response.destroy()
+  })
+  response.on('error', () => {
     // The status has come: that is the answer.
-  }
-  return Buffer.concat(kept)
-    .toString()
-    .replace(/[\p{C}\s]+/gu, ' ')
-    .trim()
+  })
+  response.on('close', () => {
+    if (kept.length === 0) return resolve('')
+    const text = Buffer.concat(kept).toString()
+    resolve(text.replace(/[\p{C}\s]+/gu, ' ').trim())
+  })
+  return promise
 }
 
 /** Seconds or a date; undefined for anything else. */

@@ -69,10 +69,14 @@ export class Delivery {
     this.#options = options
   }
 
-  /** One try, for a batch that is written beside others. Throws whatever goes wrong, also of single rows. */
+  /** One try, for a batch that is written beside others. Throws whatever goes wrong, also of rows that may yet be taken. */
   async attempt(batch: SinkBatch): Promise<void> {
     const failures = await this.#write(batch)
-    if (failures[0] !== undefined) throw failures[0].error
+    const { onError } = this.#options.config
+    const again = failures.find((f) => f.retryable || onError === 'retry')
+    if (again !== undefined) throw again.error
+    // What is refused for good would be refused again, and the rest written twice.
+    this.#settle(batch, failures)
   }
 
   /** Resolves when every row is in the target or a dead letter. */

@@ -6,7 +6,7 @@
 import { SluiceError } from '../../errors.ts'
 import type { SinkBatch } from '../shape/batch.ts'
 import type { SinkRow } from '../shape/row.ts'
-import type { Delivery } from './delivery.ts'
+import { GivenUp, type Delivery } from './delivery.ts'
 
 /** Some of the log, finished as a whole. */
 export interface Entry {
@@ -179,7 +179,7 @@ class Lane {
       else await delivery.deliver(job.batch)
       job.written = true
     } catch (error) {
-      if (beside) this.#behind = true
+      if (beside && !(error instanceof GivenUp)) this.#behind = true
       else this.#owner.failed(error)
     }
     this.#ended()

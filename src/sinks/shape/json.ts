@@ -8,7 +8,7 @@
  */
 import { NULL, PRESENT, ABSENT, type Column, type ImageSide, type Value } from '../../change.ts'
 import { SluiceError } from '../../errors.ts'
-import { constantOf, type Constant, type Out } from '../../out.ts'
+import { fixed, type Constant, type Out } from '../../out.ts'
 import type { SinkRow, TargetColumn, TargetTable } from './row.ts'
 
 export interface JsonOptions {
@@ -22,10 +22,12 @@ type JsonWriter = (row: SinkRow, side: ImageSide, out: Out) => void
 
 const BINARY_COLLATION = 63
 const QUOTE = 0x22
+const NULL_TEXT = fixed('null')
 const HEX = '0123456789abcdef'
 
 /** Escapes for JSON what stands in out.buf[from, out.at): UTF-8 text without quotes around it. */
 export function escapeJson(out: Out, from: number): void {
+  if (!out.needsEscape(from)) return
   const { buf } = out
   const end = out.at
   let more = 0
@@ -96,6 +98,7 @@ export function writeJsonString(text: string, out: Out): void {
 const NUMBERS = new Set([1, 2, 3, 4, 5, 8, 9, 16])
 const YEAR = 13 // its text is 0000 for the year 0, which is no number in JSON
 const DECIMALS = new Set([0, 246])
+const TIMES = new Set([7, 10, 11, 12, 14, 17, 18, 19])
 const JSON_TYPE = 245
 const ENUM = 247
 const SET = 248
@@ -115,19 +118,29 @@ export function jsonWriter(target: TargetColumn, options: JsonOptions = {}): Jso
   const write = valueWriter(target, options)
   return (row, side, out) => {
     if (row.state(side, target) === PRESENT) write(row, side, out)
-    else out.ascii('null')
+    else out.constant(NULL_TEXT)
   }
 }
-function valueWriter(target: TargetColumn, options: JsonOptions): JsonWriter {
-  const { column, derived } = target
-  if (column === undefined || derived !== undefined) return quoted(target)
+/** How a value's text stands in JSON: as it is, between quotes, between quotes and with escapes, or made of its value. */
+type Form = 'bare' | 'quoted' | 'escaped' | 'made'
+function formOf({ column, derived }: TargetColumn, options: JsonOptions): Form {
+  if (column === undefined || derived !== undefined) return 'escaped'
   const { type } = column
-  if (NUMBERS.has(type)) return raw(target)
-  if (type === JSON_TYPE) return document(target)
-  if (DECIMALS.has(type)) return options.decimal === 'number' ? raw(target) : quoted(target)
-  if (type === ENUM || type === SET || type === YEAR || isBinary(column))
-    return byValue(target, options)
-  return quoted(target)
+  if (NUMBERS.has(type)) return 'bare'
+  if (DECIMALS.has(type)) return options.decimal === 'number' ? 'bare' : 'quoted'
+  if (TIMES.has(type)) return 'quoted'
+  const made = type === JSON_TYPE || type === ENUM || type === SET || type === YEAR
+  return made || isBinary(column) ? 'made' : 'escaped'
+}
+function valueWriter(target: TargetColumn, options: JsonOptions): JsonWriter {
+  switch (formOf(target, options)) {
+    case 'bare':
+      return raw(target)
+    case 'made':
+      return target.column!.type === JSON_TYPE ? document(target) : byValue(target, options)
+    default:
+      return quoted(target)
+  }
 }
 const raw =
   (target: TargetColumn): JsonWriter =>
@@ -157,42 +170,70 @@ const quoted =
     out.u8(QUOTE)
   }
 function byValue(target: TargetColumn, options: JsonOptions): JsonWriter {
-  const isSet = target.column!.type === SET
-  return (row, side, out) => writeValue(row.value(side, target), isSet, options, out)
+  const { type } = target.column!
+  if (type === ENUM || type === SET) return labels(target, type === SET)
+  return (row, side, out) => {
+    const value = row.value(side, target)
+    if (value instanceof Uint8Array) {
+      const { buffer, byteOffset, length } = value
+      const text = Buffer.from(buffer, byteOffset, length).toString(options.binary ?? 'base64')
+      out.ascii(`"${text}"`)
+    } else writeValue(value, out)
+  }
 }
-function writeValue(
-  value: Value | undefined,
-  isSet: boolean,
-  options: JsonOptions,
-  out: Out,
-): void {
-  if (value instanceof Uint8Array) {
-    const text = Buffer.from(value.buffer, value.byteOffset, value.length).toString(
-      options.binary ?? 'base64',
-    )
-    out.ascii(`"${text}"`)
-  } else if (typeof value === 'string' && isSet) {
-    out.utf8(JSON.stringify(value === '' ? [] : value.split(',')))
-  } else if (typeof value === 'string') writeJsonString(value, out)
+/** So many different values of a column are kept ready. */
+const LABELS_MAX = 256
+function labels(target: TargetColumn, isSet: boolean): JsonWriter {
+  const ready = new Map<string, Constant>()
+  return (row, side, out) => {
+    const value = row.value(side, target)
+    if (typeof value !== 'string') return writeValue(value, out)
+    let text = ready.get(value)
+    if (text === undefined) {
+      text = fixed(JSON.stringify(!isSet ? value : value === '' ? [] : value.split(',')))
+      if (ready.size < LABELS_MAX) ready.set(value, text)
+    }
+    out.constant(text)
+  }
+}
+function writeValue(value: Value | undefined, out: Out): void {
+  if (typeof value === 'string') writeJsonString(value, out)
   else if (typeof value === 'number') out.int(value) // a YEAR; or labels that are not known
-  else out.ascii('null')
+  else out.constant(NULL_TEXT)
 }
 
-/** `"name":` of every column, ready to be copied. */
+/** A column, with what stands in front of its value ready to be copied: `"name":`, with the quote where there is one. */
 interface Member {
-  readonly name: Constant
   readonly target: TargetColumn
+  readonly index: number // in the log; -1: the mapping makes the value
+  readonly form: Form
+  readonly first: Constant
+  readonly next: Constant // with a comma before it
+  readonly firstNull: Constant
+  readonly nextNull: Constant
   readonly write: JsonWriter
+}
+function memberOf(target: TargetColumn, options: JsonOptions): Member {
+  const { column, derived } = target
+  const form = formOf(target, options)
+  const name = `${JSON.stringify(target.name)}:`
+  const start = form === 'quoted' || form === 'escaped' ? `${name}"` : name
+  return {
+    target,
+    index: derived === undefined && column !== undefined ? column.index : -1,
+    form,
+    first: fixed(start),
+    next: fixed(`,${start}`),
+    firstNull: fixed(`${name}null`),
+    nextNull: fixed(`,${name}null`),
+    write: valueWriter(target, options),
+  }
 }
 /** Writes one image of a row as a JSON object, absent columns left out. Compile once per table. */
 export class JsonObjectWriter {
   readonly #members: readonly Member[]
   constructor(table: TargetTable, options: JsonOptions = {}, columns = table.columns) {
-    this.#members = columns.map((target) => ({
-      name: constantOf(Buffer.from(`${JSON.stringify(target.name)}:`)),
-      target,
-      write: valueWriter(target, options),
-    }))
+    this.#members = columns.map((target) => memberOf(target, options))
   }
   write(row: SinkRow, side: ImageSide, out: Out): void {
     out.ensure(1)
@@ -204,16 +245,29 @@ export class JsonObjectWriter {
   /** Without the braces; says whether there was any. With `changedOnly`, columns that differ from the other image. */
   members(row: SinkRow, side: ImageSide, out: Out, changedOnly = false): boolean {
     let any = false
-    for (const { name, target, write } of this.#members) {
-      const state = row.state(side, target)
+    for (const member of this.#members) {
+      const { target, index } = member
+      const state = index < 0 ? row.state(side, target) : row.reader.state(side, index)
       if (state === ABSENT || (changedOnly && !row.changed(target))) continue
-      out.ensure(1)
-      if (any) out.u8(0x2c)
+      if (state === NULL) out.constant(any ? member.nextNull : member.firstNull)
+      else {
+        out.constant(any ? member.next : member.first)
+        writeMember(member, row, side, out)
+      }
       any = true
-      out.constant(name)
-      if (state === NULL) out.ascii('null')
-      else write(row, side, out)
     }
     return any
   }
+}
+/** A value that is there, up to its closing quote. */
+function writeMember(member: Member, row: SinkRow, side: ImageSide, out: Out): void {
+  const { form, index } = member
+  if (form === 'made') return member.write(row, side, out)
+  const from = out.at
+  if (index < 0) row.text(side, member.target, out)
+  else row.reader.text(side, index, out)
+  if (form === 'bare') return
+  if (form === 'escaped') escapeJson(out, from)
+  out.ensure(1)
+  out.u8(QUOTE)
 }

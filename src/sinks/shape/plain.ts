@@ -10,12 +10,11 @@
  * that the log does not hold (binlog_row_image other than FULL) is left out.
  */
 import { ABSENT, AFTER, BEFORE, type ImageSide, type Transaction } from '../../change.ts'
-import type { Out } from '../../out.ts'
+import { fixed, Out, type Constant } from '../../out.ts'
 import { perTable, type SinkStatement } from '../sink.ts'
-import { JsonObjectWriter, writeJsonString, type JsonOptions } from './json.ts'
+import { JsonObjectWriter, type JsonOptions } from './json.ts'
 import type { SinkRow, TargetTable } from './row.ts'
-
-const OPS = ['insert', 'update', 'delete'] as const
+import { RowNames } from './version.ts'
 
 /** The image in which the key of a row is to be found: the row's own, or the other where the log left it out. */
 export function keySide(row: SinkRow): ImageSide {
@@ -39,49 +38,67 @@ export function keyText(row: SinkRow): string {
 
 export class PlainWriter {
   readonly #table: (table: TargetTable) => (row: SinkRow, out: Out) => void
+  readonly #names = new RowNames()
+  readonly #end = new Out(128)
+  #endOf: Transaction | undefined
   constructor(options: JsonOptions = {}) {
     this.#table = perTable((table) => compile(table, options))
   }
   row(row: SinkRow, out: Out): void {
     this.#table(row.table)(row, out)
-    out.ascii(`,"version":"${row.version}","id":`)
-    this.#end(row.id, row.tx, out)
+    out.constant(VERSION)
+    this.#names.version(row, out)
+    out.constant(ID)
+    this.#names.id(row, out)
+    if (row.tx !== this.#endOf) this.#newEnd(row.tx)
+    out.append(this.#end)
   }
   statement({ change, tx, version, id }: SinkStatement, out: Out): void {
     const { type, database, table, sql } = change
-    const head = JSON.stringify({ kind: 'statement', type, database, table, sql, version })
-    out.utf8(`${head.slice(0, -1)},"id":`)
-    this.#end(id, tx, out)
+    const head = JSON.stringify({ kind: 'statement', type, database, table, sql, version, id })
+    out.utf8(head.slice(0, -2))
+    this.#newEnd(tx)
+    out.append(this.#end)
   }
-  #end(id: string, { file, offset, timestamp }: Transaction, out: Out): void {
-    writeJsonString(id, out)
-    out.ascii(',"position":')
-    writeJsonString(`${file}:${offset}`, out)
-    out.ascii(`,"ts":${timestamp}}`)
+  /** What follows the id of every change of a transaction. */
+  #newEnd(tx: Transaction): void {
+    this.#endOf = tx
+    this.#end.reset()
+    const position = JSON.stringify(`${tx.file}:${tx.offset}`)
+    this.#end.utf8(`","position":${position},"ts":${tx.timestamp}}`)
   }
 }
 
+const NULL = fixed('null')
+const VERSION = fixed(',"version":"')
+const ID = fixed('","id":"')
+const AFTER_MEMBER = fixed(',"after":')
+const NO_AFTER = fixed(',"after":null')
+
 function compile(table: TargetTable, options: JsonOptions): (row: SinkRow, out: Out) => void {
   const { database, name } = table
-  const heads = new Map(
-    OPS.map((op) => {
-      const head = JSON.stringify({ kind: 'row', op, database, table: name })
-      return [op, Buffer.from(`${head.slice(0, -1)},"key":`)] as const
-    }),
-  )
+  const head = (op: SinkRow['op']): Constant =>
+    fixed(`${JSON.stringify({ kind: 'row', op, database, table: name }).slice(0, -1)},"key":`)
+  const heads = { insert: head('insert'), update: head('update'), delete: head('delete') }
+  const inserted = fixed(',"before":null')
+  const before = fixed(',"before":')
   const whole = new JsonObjectWriter(table, options)
   const keys = new JsonObjectWriter(table, options, table.keys)
   const keyed = table.keys.length > 0
   return (row, out) => {
-    const head = heads.get(row.op)!
-    out.bytes(head, 0, head.length)
+    const { op } = row
+    out.constant(heads[op])
     if (keyed) keys.write(row, keySide(row), out)
-    else out.ascii('null')
-    out.ascii(',"before":')
-    if (row.op === 'insert') out.ascii('null')
-    else whole.write(row, BEFORE, out)
-    out.ascii(',"after":')
-    if (row.op === 'delete') out.ascii('null')
-    else whole.write(row, AFTER, out)
+    else out.constant(NULL)
+    if (op === 'insert') out.constant(inserted)
+    else {
+      out.constant(before)
+      whole.write(row, BEFORE, out)
+    }
+    if (op === 'delete') out.constant(NO_AFTER)
+    else {
+      out.constant(AFTER_MEMBER)
+      whole.write(row, AFTER, out)
+    }
   }
 }

@@ -9,9 +9,10 @@
  * Fixed width, so that the order of texts is the order of versions in every target (Lua numbers are doubles, SQL and
  * Redis compare texts by byte).
  */
-import { fileNumber, type Position, type Transaction } from '../../change.ts'
+import { fileNumber, type Position, type RowsChange, type Transaction } from '../../change.ts'
 import { SluiceError } from '../../errors.ts'
 import { formatGtid } from '../../gtid.ts'
+import { Out } from '../../out.ts'
 
 export const VERSION_LENGTH = 40
 /** Below every version there is. */
@@ -70,4 +71,38 @@ export function parseVersion(text: string): Version {
 /** A transaction's GTID, else the place of its first event: "uuid:17", "binlog.000003:4567". */
 export function transactionId(tx: Transaction): string {
   return tx.gtid === undefined ? `${tx.file}:${tx.offset}` : formatGtid(tx.gtid)
+}
+
+/** A row of the log, by what its version and its id are made of. */
+interface Numbered {
+  readonly tx: Transaction
+  readonly change: RowsChange
+  readonly row: number // in its rows event
+}
+/** Versions and ids of rows written as bytes: what the rows of one event share is made once. */
+export class RowNames {
+  readonly #version = new Out(64)
+  readonly #id = new Out(128)
+  #of: RowsChange | undefined
+
+  /** 40 hexadecimal digits. */
+  version(row: Numbered, out: Out): void {
+    if (row.change !== this.#of) this.#begin(row)
+    out.append(this.#version)
+    out.ascii(versionPart(row.row))
+  }
+  /** "uuid:17/3.0", as SinkRow.id; with escapes where JSON wants them. */
+  id(row: Numbered, out: Out): void {
+    if (row.change !== this.#of) this.#begin(row)
+    out.append(this.#id)
+    out.int(row.row)
+  }
+  #begin({ tx, change }: Numbered): void {
+    this.#of = change
+    this.#version.reset()
+    this.#version.ascii(versionHead(tx.epoch, fileNumber(tx.file), tx.offset))
+    this.#version.ascii(versionPart(change.ordinal))
+    this.#id.reset()
+    this.#id.utf8(JSON.stringify(`${transactionId(tx)}/${change.ordinal}.`).slice(1, -1))
+  }
 }

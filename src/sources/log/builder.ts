@@ -18,13 +18,16 @@ import {
   statementText,
   type GtidEvent,
 } from '../../binlog/event.ts'
+import * as mariadb from '../../binlog/mariadb/events.ts'
 import { HEADER_BYTES, eventName, eventTypes, type Format } from '../../binlog/reader.ts'
-import { comparePositions, type Filter, type Position, type Transaction } from '../../change.ts'
+import type { Filter, Position, Transaction } from '../../change.ts'
+import type { KindOptions } from '../../filter.ts'
 import { SluiceError } from '../../errors.ts'
-import { GtidSet } from '../../gtid.ts'
 import type { Slabs } from '../../slab.ts'
 import { LoggedTransaction } from './logged.ts'
+import { inflate, withOurCollations } from './mariadb.ts'
 import { Pending, XID, type Event } from './pending.ts'
+import { Skipped, type Place } from './skipped.ts'
 import type { LogPlace } from '../../catalog/history.ts'
 import { TableCache, type TableResolver } from './tables.ts'
 
@@ -33,21 +36,12 @@ export interface BuilderOptions {
   readonly server: string // server_uuid
   readonly catalog: TableResolver
   readonly filter: Filter
+  readonly kinds?: KindOptions | undefined // what is wanted of the tables that `filter` wants
   readonly slabs: Slabs
   readonly partBytes: number
   /** Whether whole filtered transactions are to be told as a set of GTIDs. */
   readonly gtids: boolean
 }
-/** Past an event, in the log. */
-export interface Place {
-  readonly file: string
-  readonly offset: number
-}
-
-/** How much filtered traffic may pass before positions move; a piece of a snapshot waits for it. */
-const SKIPPED_MS = 250
-const SKIPPED_TRANSACTIONS = 8_192
-const SKIPPED_BYTES = 64 * 1024 * 1024
 
 const BEGIN = { kind: 'begin', xid: '' } as const
 const COMMIT = { kind: 'commit', xid: '0', xa: false } as const
@@ -66,7 +60,6 @@ export class TransactionBuilder {
   ready: Transaction | undefined
   readonly pending: Pending
   readonly tables: TableCache
-
   readonly #options: BuilderOptions
   #open = false // an event of a transaction has been read, its end has not
   #begun = false // BEGIN or the like has been read: statements do not end the transaction
@@ -78,15 +71,10 @@ export class TransactionBuilder {
   #skip = 0 // ordinals below are not delivered
   #resume: Pick<Position, 'file' | 'offset' | 'skip'> | undefined
   #gtid: GtidEvent = NO_GTID
+  #noEffect = false // its statement is not carried out (yet)
   #timestamp = 0
   #unconfirmed = -1 // index of the first annotation whose statement has not shown a kept row yet; -1: none
-  #skipped: GtidSet | undefined
-  #skippedCount = 0
-  #skippedBytes = 0
-  #skippedFrom: Place = { file: '', offset: 0 }
-  #skippedSince = 0 // event time, ms
-  #skippedSinceWall = 0
-  #told: Place | undefined // end of the last transaction handed on; at first where we go on, where the log knows that
+  readonly #skipped = new Skipped() // filtered traffic
 
   constructor(options: BuilderOptions) {
     this.#options = options
@@ -101,7 +89,7 @@ export class TransactionBuilder {
   /** Should the next transaction be the one at `from`, its events with ordinals below `from.skip` are done. */
   resume(from: Pick<Position, 'file' | 'offset' | 'skip'>): void {
     this.#resume = from
-    if (from.file !== '') this.#told = { file: from.file, offset: from.offset }
+    if (from.file !== '') this.#skipped.told(from)
   }
 
   /**
@@ -116,6 +104,7 @@ export class TransactionBuilder {
       type === eventTypes.GTID_TAGGED
     )
       return this.#takeGtid(event, place)
+    if (type === eventTypes.MARIADB_GTID) return this.#takeMariadbGtid(event, place)
     if (!this.#open) this.#begin(event, place)
     event.ordinal = this.#next++
     switch (type) {
@@ -133,13 +122,16 @@ export class TransactionBuilder {
         if (this.#wanted(event)) this.pending.keep(event, XID)
         return this.#finish(place, 'committed')
       case eventTypes.QUERY:
-        return this.#takeQuery(event, place)
+        return this.#takeQuery(event, format, place)
       case eventTypes.XA_PREPARE: {
         const { onePhase } = readXaPrepare(event.bytes, event.start, event.end)
         return this.#finish(place, onePhase ? 'committed' : 'prepared')
       }
       default:
-        return this.#takeOther(event)
+        if (mariadb.plainType(type) === type) return this.#takeOther(event)
+        if (type !== eventTypes.QUERY_COMPRESSED) return this.#takeRows(event, format)
+        inflate(event, format)
+        return this.#takeQuery(event, format, place)
     }
   }
 
@@ -158,6 +150,7 @@ export class TransactionBuilder {
     this.#first = this.#skip
     this.#next = 0
     this.#gtid = NO_GTID
+    this.#noEffect = false
     this.#unconfirmed = -1
     this.#timestamp = event.bytes.readUInt32LE(event.start) * 1000
   }
@@ -172,22 +165,38 @@ export class TransactionBuilder {
     }
   }
 
+  /** MariaDB's, which is the transaction's BEGIN as well. */
+  #takeMariadbGtid(event: Event, place: Place): void {
+    if (this.#open) this.abandon(place)
+    this.#begin(event, place)
+    event.ordinal = this.#next++
+    const { gtid, standalone, xid, noEffect } = mariadb.readMariadbGtid(event)
+    this.#gtid = { ...NO_GTID, gtid }
+    this.#noEffect = noEffect
+    if (standalone) return
+    this.#begun = true
+    if (event.ordinal >= this.#skip)
+      this.pending.keep(event, xid === '' ? BEGIN : { kind: 'begin', xid })
+  }
+
   #takeRows(event: Event, format: Format): void {
     const detail = this.tables.rows(event, format)
     const { pending } = this
-    if (detail === null) {
+    if (detail === null || this.#options.kinds?.rows?.[detail.kind] === false) {
       if (this.#unconfirmed >= 0 && this.tables.lastOfStatement) this.#dropAnnotations()
       pending.shrink()
       return
     }
     if (event.ordinal < this.#skip) return pending.shrink()
     this.#unconfirmed = -1
+    if (mariadb.plainType(event.type) !== event.type) inflate(event, format)
     pending.keep(event, detail)
     if (pending.bytes > this.#options.partBytes) this.#handOnPart()
   }
 
-  #takeQuery(event: Event, place: Place): void {
+  #takeQuery(event: Event, format: Format, place: Place): void {
     const { bytes, start, end } = event
+    if (this.#noEffect) return this.#finish(place, 'committed')
     if (end - start > QUERY_HEAD) {
       const sql = start + QUERY_HEAD + bytes[start + 27]! + bytes.readUInt16LE(start + 30) + 1
       if (isBegin(bytes, sql, end)) {
@@ -201,7 +210,12 @@ export class TransactionBuilder {
     const statement = classify(sql, query.database)
     if (this.#takeBoundary(event, statement, place)) return
     this.#dropAnnotationsOfFiltered(statement)
-    this.#takeStatement(event, statement, query, sql)
+    this.#takeStatement(
+      event,
+      statement,
+      mariadb.isMariadb(format) ? withOurCollations(query) : query,
+      sql,
+    )
     if (!this.#begun) {
       if (statement.opens) this.#begun = true
       else this.#finish(place, 'committed')
@@ -254,24 +268,41 @@ export class TransactionBuilder {
     if (event.ordinal < this.#skip || !this.#passes(statement)) return
     if (kind !== 'ddl' && kind !== 'statement' && kind !== 'xaCommit' && kind !== 'xaRollback')
       return
+    if (kind === 'statement' && this.#options.kinds?.statements?.dml === 'stop')
+      throw this.#byStatement(event, statement)
     this.#unconfirmed = -1
     this.pending.keep(event, {
       kind,
       type: statement.type,
       database: statement.database,
       table: statement.table,
+      tables: statement.tables,
       defaultDatabase: database,
       sql,
     })
     if (this.pending.bytes > this.#options.partBytes && this.#begun) this.#handOnPart()
+  }
+  /** Rows were changed, and the log does not have them. */
+  #byStatement(event: Event, { type, database, table }: Statement): SluiceError {
+    return new SluiceError(
+      'SOURCE_UNSUITABLE',
+      `${this.#file}:${event.offset}: expected changed rows, got ${type} on ${database}.${table} logged as text: the session that wrote it has another binlog_format than ROW. ` +
+        "SET PERSIST binlog_format = 'ROW' on the source, let applications reconnect, and take from them the right to change it; " +
+        'to pass this one, whose rows clients will not see, set filter.statements.dml to deliver (or drop), and read the table anew',
+    )
   }
   /** Where the transaction begins. */
   get #place(): LogPlace {
     return { epoch: this.#options.epoch, file: this.#file, offset: this.#offset }
   }
   #passes(statement: Statement): boolean {
-    const { tables } = statement
-    return tables.length === 0 || tables.some((t) => this.#options.filter(t.database, t.table))
+    const { kind, type, tables } = statement
+    const { filter, kinds } = this.#options
+    if (tables.length > 0 && !tables.some((t) => filter(t.database, t.table))) return false
+    if (kind === 'statement') return kinds?.statements?.dml !== 'drop'
+    if (kind !== 'ddl') return true
+    const definition = type !== 'QUERY' || tables.length > 0
+    return kinds?.statements?.[definition ? 'ddl' : 'dcl'] !== false
   }
 
   /** Events that only comment on others, and those that mean nothing to us. */
@@ -280,6 +311,8 @@ export class TransactionBuilder {
     switch (event.type) {
       case eventTypes.ROWS_QUERY:
         return this.#annotate(event, readRowsQuery(bytes, start, end))
+      case eventTypes.ANNOTATE_ROWS:
+        return this.#annotate(event, mariadb.readAnnotation(bytes, start, end))
       case eventTypes.INTVAR:
         return this.#annotate(event, readIntvar(bytes, start, end))
       case eventTypes.RAND:
@@ -304,21 +337,23 @@ export class TransactionBuilder {
         if ((bytes[start + 17]! & 0x80) !== 0) return this.pending.shrink()
         throw new SluiceError(
           'EVENT_UNKNOWN',
-          `${this.#file}:${event.offset}: expected an event that MySQL 5.6 to 9.x writes, got ${eventName(event.type)} without the flag that allows to pass over it`,
+          `${this.#file}:${event.offset}: expected an event that MySQL 5.6 to 9.x or MariaDB writes, got ${eventName(event.type)} without the flag that allows to pass over it`,
         )
     }
   }
 
   #annotate(event: Event, sql: string): void {
-    // Several may stand before one statement; a ROWS_QUERY is alone.
-    if (event.type === eventTypes.ROWS_QUERY) this.#dropAnnotations()
-    if (event.ordinal < this.#skip) return
+    // Several may stand before one statement; that which is the statement itself is alone.
+    if (event.type === eventTypes.ROWS_QUERY || event.type === eventTypes.ANNOTATE_ROWS)
+      this.#dropAnnotations()
+    if (event.ordinal < this.#skip || this.#options.kinds?.statements?.dml === 'drop') return
     if (this.#unconfirmed < 0) this.#unconfirmed = this.pending.count
     this.pending.keep(event, {
       kind: 'annotation',
       type: 'QUERY',
       database: '',
       table: '',
+      tables: [],
       defaultDatabase: '',
       sql,
     })
@@ -387,11 +422,8 @@ export class TransactionBuilder {
 
   #transaction(state: Transaction['state'], end: Place): Transaction {
     const part = this.pending.take()
-    const skipped = this.#skipped
-    this.#skipped = undefined
-    this.#skippedCount = 0
-    this.#skippedBytes = 0
-    if (state !== 'open') this.#told = { file: end.file, offset: end.offset }
+    const skipped = this.#skipped.take()
+    if (state !== 'open') this.#skipped.told(end)
     const { gtid, lastCommitted, sequenceNumber } = this.#gtid
     return new LoggedTransaction(part, {
       epoch: this.#options.epoch,
@@ -415,21 +447,9 @@ export class TransactionBuilder {
 
   /** The transaction at hand has nothing to deliver. */
   #skipOver(end: Place): void {
-    if (this.#skippedCount === 0) {
-      this.#skippedFrom = { file: this.#file, offset: this.#offset }
-      this.#skippedSince = this.#timestamp
-      this.#skippedSinceWall = Date.now()
-    }
-    this.#skippedCount++
-    this.#skippedBytes += end.file === this.#file ? end.offset - this.#offset : end.offset
-    const { gtid } = this.#gtid
-    if (gtid && this.#options.gtids) (this.#skipped ??= new GtidSet()).add(gtid)
-    const enough =
-      this.#skippedCount >= SKIPPED_TRANSACTIONS ||
-      this.#skippedBytes >= SKIPPED_BYTES ||
-      this.#timestamp - this.#skippedSince >= SKIPPED_MS ||
-      Date.now() - this.#skippedSinceWall >= SKIPPED_MS
-    if (enough && this.#isNews(end)) this.#tell(end)
+    const begin = { file: this.#file, offset: this.#offset }
+    const gtid = this.#options.gtids ? this.#gtid.gtid : undefined
+    if (this.#skipped.add(begin, end, this.#timestamp, gtid)) this.#tell(end)
   }
 
   /**
@@ -437,22 +457,11 @@ export class TransactionBuilder {
    * still passing over what we have already says where it is as well: nothing before the place we go on from is told.
    */
   idle(place: Place): void {
-    if (this.#open || this.ready) return
-    if (this.#told === undefined) {
-      this.#told = { file: place.file, offset: place.offset }
-      if (this.#skippedCount === 0) return
-    } else if (!this.#isNews(place)) return
-    this.#tell(place)
-  }
-  /** Whether the log has come further than it was told. */
-  #isNews({ file, offset }: Place): boolean {
-    const told = this.#told
-    if (told === undefined) return true
-    return comparePositions({ file, offset, skip: 0 }, { ...told, skip: 0 }) > 0
+    if (!this.#open && !this.ready && this.#skipped.isWorthTelling(place)) this.#tell(place)
   }
 
   #tell(end: Place): void {
-    const from = this.#skippedCount > 0 ? this.#skippedFrom : (this.#told ?? end)
+    const from = this.#skipped.begin ?? end
     this.#file = from.file
     this.#offset = from.offset
     this.#gtid = NO_GTID

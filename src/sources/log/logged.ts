@@ -3,6 +3,8 @@
  * nobody needs them. What waits in the window is then next to nothing for the garbage collector, which would otherwise
  * carry every change from place to place.
  */
+import { readMariadbGtid } from '../../binlog/mariadb/events.ts'
+import { eventTypes } from '../../binlog/reader.ts'
 import { BinlogRows } from '../../binlog/rows.ts'
 import type { Change, RawEvent, Transaction } from '../../change.ts'
 import { NUMBERS, type Detail, type Kept, type TakenPart } from './pending.ts'
@@ -120,7 +122,10 @@ class Mark implements RawEvent {
     return this
   }
   get threadId(): number {
-    return this.bytes.readUInt32LE(this.start + 19)
+    const { bytes, start } = this
+    return bytes[start + 4] === eventTypes.MARIADB_GTID
+      ? readMariadbGtid(this).threadId
+      : bytes.readUInt32LE(start + 19)
   }
   get xid(): string {
     const detail = this.#detail

@@ -106,9 +106,13 @@ export class TableCache {
     switch (type) {
       case eventTypes.WRITE_ROWS:
       case eventTypes.WRITE_ROWS_V1:
+      case eventTypes.WRITE_ROWS_COMPRESSED:
+      case eventTypes.WRITE_ROWS_COMPRESSED_V1:
         return entry.insert
       case eventTypes.DELETE_ROWS:
       case eventTypes.DELETE_ROWS_V1:
+      case eventTypes.DELETE_ROWS_COMPRESSED:
+      case eventTypes.DELETE_ROWS_COMPRESSED_V1:
         return entry.delete
       default:
         return entry.update

@@ -14,7 +14,10 @@ import { Slab, giveBack } from '../../slab.ts'
 import { Identities, type MysqlSourceOptions } from '../mysql.ts'
 import { Unpacker, type Parcel } from './parcel.ts'
 
-export interface ThreadSourceOptions extends Omit<MysqlSourceOptions, 'filter' | 'slabs'> {
+export interface ThreadSourceOptions extends Omit<
+  MysqlSourceOptions,
+  'filter' | 'kinds' | 'slabs'
+> {
   readonly filter: FilterOptions // its text, for the thread compiles its own
 }
 
@@ -137,7 +140,12 @@ function orderOf(
     connect,
     server,
     epoch,
-    filter: { include: filter.include, exclude: filter.exclude },
+    filter: {
+      include: filter.include,
+      exclude: filter.exclude,
+      statements: filter.statements,
+      rows: filter.rows,
+    },
     partBytes,
     heartbeatMs,
     from,

@@ -111,6 +111,7 @@ class Reading {
         connect: { ...options.connect, tls: revive(options.connect.tls) },
         catalog: this.#packer,
         filter: compileFilter(filter),
+        kinds: filter,
         slabs: this.#slabs,
         onFormat: (format) => {
           this.#packer.format(format)

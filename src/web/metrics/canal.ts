@@ -32,7 +32,7 @@ export const canal: readonly Family[] = [
   family(
     'canal_instance_traffic_delay',
     'gauge',
-    'Milliseconds from the commit of what was read last to its reading; while the source is known to have more, to now',
+    'Milliseconds from commit to read; 0 when there is nothing to read; while the source has more or is not reached, how old a commit that waits can be',
     one((i) => i.read.ms ?? 0),
   ),
   family(
