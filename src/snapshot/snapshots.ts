@@ -71,7 +71,13 @@ export class Snapshots {
    */
   async start(client: string, { filter, rowsPerSecond = 0 }: LoadOptions): Promise<LoadStatus> {
     const { state, query } = this.#options
-    const [row] = await query<{ image: string }>('SELECT @@global.binlog_row_image AS image')
+    const [row] = await query<{ image: string; version: string }>(
+      'SELECT @@global.binlog_row_image AS image, VERSION() AS version',
+    )
+    if (/mariadb/i.test(row?.version ?? '')) {
+      const text = `a snapshot of ${this.#options.instance}: expected a MySQL server, found ${row?.version}`
+      throw new SluiceError('SOURCE_UNSUITABLE', text)
+    }
     if (row?.image.toUpperCase() !== 'FULL') {
       throw new SluiceError(
         'SOURCE_UNSUITABLE',

@@ -137,9 +137,10 @@ export class Touched {
     this.#keys = 0
     this.#disturbed.set(ALL, this.now)
   }
-  #statement({ database, table }: QueryChange): void {
-    if (table === '') this.#disturbed.set(ALL, this.now)
-    else this.#disturbed.set(nameOf(database, table), this.now)
+  #statement({ tables }: QueryChange): void {
+    for (const { database, table } of tables)
+      this.#disturbed.set(table === '' ? ALL : nameOf(database, table), this.now)
+    if (tables.length === 0) this.#disturbed.set(ALL, this.now)
   }
   #rows(change: RowsChange): void {
     const { table } = change

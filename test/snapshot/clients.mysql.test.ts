@@ -68,7 +68,7 @@ it('a client opts in by its subscription; the operator starts, throttles, pauses
       name: 'orders',
       store: instance.store!,
       gtid: false,
-      load: (client, filter) => instance.load(client, filter),
+      load: (client, filter) => instance.snapshots.once(client, filter),
     }),
   })
   stack.defer(() => server.close())
@@ -82,7 +82,7 @@ it('a client opts in by its subscription; the operator starts, throttles, pauses
       const batch = await client.get({ waitMs: 200 })
       for (const change of batch?.changes ?? [])
         if (change.kind === 'rows')
-          for (const { after } of change.rows) rows.set(String(after!['k']), change.snapshot)
+          for (const { after } of change.rows) rows.set(after!['k'] as string, change.snapshot)
       await batch?.ack()
     }
     return rows
