@@ -126,6 +126,7 @@ const commands: Readonly<Record<string, Command>> = {
     examples: [
       'sluice position orders show',
       'sluice position orders set binlog.000123:4567 --client 1001',
+      'sluice position orders set 2026-01-31T12:00:00Z',
       'sluice position orders reset',
     ],
     notes:

@@ -4,9 +4,8 @@
  * another), `server` (its server_uuid) and `origin` (where the instance began, and every new client begins).
  * Never goes on where it cannot prove that nothing is lost: it throws and says what to do.
  */
-import { comparePositions, fileNumber, formatPosition } from './change.ts'
+import { comparePositions, formatPosition } from './change.ts'
 import type { Position } from './change.ts'
-import type { InstanceConfig } from './config/config.ts'
 import { SluiceError } from './errors.ts'
 import { GtidSet } from './gtid.ts'
 import { positionFromJson, positionToJson } from './store/state.ts'
@@ -28,11 +27,6 @@ interface Log {
   warn(fields: object, message: string): void
 }
 
-/** The `start` key; a place may come with the GTIDs before it, as `gtidsAt` finds them. */
-export type Start =
-  | InstanceConfig['start']
-  | { file: string; offset: number; gtids: GtidSet | undefined }
-
 /** What the state file knows; undefined before the first start and after a reset. */
 export function readKnown(state: Pick<State, 'value' | 'path'>): Known | undefined {
   const origin = state.value('origin')
@@ -48,14 +42,10 @@ export function forgetOrigin(state: State): void {
   state.setValue('origin', '')
 }
 
-/**
- * The first start of an instance, or the first after a reset: finds the position that `start` means, and records it.
- * Throws POSITION_LOST or SOURCE_UNSUITABLE when the source cannot give it.
- */
-export function begin(state: State, start: InstanceConfig['start'], facts: Facts, log: Log): Known {
+/** The first start of an instance, or the first after a reset: records where it begins, on which server, in a new epoch. */
+export function begin(state: State, at: Position, server: string, log: Log): Known {
   const epoch = Number(state.value('epoch') ?? 0) + 1
-  const server = facts.serverUuid
-  const origin = { ...startPosition(start, facts, log), epoch, server }
+  const origin = { ...at, epoch, server }
   state.forgetDefinitions() // what happened in between is not known
   state.setValue('epoch', String(epoch))
   state.setValue('server', server)
@@ -65,40 +55,6 @@ export function begin(state: State, start: InstanceConfig['start'], facts: Facts
     'first start: origin recorded',
   )
   return { epoch, server, origin }
-}
-
-function startPosition(start: Start, facts: Facts, log: Log): Position {
-  const { latest, earliest } = facts
-  if (start === 'latest') return latest
-  if (start === 'earliest') return earliest
-  if ('file' in start) {
-    const { file, offset } = start
-    const gtids = 'gtids' in start ? start.gtids : undefined
-    const wanted: Position = { ...latest, file, offset, skip: 0, gtids, timestamp: 0 }
-    const before = fileNumber(file) < fileNumber(earliest.file)
-    if (!before && comparePositions(wanted, latest) <= 0) return wanted
-    throw new SluiceError(
-      'POSITION_LOST',
-      `start: expected a position from ${formatPosition(earliest)} to ${formatPosition(latest)}, which the source has; ` +
-        `found ${formatPosition(wanted)}`,
-    )
-  }
-  const seen = GtidSet.parse(start.gtids)
-  if (!latest.gtids || !earliest.gtids) {
-    throw new SluiceError(
-      'SOURCE_UNSUITABLE',
-      'start: found a GTID set, but the source has gtid_mode OFF; expected {file, offset}',
-    )
-  }
-  const lost = earliest.gtids.subtract(seen)
-  if (!lost.empty) {
-    log.warn(
-      { purged: lost.toString() },
-      'start: the source has already removed transactions that the given GTID set lacks; they are skipped',
-    )
-    seen.merge(lost)
-  }
-  return { ...earliest, gtids: seen, timestamp: 0 }
 }
 
 /**
@@ -129,62 +85,77 @@ export function continueFrom(
   return true
 }
 
+/** What has been read from a source so far. */
+export interface Progress {
+  readonly resume: Position // where the main reader wants to go on
+  /** Everything that anybody was given; undefined where GTIDs are off. */
+  readonly seen: GtidSet | undefined
+  /** Why the log cannot be the one that was read before, though its server says that it is; undefined: it may be. */
+  readonly replaced?: string | undefined
+}
+
 /**
- * Every later connect. `resume` is where the main reader wants to go on. Raises the epoch, durably, when the source is
- * another server that has all we have read. Throws SOURCE_CHANGED when reading cannot go on without loss.
+ * Every later connect. Raises the epoch, durably, when the source is another server that has all we have read. Throws
+ * SOURCE_DIVERGED when it lacks transactions that were read, SOURCE_CHANGED when nothing says how to go on there.
  */
 export function recognise(
   state: State,
   known: Known,
   facts: Facts,
-  resume: Position,
+  { resume, seen, replaced }: Progress,
   log: Log,
 ): Known {
-  const reset = `Point the instance back to it, or begin anew with "sluice position <destination> reset" (the server stopped)`
   const executed = facts.latest.gtids
-  const mine = resume.gtids
-  if (facts.serverUuid !== known.server) {
-    if (!executed || !mine) {
-      throw new SluiceError(
-        'SOURCE_CHANGED',
-        `expected the server ${known.server}, found ${facts.serverUuid}; without GTIDs on both, position ` +
-          `${formatPosition(resume)} means nothing there. ${reset}`,
-      )
-    }
-    if (mine.kind && executed.kind && mine.kind !== executed.kind) {
-      throw new SluiceError(
-        'SOURCE_CHANGED',
-        `expected the server ${known.server}, found ${facts.serverUuid}; GTIDs of MySQL mean nothing on MariaDB, and ` +
-          `the other way round. ${reset}`,
-      )
-    }
-    const missing = mine.subtract(executed)
-    if (!missing.empty) {
-      log.warn(
-        { missing: missing.toString() },
-        'the new source lacks transactions that were already read from the old one',
-      )
-    }
-    const epoch = known.epoch + 1
-    state.setValue('epoch', String(epoch))
-    state.setValue('server', facts.serverUuid)
-    log.warn(
-      { epoch, server: facts.serverUuid, was: known.server },
-      'another source: going on by GTID in a new epoch',
-    )
-    return { ...known, epoch, server: facts.serverUuid }
-  }
-  const missing = executed && mine ? mine.subtract(executed) : undefined
-  const ahead = resume.epoch === known.epoch && comparePositions(resume, facts.latest) > 0
-  if (missing ? !missing.empty : ahead) {
+  const other = facts.serverUuid !== known.server
+  if (other && seen?.kind && executed?.kind && seen.kind !== executed.kind) {
     throw new SluiceError(
       'SOURCE_CHANGED',
-      `the source is behind what was already read from it (its end is ${formatPosition(facts.latest)}, we are at ` +
-        `${formatPosition(resume)}${missing ? `, it lacks ${missing.toString()}` : ''}): its logs were reset or it was ` +
-        `restored from a backup. Begin anew with "sluice position <destination> reset" (the server stopped)`,
+      `expected the server ${known.server}, found ${facts.serverUuid}; GTIDs of MySQL mean nothing on MariaDB, and ` +
+        `the other way round. Point the instance back to it, or ${ANEW}`,
     )
   }
-  return known
+  const missing = executed && seen ? seen.subtract(executed) : undefined
+  if (missing && !missing.empty) throw diverged(facts, known, missing)
+  if (other && !missing) {
+    throw new SluiceError(
+      'SOURCE_CHANGED',
+      `expected the server ${known.server}, found ${facts.serverUuid}; without GTIDs on both, position ` +
+        `${formatPosition(resume)} means nothing there. Point the instance back to it, or ${ANEW}`,
+    )
+  }
+  const ahead = resume.epoch === known.epoch && comparePositions(resume, facts.latest) > 0
+  if (!other && (replaced !== undefined || (!missing && ahead))) {
+    const why =
+      replaced ?? `its end is ${formatPosition(facts.latest)}, we are at ${formatPosition(resume)}`
+    throw new SluiceError(
+      'SOURCE_CHANGED',
+      `the source ${facts.serverUuid} has another log than the one that was read (${why}): its logs were reset or it ` +
+        `was restored from a backup. Go back to the old one, or ${ANEW}`,
+    )
+  }
+  return other ? nextEpoch(state, known, facts.serverUuid, log) : known
+}
+const ANEW = 'begin anew with "sluice position <destination> reset" (the server stopped)'
+
+function diverged(facts: Facts, known: Known, missing: GtidSet): SluiceError {
+  const other =
+    facts.serverUuid === known.server
+      ? 'its logs were reset or it was restored from a backup'
+      : `it is not the server that they were read from (${known.server}), and they never reached it`
+  return new SluiceError(
+    'SOURCE_DIVERGED',
+    `the source ${facts.serverUuid} is behind what was already read: it lacks ${missing.toString()}. Either ${other}; ` +
+      `what was delivered of them is not in its data. Let it have them (replication), or ${ANEW}`,
+  )
+}
+
+/** Another server goes on with the history. Durable when it returns. */
+export function nextEpoch(state: State, known: Known, server: string, log: Log): Known {
+  const epoch = known.epoch + 1
+  state.setValue('epoch', String(epoch))
+  state.setValue('server', server)
+  log.warn({ epoch, server, was: known.server }, 'another source: going on in a new epoch')
+  return { ...known, epoch, server }
 }
 
 /** The same of a MariaDB server, which keeps count itself. undefined where no event of that file begins there. */

@@ -19,6 +19,7 @@ const table = {
   SERVER_ID_CLASH: true,
   POSITION_LOST: false,
   SOURCE_CHANGED: false,
+  SOURCE_DIVERGED: false,
   SOURCE_UNSUITABLE: false,
   // binlog
   EVENT_MALFORMED: false,

@@ -7,31 +7,24 @@
  * Guarantees: the origin and the epoch are durable before the first row is read; errors that may pass are retried with
  * growing pauses, others leave the instance visible as 'failed' with its clients served from what it holds; no error
  * leaves the instance. Must not know of the command line, of other instances, or of how clients are served.
+ *
+ * Over 500 lines because all that can happen to a source is followed here, where one reads how the parts act together.
  */
 import { randomUUID } from 'node:crypto'
-import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { parseTimeZone } from './binlog/time.ts'
-import { Catalog } from './catalog/catalog.ts'
-import {
-  compareLogPlaces,
-  type HistoryFile,
-  type LogPlace,
-  type TableVersions,
-} from './catalog/history.ts'
+import type { Catalog } from './catalog/catalog.ts'
+import { compareLogPlaces, type LogPlace, type TableVersions } from './catalog/history.ts'
 import { formatPosition } from './change.ts'
-import type { Position, Source, Transaction } from './change.ts'
+import type { Filter, Position, Source, Transaction } from './change.ts'
 import type { InstanceConfig } from './config/config.ts'
 import { Reading, type ReadCounts } from './counts.ts'
-import { begin, continueFrom, gtidsAt, mariadbGtidsAt, readKnown, recognise } from './epoch.ts'
-import type { Known, Start } from './epoch.ts'
+import { continueFrom, readKnown } from './epoch.ts'
+import type { Known } from './epoch.ts'
 import { SluiceError } from './errors.ts'
-import { compileColumns, compileFilter } from './filter.ts'
+import { compileFilter } from './filter.ts'
 import type { Logger } from './logger.ts'
 import { Lookup } from './lookup.ts'
-import { Connection } from './mysql/connection.ts'
-import type { ConnectOptions } from './mysql/connection.ts'
 import { sinkTypes } from './sinks/index.ts'
 import type { SinkStatus } from './sinks/runner/runner.ts'
 import { Sinks } from './sinks/runner/sinks.ts'
@@ -43,14 +36,19 @@ import { Snapshots } from './snapshot/snapshots.ts'
 import {
   logEnd,
   mysqlSource,
-  scanStatements,
-  sourceFacts,
   type ReaderThread,
+  type ThreadSourceOptions,
   type SourceFacts,
 } from './sources/index.ts'
 import { State } from './store/state.ts'
-import { Store } from './store/store.ts'
-import type { StoreStatus } from './store/store.ts'
+import { Store, type StoreStatus } from './store/store.ts'
+import { factsOf, openCatalog, unlessAborted } from './upstream/connect.ts'
+import { lookBack, Trail } from './upstream/lookback.ts'
+import type { LostRange } from './upstream/lost.ts'
+import { Watch, type Needed, type Outlook } from './upstream/purge.ts'
+import { SemiSync, withoutSemiSync } from './upstream/semisync.ts'
+import { settle } from './upstream/settle.ts'
+import { Sources } from './upstream/sources.ts'
 
 export type InstanceState =
   | { readonly state: 'connecting' | 'running' | 'stopped' }
@@ -59,7 +57,12 @@ export type InstanceState =
 export type InstanceStatus = InstanceState & {
   readonly name: string
   readonly since: number // ms, of the last change of state
-  readonly server: string // host:port
+  readonly server: string // host:port of the source that is read
+  readonly failovers: number // how often it was another one before
+  readonly positionsLost: number // how often the source no longer had what was needed
+  readonly lost: LostRange | undefined // the last time
+  readonly purge: Outlook | undefined // of what the slowest client needs, when last looked at
+  readonly semiSyncAcks: number | undefined // sent; undefined: semiSync is off
   readonly position: Position | undefined // where reading goes on
   readonly epoch: number // 0 before the source was reached for the first time
   readonly counts: ReadCounts
@@ -79,7 +82,8 @@ export interface InstanceOptions {
   readonly thread?: ReaderThread | undefined
 }
 
-const DOUBT_MS = 15_000
+/** How soon a place that a client passed over is durable where commits wait for it. */
+const SEMI_SYNC_MS = 5
 
 export class Instance {
   readonly name: string
@@ -89,7 +93,10 @@ export class Instance {
   readonly #stop = new AbortController()
   readonly #thread: ReaderThread | undefined
   readonly #slabs = new SlabPool()
-  readonly #lookup: Lookup
+  readonly #sources: Sources
+  readonly #watch: Watch
+  readonly #semiSync: SemiSync | undefined
+  #lookup: Lookup
   #known: Known | undefined
   #store: Store | undefined
   readonly #sinkOptions: { readonly dataDir: string; readonly types: readonly SinkType[] }
@@ -98,7 +105,7 @@ export class Instance {
   #reopen = false // the state file was changed beneath the store
   #catalog: Catalog | undefined
   #facts: SourceFacts | undefined
-  readonly snapshots: Snapshots
+  readonly #snapshots: Snapshots
   #catchUp: Source['read'] | undefined
   #status: InstanceState = { state: 'stopped' }
   #since = Date.now()
@@ -106,6 +113,10 @@ export class Instance {
   readonly reading = new Reading()
   #failures = 0 // in a row
   #changedSince: number | undefined // ms; the source looks like another one since then
+  #positionLost = false // the source refused a position: it is looked at again before that is believed
+  #lostCount = 0
+  #lost: LostRange | undefined
+  #trail: Trail | undefined // of what was read without GTIDs, where there is another source to go over to
   #done: Promise<void> | undefined
 
   private constructor(options: InstanceOptions, state: State) {
@@ -115,9 +126,25 @@ export class Instance {
     this.#thread = options.thread
     this.#state = state
     this.#sinkOptions = { dataDir: options.dataDir, types: options.sinkTypes ?? sinkTypes }
-    this.#lookup = new Lookup(connectOptions(options.config.source))
+    this.#sources = new Sources(options.config, state.value('source'))
+    this.#trail = this.#sources.several ? new Trail() : undefined
+    this.#lookup = new Lookup(this.#sources.connect)
+    this.#watch = new Watch({
+      log: options.log,
+      query: (sql, params) => this.#lookup.query(sql, params),
+      connect: () => this.#sources.connect,
+      needed: () => this.#needed(),
+    })
+    if (options.config.semiSync) {
+      const semiSync = new SemiSync(
+        () => state.cursors(),
+        () => this.#subscribers(),
+      )
+      state.follow(SEMI_SYNC_MS, (acks) => semiSync.wrote(acks))
+      this.#semiSync = semiSync
+    }
     this.#known = readKnown(state)
-    this.snapshots = this.#openSnapshots(options)
+    this.#snapshots = this.#openSnapshots(options)
     // A source that was known before need not be there for its clients to be served.
     if (this.#known) this.#store = this.#openStore(this.#known.origin)
   }
@@ -138,17 +165,21 @@ export class Instance {
     return this.#store
   }
   get status(): InstanceStatus {
-    const { host, port } = this.config.source
     return {
       ...this.#status,
       name: this.name,
       since: this.#since,
-      server: `${host}:${port}`,
+      server: this.#sources.name,
+      failovers: this.#sources.failovers,
+      positionsLost: this.#lostCount,
+      lost: this.#lost,
+      purge: this.#watch.purge,
+      semiSyncAcks: this.#semiSync?.acks,
       position: this.#store?.resume,
       epoch: this.#known?.epoch ?? 0,
       counts: this.reading.counts(),
       store: this.#store?.status(),
-      snapshots: this.snapshots.status(),
+      snapshots: this.#snapshots.status(),
       sinks: this.#sinks?.status() ?? [],
       guessedTables: [...(this.#catalog?.guessed ?? [])],
     }
@@ -159,6 +190,10 @@ export class Instance {
     this.#done ??= this.#run(this.#stop.signal).catch((error: unknown) => {
       this.#enter({ state: 'failed', error: asError(error) })
     })
+  }
+  /** Loads for a client what the tables hold already, unless that was done for it before. What goes wrong is in the log. */
+  load(client: string, filter: Filter): void {
+    this.#snapshots.once(client, filter)
   }
   /** Where the source's log ends now. Throws what a query throws, CONNECT_FAILED before the source was reached. */
   sourceEnd(): Promise<LogPlace> {
@@ -183,8 +218,9 @@ export class Instance {
     this.#stop.abort()
     await this.#done
     await this.#sinks?.stop()
-    this.snapshots.close()
+    this.#snapshots.close()
     await this.#store?.close()
+    this.#watch.stop()
     this.#lookup.close()
     this.#state.close()
     if (this.#status.state !== 'stopped') this.#enter({ state: 'stopped' })
@@ -203,26 +239,51 @@ export class Instance {
         this.reading.failures++
         const lasted = this.#status.state === 'running' ? Date.now() - this.#since : 0
         if (lasted > this.config.retry.maxMs) this.#failures = 0
-        const retryable = error instanceof SluiceError && (error.retryable || this.#doubtful(error))
-        if (!retryable) return this.#enter({ state: 'failed', error: asError(error) })
-        const pause = this.#pause()
-        this.#enter({ state: 'retrying', error, retryAt: Date.now() + pause })
-        await delay(pause, undefined, { signal }).catch(() => {})
+        if (!(await this.#failed(error, signal))) return
       }
     }
+  }
+  /** Decides what follows on an error, and waits until it is time for it; false: the instance has failed. */
+  async #failed(error: unknown, signal: AbortSignal): Promise<boolean> {
+    const retryable = error instanceof SluiceError && (error.retryable || this.#doubtful(error))
+    const was = this.#sources.name
+    const next = this.#sources.failed(Date.now(), error, retryable)
+    if (next === 'fail') {
+      if (error instanceof SluiceError && error.code === 'POSITION_LOST') this.#lostCount++
+      this.#enter({ state: 'failed', error: asError(error) })
+      return false
+    }
+    if (this.#sources.name !== was) this.#goOver(was, asError(error))
+    if (next === 'next') return true
+    const pause = this.#pause()
+    this.#enter({ state: 'retrying', error: asError(error), retryAt: Date.now() + pause })
+    await delay(pause, undefined, { signal }).catch(() => {})
+    return true
+  }
+  /** Another source is the current one now. */
+  #goOver(was: string, error: Error): void {
+    this.#changedSince = undefined
+    this.#lookup.close()
+    this.#lookup = new Lookup(this.#sources.connect)
+    this.#log.warn(
+      { was, source: this.#sources.name, ...errorFields(error) },
+      `instance ${this.name} gives ${was} up and goes over to ${this.#sources.name}: ${error.message}`,
+    )
   }
 
   /** One connection's life. Returns only when `signal` aborts. */
   async #read(signal: AbortSignal): Promise<void> {
-    const { config } = this
+    const { connect, name } = this.#sources
+    const config = { ...this.config, source: this.#sources.current }
     this.#enter({ state: 'connecting' })
     this.reading.connects++
-    const facts = await factsOf(connectOptions(config.source))
+    const facts = await factsOf(connect)
     if (signal.aborted) return
-    this.#facts = facts
     if (config.filter.statements.dml === 'stop') requireRows(facts)
-    const store = await this.#settle(facts)
+    this.#facts = facts
+    const store = await this.#settle(facts, signal)
     if (signal.aborted) return
+    if (this.#sources.several) this.#state.setValue('source', name)
     const zone = config.timezone ?? facts.timeZone
     const catalog = openCatalog({
       config,
@@ -237,7 +298,7 @@ export class Instance {
     if (signal.aborted) return
     this.#catalog = catalog
     const options = {
-      connect: connectOptions(config.source),
+      connect,
       epoch: this.#known!.epoch,
       server: facts.serverUuid,
       catalog,
@@ -253,9 +314,12 @@ export class Instance {
       ...options,
       serverId: config.source.serverId,
       replicaUuid: this.#replicaUuid(),
+      onAcker: await this.#acker(),
       // The first thing a granted dump sends: before that, "running" would be a guess.
       onFormat: () => {
-        if (this.#status.state === 'connecting') this.#enter({ state: 'running' }, about)
+        if (this.#status.state !== 'connecting') return
+        this.#enter({ state: 'running' }, about)
+        this.#watch.start()
       },
     }
     const source = this.#thread
@@ -266,23 +330,49 @@ export class Instance {
 
   async #pump(source: Source, store: Store, signal: AbortSignal): Promise<void> {
     for await (const tx of source.read(store.resume, signal)) {
+      if (!tx.gtid) this.#trail?.note(tx)
       this.reading.take(tx)
       const wait = store.append(tx, signal)
       if (wait) await this.reading.wait(wait)
       this.#failures = 0
       this.#changedSince = undefined
+      this.#positionLost = false
+      this.#sources.worked()
     }
   }
 
   /** Which history this is; on the very first connect also where it begins, and the store. */
-  async #settle(facts: SourceFacts): Promise<Store> {
-    if (this.#known && this.#store) {
-      this.#known = recognise(this.#state, this.#known, facts, this.#store.resume, this.#log)
-      return this.#store
+  async #settle(facts: SourceFacts, signal: AbortSignal): Promise<Store> {
+    const { config } = this
+    const [state, log] = [this.#state, this.#log]
+    const resume = this.#store?.resume
+    const before = this.#known && resume && { known: this.#known, resume }
+    const { connect } = this.#sources
+    if (before && this.#trail && !(facts.executed && resume!.gtids)) {
+      if (facts.serverUuid !== before.known.server) {
+        const filter = compileFilter(config.filter)
+        const { lookBackMs } = config.failover
+        const about = { state, facts, connect, filter, lookBackMs, log, signal, trail: this.#trail }
+        await this.#sinks?.stop()
+        await this.#store!.close() // nothing is acked any more in the old log
+        this.#store = undefined
+        try {
+          await lookBack({ ...about, known: before.known })
+          this.#trail = new Trail()
+        } finally {
+          if (!signal.aborted) await this.#openAgain(resume!.timestamp)
+        }
+        return this.#store!
+      }
     }
-    const start = await this.#startPoint(facts)
-    this.#stop.signal.throwIfAborted() // the state file may be closed by now
-    this.#known = begin(this.#state, start, facts, this.#log)
+    const found = await settle({ state, config, connect, facts, before, log, signal })
+    this.#known = found.known
+    if (found.lost) {
+      if (found.lost.to !== undefined || found.lost.range !== this.#lost?.range) this.#lostCount++
+      this.#lost = found.lost
+      if (found.lost.to !== undefined) await this.#openAgain()
+    }
+    if (this.#store) return this.#store
     this.#store = this.#openStore(this.#known.origin)
     this.#startSinks(this.#store)
     return this.#store
@@ -298,9 +388,9 @@ export class Instance {
       filter: compileFilter(this.config.filter),
       known: () => this.#known!,
       adopt: (seen) => this.#adopt(seen),
-      latest: async () => (await factsOf(connectOptions(this.config.source))).latest,
+      latest: async () => (await factsOf(this.#sources.connect)).latest,
       read: (from, signal) => this.#readOwn(from, signal),
-      loads: this.snapshots,
+      loads: this.#snapshots,
     })
     this.#sinks.start()
   }
@@ -313,7 +403,7 @@ export class Instance {
       filter: compileFilter(config.filter),
       clients: () => this.#store?.clients() ?? [],
       source: {
-        connect: () => connectOptions(config.source),
+        connect: () => this.#sources.connect,
         catalog: () => this.#catalog,
         end: () => logEnd(this.#lookup, this.#known!.epoch),
         serverId: () => this.#facts?.serverId ?? 0,
@@ -330,13 +420,13 @@ export class Instance {
     return true
   }
   /** Begins anew with what the state file says. */
-  async #openAgain(): Promise<void> {
+  async #openAgain(againUntilMs?: number): Promise<void> {
     this.#reopen = false
     this.#catchUp = undefined // it reads in the old epoch
     await this.#sinks?.stop()
     await this.#store?.close()
     this.#known = readKnown(this.#state)
-    this.#store = this.#openStore(this.#known!.origin)
+    this.#store = this.#openStore(this.#known!.origin, againUntilMs)
     this.#startSinks(this.#store)
   }
   /** Nobody reads before this place any more: the oldest that a client may go on from, as far as the source still has it. */
@@ -347,32 +437,56 @@ export class Instance {
     const kept = { ...earliest, epoch }
     return compareLogPlaces(oldest, kept) < 0 ? kept : oldest
   }
-  /** The `start` key; with GTIDs on, a place in the log gets the GTIDs before it, so that a fail-over can be followed. */
-  async #startPoint({ executed, mariadb }: SourceFacts): Promise<Start> {
-    const { start } = this.config
-    if (typeof start !== 'object' || !('file' in start) || !executed) return start
-    const { file, offset } = start
-    const ask = mariadb ? mariadbGtidsAt : gtidsAt
-    const gtids = await ask((sql, params) => this.#lookup.query(sql, params), file, offset)
-    return { ...start, gtids }
+  /** What tells the main reader's source what is safe; undefined where nobody wants to know. */
+  async #acker(): Promise<ThreadSourceOptions['onAcker']> {
+    const semiSync = this.#semiSync
+    if (!semiSync) return undefined
+    const why = await withoutSemiSync((sql) => this.#lookup.query(sql))
+    if (why !== undefined)
+      this.#log.warn({}, `instance ${this.name}: semiSync, but its source waits for nobody: ${why}`)
+    const { epoch } = this.#known!
+    return (ack) => semiSync.connection(ack, epoch)
   }
-  #openStore(origin: Position): Store {
+  #subscribers(): string[] {
+    const store = this.#store
+    const names = store?.status().cursors.map(({ client }) => client) ?? []
+    return names.filter((name) => store?.subscription(name) !== undefined)
+  }
+  /** Who needs the source's log from where on. */
+  #needed(): Needed[] {
+    const epoch = this.#known?.epoch
+    const cursors = this.#store?.status().cursors ?? []
+    return cursors.flatMap(({ client, acked }) =>
+      acked.epoch === epoch ? [{ client, position: acked }] : [],
+    )
+  }
+  #openStore(origin: Position, againUntilMs?: number): Store {
     return new Store({
+      againUntilMs,
       windowBytes: this.config.windowBytes,
       catchUpReaders: this.config.catchUpReaders,
       catchUp: (from, signal) => this.#readOwn(from, signal),
       state: this.#state,
       origin,
       log: this.#log,
-      join: this.snapshots.join,
+      join: this.#snapshots.join,
     })
+  }
+  async *#readOwn(from: Position, signal: AbortSignal): AsyncIterable<Transaction> {
+    if (!this.#catchUp) {
+      throw new SluiceError('CONNECT_FAILED', `${this.name}: the source was not reached yet`)
+    }
+    try {
+      yield* this.#catchUp(from, signal)
+    } catch (error) {
+      const lost = error instanceof SluiceError && error.code === 'POSITION_LOST'
+      // the next connect looks at every position, and follows the policy
+      if (lost && this.config.onPositionLost !== 'fail') this.#connection.abort()
+      throw error
+    }
   }
   #knownOrThrow(): Known {
     if (this.#known && this.#catalog) return this.#known
-    throw new SluiceError('CONNECT_FAILED', `${this.name}: the source was not reached yet`)
-  }
-  #readOwn(from: Position, signal: AbortSignal): AsyncIterable<Transaction> {
-    if (this.#catchUp) return this.#catchUp(from, signal)
     throw new SluiceError('CONNECT_FAILED', `${this.name}: the source was not reached yet`)
   }
   /** The same after a restart: MySQL then ends the dump that a dead connection of ours still holds. */
@@ -383,12 +497,18 @@ export class Instance {
   }
   /**
    * A transaction reaches us before the source counts it as executed (with semi-synchronous replication long before),
-   * and an address may lead to another server for a moment: a changed source is believed when it stays changed.
+   * and an address may lead to another server for a moment: a changed source is believed when it stays changed. A position
+   * that the source refused is looked at again: the answer says what is lost, or the policy is followed.
    */
-  #doubtful(error: SluiceError): boolean {
-    if (error.code !== 'SOURCE_CHANGED') return false
+  #doubtful({ code }: SluiceError): boolean {
+    if (code === 'POSITION_LOST') {
+      const again = !this.#positionLost
+      this.#positionLost = true
+      return again
+    }
+    if (code !== 'SOURCE_CHANGED' && code !== 'SOURCE_DIVERGED') return false
     this.#changedSince ??= Date.now()
-    return Date.now() - this.#changedSince < DOUBT_MS
+    return Date.now() - this.#changedSince < this.config.failover.divergedMs
   }
   /** ms before the next attempt: doubles from retry.minMs to retry.maxMs, less up to a half by chance. */
   #pause(): number {
@@ -419,29 +539,11 @@ export class Instance {
   }
 }
 
-/** Does not wait for `work` any longer once `signal` aborts: a connection attempt cannot be called off. */
-async function unlessAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>()
-  const aborted = (): void => resolve()
-  signal.addEventListener('abort', aborted)
-  try {
-    await Promise.race([work, promise])
-  } finally {
-    signal.removeEventListener('abort', aborted)
-  }
-}
 const asError = (error: unknown): Error =>
   error instanceof Error ? error : new Error(String(error))
 /** A SluiceError says all in its message; the stack is for our own bugs. */
-function errorFields(error: Error): object {
-  return error instanceof SluiceError ? { code: error.code } : { stack: error.stack }
-}
-
-/** Connects, asks what there is to know of the source, and closes. Throws what Connection.open and sourceFacts throw. */
-export async function factsOf(options: ConnectOptions): Promise<SourceFacts> {
-  using connection = await Connection.open(options)
-  return await sourceFacts(connection)
-}
+const errorFields = (error: Error): object =>
+  error instanceof SluiceError ? { code: error.code } : { stack: error.stack }
 
 /** Throws SOURCE_UNSUITABLE for a source that logs changes as statements, which say nothing of rows. */
 function requireRows({ binlogFormat }: SourceFacts): void {
@@ -452,48 +554,7 @@ function requireRows({ binlogFormat }: SourceFacts): void {
   throw new SluiceError('SOURCE_UNSUITABLE', text)
 }
 
-/** The catalog of a source: asks it by `lookup`, and looks through its log on a connection of its own. */
-export function openCatalog(about: {
-  readonly config: InstanceConfig
-  readonly facts: SourceFacts
-  readonly epoch: number
-  readonly lookup: Lookup
-  readonly log: Logger
-  readonly history?: HistoryFile | undefined
-}): Catalog {
-  const { config, facts, epoch, lookup, log, history } = about
-  const connect = connectOptions(config.source)
-  return new Catalog({
-    query: (sql, params) => lookup.query(sql, params),
-    timeZone: parseTimeZone(config.timezone ?? facts.timeZone),
-    columns: compileColumns(config.filter.columns),
-    log,
-    history,
-    ambiguous: config.ambiguousSchema,
-    end: () => logEnd(lookup, epoch),
-    scan: (from, to) => {
-      const options = { connect, epoch, server: facts.serverUuid, slabs: new SlabPool() }
-      return scanStatements(options, from, to)
-    },
-  })
-}
-
 /** The state file of a destination. */
 export function stateFile(dataDir: string, name: string): string {
   return join(dataDir, `${name}.sqlite`)
-}
-
-/** What a connection needs; reads the certificate files. */
-export function connectOptions(source: InstanceConfig['source']): ConnectOptions {
-  const { host, port, user, password, connectTimeoutMs, tls } = source
-  const read = (file: string | undefined): Buffer | undefined =>
-    file === undefined ? undefined : readFileSync(file)
-  return {
-    host,
-    port,
-    user,
-    password,
-    connectTimeoutMs,
-    tls: { mode: tls.mode, ca: read(tls.ca), cert: read(tls.cert), key: read(tls.key) },
-  }
 }

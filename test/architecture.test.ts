@@ -14,7 +14,7 @@ interface Rule {
 /** Anybody may import these; they know only each other. */
 const vocabulary = ['change', 'gtid', 'out', 'slab', 'crc', 'errors', 'number']
 const inProcess =
-  'instance counts fleet epoch lookup logger config store sinks sources mysql catalog binlog filter snapshot'
+  'instance counts fleet upstream epoch lookup logger config store sinks sources mysql catalog binlog filter snapshot'
 
 const rules: Record<string, Rule> = {
   ...Object.fromEntries(vocabulary.map((name) => [name, { modules: '' }])),
@@ -47,6 +47,10 @@ const rules: Record<string, Rule> = {
   config: { modules: 'binlog filter sinks', outside: 'zod yaml node:fs node:path' },
   lookup: { modules: 'mysql' },
   epoch: { modules: 'config store' },
+  upstream: {
+    modules: 'config store sources mysql epoch catalog binlog filter logger lookup',
+    outside: 'node:fs node:zlib',
+  },
   metrics: { modules: '' },
   counts: { modules: '' },
   shown: { modules: '' },

@@ -40,10 +40,13 @@ function facts(executed?: string, purged?: string, server = A): Facts {
     earliest: at('binlog.000002', 4, purged, server),
   }
 }
-const set = (p: Position): string | undefined => p.gtids?.toString()
 
-test('a first start records the position that start means, durably and once', () => {
-  const known = begin(state, 'latest', facts(`${A}:1-9`, ''), log)
+const origin = (executed?: string): Position => at('binlog.000005', 900, executed)
+const start = (executed?: string) => begin(state, origin(executed), A, log)
+const seen = (gtids: string) => GtidSet.parse(gtids)
+
+test('a first start records where it begins, durably and once', () => {
+  const known = start(`${A}:1-9`)
   expect(known).toMatchObject({
     epoch: 1,
     server: A,
@@ -54,89 +57,79 @@ test('a first start records the position that start means, durably and once', ()
   state = State.open(join(folder, 'orders.sqlite'))
   expect(readKnown(state)).toEqual(known)
 })
-test('earliest, a place and a GTID set', () => {
-  expect(begin(state, 'earliest', facts(), log).origin).toMatchObject({
-    file: 'binlog.000002',
-    offset: 4,
-  })
-  expect(begin(state, { file: 'binlog.000003', offset: 77 }, facts(), log).origin).toMatchObject({
-    file: 'binlog.000003',
-    offset: 77,
-  })
-  const { origin } = begin(state, { gtids: `${A}:1-5` }, facts(`${A}:1-9`, `${A}:1-3`), log)
-  expect(set(origin)).toBe(`${A}:1-5`)
-  expect(warnings).toEqual([])
-})
-test('a GTID set that lacks what is purged gains it, with a warning', () => {
-  const { origin } = begin(state, { gtids: `${B}:1-2` }, facts(`${A}:1-9`, `${A}:1-3`), log)
-  expect(set(origin)).toBe(`${A}:1-3,${B}:1-2`)
-  expect(warnings[0]).toContain('they are skipped')
-})
-test('a place the source has not is refused, and nothing is recorded', () => {
-  for (const file of ['binlog.000001', 'binlog.000006']) {
-    expect(() => begin(state, { file, offset: 4 }, facts(), log)).toThrow(
-      /expected a position from binlog.000002:4 to binlog.000005:900/,
-    )
-  }
-  expect(() => begin(state, { gtids: `${A}:1` }, facts(), log)).toThrow(/gtid_mode OFF/)
-  expect(readKnown(state)).toBeUndefined()
-})
 test('the same source goes on in the same epoch', () => {
-  const known = begin(state, 'latest', facts(`${A}:1-9`, ''), log)
-  expect(
-    recognise(state, known, facts(`${A}:1-12`, ''), at('binlog.000005', 900, `${A}:1-9`), log),
-  ).toBe(known)
+  const known = start(`${A}:1-9`)
+  const progress = { resume: origin(`${A}:1-9`), seen: seen(`${A}:1-9`) }
+  expect(recognise(state, known, facts(`${A}:1-12`, ''), progress, log)).toBe(known)
 })
 test('another source with GTIDs goes on in the next epoch, durably', () => {
-  const known = begin(state, 'latest', facts(`${A}:1-9`, ''), log)
-  const next = recognise(
-    state,
-    known,
-    facts(`${A}:1-12`, '', B),
-    at('binlog.000005', 900, `${A}:1-9`),
-    log,
-  )
+  const known = start(`${A}:1-9`)
+  const progress = { resume: origin(`${A}:1-9`), seen: seen(`${A}:1-9`) }
+  const next = recognise(state, known, facts(`${A}:1-12`, '', B), progress, log)
   expect(next).toMatchObject({ epoch: 2, server: B })
   expect(readKnown(state)).toMatchObject({ epoch: 2, server: B })
-  expect(warnings).toEqual(['another source: going on by GTID in a new epoch'])
-})
-test('another source that lacks transactions is taken with a warning', () => {
-  const known = begin(state, 'latest', facts(`${A}:1-9`, ''), log)
-  recognise(state, known, facts(`${A}:1-8`, '', B), at('binlog.000005', 900, `${A}:1-9`), log)
-  expect(warnings[0]).toContain('lacks transactions')
+  expect(warnings).toEqual(['another source: going on in a new epoch'])
 })
 test.each([
   [
     'another source without GTIDs',
     facts(undefined, undefined, B),
-    at('binlog.000005', 900),
+    { resume: at('binlog.000005', 900), seen: undefined },
+    'SOURCE_CHANGED',
     /expected the server .* without GTIDs/,
+  ],
+  [
+    'another source that lacks transactions',
+    facts(`${A}:1-8`, '', B),
+    { resume: origin(`${A}:1-9`), seen: seen(`${A}:1-9`) },
+    'SOURCE_DIVERGED',
+    /it lacks 3e11.*:9\. .*never reached it/,
   ],
   [
     'a reset source with GTIDs',
     facts(`${A}:1-2`, ''),
-    at('binlog.000005', 900, `${A}:1-9`),
+    { resume: origin(`${A}:1-9`), seen: seen(`${A}:1-9`) },
+    'SOURCE_DIVERGED',
     /it lacks 3e11.*:3-9.*reset/,
+  ],
+  [
+    'what a client was given and the main reader has not read again yet',
+    facts(`${A}:1-9`, ''),
+    { resume: origin(`${A}:1-9`), seen: seen(`${A}:1-11`) },
+    'SOURCE_DIVERGED',
+    /it lacks 3e11.*:10-11\./,
   ],
   [
     'a reset source without GTIDs',
     facts(),
-    at('binlog.000006', 4),
+    { resume: at('binlog.000006', 4), seen: undefined },
+    'SOURCE_CHANGED',
     /its end is binlog.000005:900, we are at binlog.000006:4/,
   ],
-])('%s is refused and says what to do', (_, now, resume, message) => {
-  const known = begin(state, 'latest', facts(), log)
-  expect(() => recognise(state, known, now, resume, log)).toThrow(message)
-  expect(() => recognise(state, known, now, resume, log)).toThrow(
-    /sluice position <destination> reset/,
-  )
+  [
+    'a reset source that has as many GTIDs again',
+    facts(`${A}:1-12`, ''),
+    {
+      resume: origin(`${A}:1-9`),
+      seen: seen(`${A}:1-9`),
+      replaced: 'binlog.000005 was begun later',
+    },
+    'SOURCE_CHANGED',
+    /another log.*binlog.000005 was begun later/,
+  ],
+])('%s is refused and says what to do', (_, now, progress, code, message) => {
+  const known = start()
+  const again = () => recognise(state, known, now, progress, log)
+  expect(again).toThrow(message)
+  expect(again).toThrow(expect.objectContaining({ code }) as Error)
+  expect(again).toThrow(/sluice position <destination> reset/)
   expect(readKnown(state)?.epoch).toBe(1)
 })
 test('after a reset the next start is a first start in a new epoch', () => {
-  begin(state, 'latest', facts(), log)
+  start()
   forgetOrigin(state)
   expect(readKnown(state)).toBeUndefined()
-  expect(begin(state, 'earliest', facts(), log)).toMatchObject({
+  expect(begin(state, at('binlog.000002', 4), A, log)).toMatchObject({
     epoch: 2,
     origin: { epoch: 2, offset: 4 },
   })

@@ -12,6 +12,9 @@ import { join } from 'node:path'
 /** Other commands of the project that have a long form; the rest are names of test files. */
 const scripts: Readonly<Record<string, readonly string[]>> = {
   'chaos-sinks': ['node', 'test/chaos/sinks.ts', '--faults', '60', '--seconds', '180'],
+  'chaos-core': ['node', 'test/chaos/core.ts', '--kills', '60'],
+  'oracle-ddl': ['node', 'test/catalog/oracle.ts', '--statements', '2000'],
+  'oracle-ddl-8.0': ['node', 'test/catalog/oracle.ts', '--statements', '2000', '--server', '8.0'],
   'bench-sinks': ['node', 'bench/sinks.ts'],
 }
 const everything = ['crash', 'slow', 'big', 'malformed', ...Object.keys(scripts)]

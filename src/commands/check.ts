@@ -4,7 +4,7 @@
 import { existsSync } from 'node:fs'
 import { basename } from 'node:path'
 import type { Arguments } from '../cli.ts'
-import { fileNumber } from '../change.ts'
+import { comparePositions } from '../change.ts'
 import {
   DEFAULT_CONFIG,
   destinationOf,
@@ -17,9 +17,11 @@ import { formatProblem } from '../config/yaml.ts'
 import type { Problem } from '../config/yaml.ts'
 import { SluiceError } from '../errors.ts'
 import { compileFilter } from '../filter.ts'
-import { connectOptions, stateFile } from '../instance.ts'
+import { stateFile } from '../instance.ts'
 import { Connection } from '../mysql/connection.ts'
 import { State } from '../store/state.ts'
+import { connectOptions } from '../upstream/connect.ts'
+import type { Needed } from '../upstream/purge.ts'
 import { instanceFile, painter } from './common.ts'
 import { secondOpinion } from './check/opinion.ts'
 import { probe, readVariables } from './check/probes.ts'
@@ -91,7 +93,7 @@ async function checkSource(config: InstanceConfig, state: string): Promise<Findi
   try {
     const variables = await readVariables(connection)
     const filter = compileFilter(config.filter)
-    return await probe({ connection, config, variables, filter, needed: neededFiles(state) })
+    return await probe({ connection, config, variables, filter, needed: neededPlaces(state) })
   } catch (error) {
     return [connectFailure(config, error)]
   } finally {
@@ -112,15 +114,15 @@ function connectFailure({ source }: InstanceConfig, error: unknown): Finding {
   }
   return { check: 'connection', level: 'fail', message, fix }
 }
-/** The binlog files that saved positions point to, oldest first. Positions known only by GTID point to none. */
-function neededFiles(state: string): string[] {
+/** Saved positions with a place in the log, oldest first. Positions known only by GTID have none. */
+function neededPlaces(state: string): Needed[] {
   if (!existsSync(state)) return []
   const { cursors, values } = State.read(state)
   const epoch = Number(values.get('epoch') ?? 0)
-  const files = cursors
+  return cursors
     .filter((c) => c.acked.epoch === epoch && c.acked.file !== '')
-    .map((c) => c.acked.file)
-  return [...new Set(files)].sort((a, b) => fileNumber(a) - fileNumber(b))
+    .map((c) => ({ client: c.client, position: c.acked }))
+    .sort((a, b) => comparePositions(a.position, b.position))
 }
 
 interface Reporter {

@@ -15,13 +15,13 @@ import type { InstanceConfig, ServerConfig } from '../config/config.ts'
 import { nearest } from '../config/keys.ts'
 import { SluiceError } from '../errors.ts'
 import { compileFilter, intersect } from '../filter.ts'
-import { connectOptions, factsOf, openCatalog } from '../instance.ts'
 import { createLogger } from '../logger.ts'
 import type { Logger } from '../logger.ts'
 import { Lookup } from '../lookup.ts'
 import { SlabPool } from '../slab.ts'
 import { mysqlSource } from '../sources/mysql.ts'
 import type { SourceFacts } from '../sources/mysql.ts'
+import { connectOptions, factsOf, openCatalog } from '../upstream/connect.ts'
 
 /** The server's configuration. Throws CONFIG_INVALID. */
 export function serverConfig(args: Arguments): ServerConfig {

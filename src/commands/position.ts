@@ -6,14 +6,21 @@ import { existsSync } from 'node:fs'
 import type { Arguments } from '../cli.ts'
 import { comparePositions, formatPosition } from '../change.ts'
 import type { Position } from '../change.ts'
+import type { InstanceConfig } from '../config/config.ts'
+import { parseTime } from '../config/source.ts'
 import { forgetOrigin, readKnown } from '../epoch.ts'
 import type { Known } from '../epoch.ts'
 import { SluiceError } from '../errors.ts'
 import { GtidSet } from '../gtid.ts'
 import { stateFile } from '../instance.ts'
+import type { ConnectOptions } from '../mysql/connection.ts'
+import type { SourceFacts } from '../sources/index.ts'
 import { positionToJson, State } from '../store/state.ts'
 import type { StateSnapshot } from '../store/state.ts'
-import { serverConfig } from './common.ts'
+import { factsOf } from '../upstream/connect.ts'
+import { Sources } from '../upstream/sources.ts'
+import { startPosition } from '../upstream/start.ts'
+import { instanceConfig, serverConfig } from './common.ts'
 
 /** show, set or reset. */
 export async function position(args: Arguments): Promise<number> {
@@ -34,9 +41,17 @@ export async function position(args: Arguments): Promise<number> {
   }
   const client = args.text('client')
   if (verb === 'show') return show(args, destination!, State.read(file), client)
-  using state = open(file)
-  if (verb === 'set') setPosition(state.state, where!, client, console.log)
-  else resetPosition(state.state, client, console.log)
+  const start = verb === 'set' ? parseStart(where!) : undefined
+  using held = open(file)
+  const { state } = held
+  if (start === undefined) {
+    resetPosition(state, client, console.log)
+    return 0
+  }
+  const cursors = state.cursors()
+  if (client !== undefined && !cursors.some((c) => c.client === client))
+    throw noClient(client, { cursors })
+  moveTo(state, await place(args, destination!, state, start), client, console.log)
   return 0
 }
 
@@ -102,37 +117,98 @@ function noClient(client: string, { cursors }: Pick<StateSnapshot, 'cursors'>): 
   return new SluiceError('USAGE', `no client "${client}" in the state file; found ${names}`)
 }
 
-/** file:offset, or a GTID set: everything already seen. */
-function parsePosition(text: string, { epoch, server }: Known): Position {
+/** What `set` takes, in the form of the start key. */
+function parseStart(text: string): InstanceConfig['start'] {
+  if (text === 'earliest' || text === 'latest') return text
   const place = /^([^:]+\.\d+):(\d+)$/.exec(text)
   if (place) {
-    const [, file, offset] = place
-    return {
-      epoch,
-      server,
-      file: file!,
-      offset: Number(offset),
-      skip: 0,
-      gtids: undefined,
-      timestamp: 0,
-    }
+    const offset = Number(place[2])
+    if (offset >= 4 && Number.isSafeInteger(offset)) return { file: place[1]!, offset }
+    throw new SluiceError(
+      'USAGE',
+      `expected an offset of 4 or more, found ${place[2]} in "${text}"`,
+    )
   }
+  const timestamp = parseTime(text)
+  if (timestamp !== undefined) return { timestamp }
   try {
-    return { epoch, server, file: '', offset: 4, skip: 0, gtids: GtidSet.parse(text), timestamp: 0 }
+    GtidSet.parse(text)
+    return { gtids: text }
   } catch (cause) {
-    const message = `expected file:offset like binlog.000123:4567 or a GTID set like uuid:1-99, found "${text}"`
+    const message =
+      'expected earliest, latest, file:offset like binlog.000123:4567, a GTID set like uuid:1-99 or a time with its ' +
+      `zone like 2026-01-31T12:00:00Z, found "${text}"`
     throw new SluiceError('USAGE', message, { cause })
   }
 }
+
+/** The position that `start` means on the instance's source; where that cannot be asked, what is written there. */
+async function place(
+  args: Arguments,
+  destination: string,
+  state: State,
+  start: InstanceConfig['start'],
+) {
+  const { epoch, server } = known(state)
+  const common = { epoch, server, skip: 0, timestamp: 0 }
+  let connect: ConnectOptions
+  let facts: SourceFacts
+  try {
+    const config = instanceConfig(serverConfig(args), destination)
+    connect = new Sources(config, state.value('source')).connect
+    facts = await factsOf(connect)
+  } catch (error) {
+    if (!(error instanceof SluiceError)) throw error
+    const text = `the source cannot be asked (${error.message})`
+    if (typeof start === 'string' || 'timestamp' in start) {
+      throw new SluiceError(
+        error.code,
+        `${destination}: ${text}, and only it knows where that is`,
+        {
+          cause: error,
+        },
+      )
+    }
+    console.error(`not checked: ${text}`)
+    if ('file' in start) return { ...common, ...start, gtids: undefined }
+    return { ...common, file: '', offset: 4, gtids: GtidSet.parse(start.gtids) }
+  }
+  const byGtid = typeof start === 'object' && 'gtids' in start
+  if (facts.serverUuid !== server && !byGtid) {
+    throw new SluiceError(
+      'SOURCE_CHANGED',
+      `${destination}: expected the server ${server}, whose log the saved positions are in, found ${facts.serverUuid}; ` +
+        'a GTID set means the same on both; or reset, and use the start key of the instance file',
+    )
+  }
+  const warn = (_: object, text: string): void => console.error(`warning: ${text}`)
+  const found = await startPosition(connect, facts, start, { warn })
+  return { ...found, epoch, server }
+}
 type Say = (line: string) => void
-/** Sets the acked position of one client, or of all of them and the origin. Throws USAGE, GTID_MALFORMED, STATE_UNREADABLE. */
+/** Sets the acked position of one client, or of all of them and the origin, unchecked. Throws USAGE, STATE_UNREADABLE. */
 export function setPosition(
   state: State,
   where: string,
   client: string | undefined,
   say: Say,
 ): void {
-  const to = parsePosition(where, known(state))
+  const start = parseStart(where)
+  if (typeof start === 'string' || 'timestamp' in start) {
+    throw new SluiceError(
+      'USAGE',
+      `expected file:offset or a GTID set, found "${where}", which only the source knows: sluice position … set`,
+    )
+  }
+  const { epoch, server } = known(state)
+  const common = { epoch, server, skip: 0, timestamp: 0 }
+  const to =
+    'file' in start
+      ? { ...common, ...start, gtids: undefined }
+      : { ...common, file: '', offset: 4, gtids: GtidSet.parse(start.gtids) }
+  moveTo(state, to, client, say)
+}
+function moveTo(state: State, to: Position, client: string | undefined, say: Say): void {
   const before = state.cursors()
   const chosen = before.filter((c) => client === undefined || c.client === client)
   if (client !== undefined && chosen.length === 0) throw noClient(client, { cursors: before })

@@ -25,13 +25,21 @@ import {
   oneOf,
   path,
   patterns,
-  port,
   section,
   serverTls,
   text,
 } from './leaves.ts'
 import { load, readText } from './load.ts'
 import type { Loaded } from './load.ts'
+import {
+  failoverSchema,
+  onDivergedSchema,
+  onPositionLostSchema,
+  semiSyncSchema,
+  sourceSchema,
+  standbysSchema,
+  startSchema,
+} from './source.ts'
 import { formatProblem } from './yaml.ts'
 import type { Environment, Path, YamlFile } from './yaml.ts'
 
@@ -96,66 +104,15 @@ export type ServerConfig = Readonly<z.output<typeof serverSchema>>
 
 // ── instances/<destination>.yaml ─────────────────────────────────────────────
 
-const startError = 'latest, earliest, {file: binlog.000123, offset: 4} or {gtids: "uuid:1-99"}'
-
 export const instanceSchema = section({
   enabled: flag().default(true).describe('false: the instance does not run'),
-  source: section({
-    host: text('an address or host name').default('127.0.0.1').describe('The MySQL server'),
-    port: port().default(3306).describe('Its port'),
-    user: text('a user name')
-      .default('canal')
-      .describe('User with REPLICATION SLAVE, REPLICATION CLIENT and SELECT'),
-    password: z
-      .string({ error: 'a password as text (put digits in quotes)' })
-      .default('')
-      .describe('Its password'),
-    tls: section({
-      mode: oneOf(['disabled', 'preferred', 'required', 'verify-ca', 'verify-identity'])
-        .default('preferred')
-        .describe(
-          'disabled | preferred | required | verify-ca | verify-identity, as in the mysql client',
-        ),
-      ca: path('certificates in PEM form')
-        .optional()
-        .describe('Authorities to trust, PEM file; none: those Node brings'),
-      cert: path('the client certificate in PEM form')
-        .optional()
-        .describe('Client certificate, PEM file'),
-      key: path("the client certificate's key in PEM form")
-        .optional()
-        .describe('Its private key, PEM file'),
-    })
-      .prefault({})
-      .describe('TLS to MySQL'),
-    serverId: integer('a server id, 1 to 4294967295', 1, 4_294_967_295)
-      .optional()
-      .describe('Replica server id; none: a random one, changed when it clashes'),
-    heartbeatMs: duration('100ms', '1h')
-      .prefault('1s')
-      .describe('How often an idle source sends a sign of life'),
-    connectTimeoutMs: duration('100ms', '10m')
-      .prefault('10s')
-      .describe('How long a connection attempt may take'),
-  })
-    .prefault({})
-    .describe('The MySQL server to read from'),
-  start: z
-    .union(
-      [
-        z.enum(['latest', 'earliest']),
-        section({
-          file: text('a binlog file name'),
-          offset: integer('an offset in bytes, 4 or more', 4, Number.MAX_SAFE_INTEGER).default(4),
-        }),
-        section({ gtids: text('a GTID set: everything already seen') }),
-      ],
-      { error: startError },
-    )
-    .default('latest')
-    .describe(
-      'Where to begin the very first time: latest | earliest | {file, offset} | {gtids}; later the saved position counts',
-    ),
+  source: sourceSchema,
+  standbys: standbysSchema,
+  failover: failoverSchema,
+  start: startSchema,
+  onPositionLost: onPositionLostSchema,
+  onDiverged: onDivergedSchema,
+  semiSync: semiSyncSchema,
   filter: section({
     include: patterns('regular expressions over database.table')
       .default('.*\\..*')
@@ -340,8 +297,18 @@ export function parseInstance(
       )
     }
     checkSinks(yaml, config.sinks)
-    const resolved = filesOf(yaml, ['source', 'tls'], tls, (p) => resolve(dirname(file), p))
-    return { ...config, source: { ...config.source, tls: { ...tls, ...resolved } } }
+    const from = (p: string): string => resolve(dirname(file), p)
+    const resolved = filesOf(yaml, ['source', 'tls'], tls, from)
+    const standbys = config.standbys.map(({ tls: own, ...standby }, i) => {
+      if (own && (own.cert === undefined) !== (own.key === undefined)) {
+        yaml.problem(
+          ['standbys', i, 'tls'],
+          'expected cert and key together, found only one of them',
+        )
+      }
+      return { ...standby, ...(own && { tls: filesOf(yaml, ['standbys', i, 'tls'], own, from) }) }
+    })
+    return { ...config, standbys, source: { ...config.source, tls: { ...tls, ...resolved } } }
   })
 }
 

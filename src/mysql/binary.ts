@@ -12,8 +12,7 @@
  */
 import type { Socket } from 'node:net'
 import { assert, SluiceError } from '../errors.ts'
-import type { Chunks } from './chunks.ts'
-import { Connection, type ConnectOptions } from './connection.ts'
+import { Connection, type Chunks, type ConnectOptions } from './connection.ts'
 import { serverFailure } from './failure.ts'
 
 const FULL = 0xffffff

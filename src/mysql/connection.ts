@@ -6,11 +6,20 @@
  */
 import { connect, type Socket } from 'node:net'
 import type { Connection as Driver, ConnectionOptions } from 'mysql2'
+import { crcMemory } from '../crc.ts'
 import { SluiceError, assert } from '../errors.ts'
-import { chunksOf, takers, type Chunks, type Taker } from './chunks.ts'
+import {
+  dumpCommand,
+  gtidDumpCommand,
+  registerCommand,
+  semiSyncAck,
+  type DumpRequest,
+} from './commands.ts'
 import { feed, guardSequence, socketOf, watchAnswer } from './answer.ts'
 import { driverFailure, lacksTls, serverFailure } from './failure.ts'
 import { PacketReader } from './packet.ts'
+
+export { PLAIN_OFFSET_MAX, type DumpRequest } from './commands.ts'
 
 export interface TlsOptions {
   /**
@@ -30,16 +39,6 @@ export interface ConnectOptions {
   readonly tls: TlsOptions
   readonly connectTimeoutMs: number
 }
-export interface DumpRequest {
-  readonly serverId: number // 1 … 2^32 - 1, ours; unique among the source's replicas
-  readonly replicaUuid: string // ours; a shared one makes MySQL kill the dump that had it first
-  readonly heartbeatMs: number // how often the server speaks when it has nothing to say
-  readonly place: string // where the dump begins, for messages
-  readonly file: string // "" with `gtids`: the server finds the file
-  readonly offset: number // 4 is the first event
-  readonly gtids: Buffer | undefined // encoded set of what we have: COM_BINLOG_DUMP_GTID, else COM_BINLOG_DUMP
-  readonly state?: string | undefined // of MariaDB: the last GTID of each domain that we have; it then finds the file
-}
 /** What packets of a dump are read from; `packets` holds what the last `more()` brought. */
 export interface DumpStream {
   readonly packets: PacketReader
@@ -47,20 +46,13 @@ export interface DumpStream {
   readonly checksum: string
   /** Waits for the next bytes; false only after the signal aborted. Throws STREAM_ENDED, STREAM_STALLED. */
   more(): Promise<boolean>
+  /** Tells the server that everything before this place is safe; nothing unless it takes us for a semi-synchronous replica. */
+  ack(file: string, offset: number): void
   close(): void
 }
 
-const COM_BINLOG_DUMP = 0x12
-const COM_REGISTER_SLAVE = 0x15
-const COM_BINLOG_DUMP_GTID = 0x1e
-/** Flags of a dump (sql/rpl_constants.h, sql/rpl_binlog_sender.h). */
-const USE_HEARTBEAT_V2 = 0x02
-const THROUGH_GTID = 0x04
 const STALL_EXTRA_MS = 5_000
 const WRITE_TIMEOUT_SECONDS = 86_400
-/** What the plain form can address. */
-export const PLAIN_OFFSET_MAX = 0xffffffff
-
 type Params = readonly (string | number | bigint | null)[]
 
 export class Connection {
@@ -154,7 +146,7 @@ export class Connection {
     socket.write(registerCommand(request.serverId))
     try {
       // The server answers the registration with OK before it reads the next command.
-      await stream.registered()
+      await stream.registered(request.semiSync === true)
       socket.write(request.gtids ? gtidDumpCommand(request, request.gtids) : dumpCommand(request))
       return stream
     } catch (error) {
@@ -184,25 +176,20 @@ export class Connection {
       `SET SESSION net_write_timeout = ${WRITE_TIMEOUT_SECONDS}, SESSION net_read_timeout = 3600,` +
         ` SESSION wait_timeout = ${WRITE_TIMEOUT_SECONDS}`,
     )
-    await this.query(
-      `SET @master_heartbeat_period = ${heartbeat}, @source_heartbeat_period = ${heartbeat},` +
-        ' @slave_uuid = ?, @replica_uuid = ?',
-      [uuid, uuid],
-    )
-    // What a MariaDB server asks its replicas for, whose own names these are: 4, GTIDs and everything older; elsewhere they
-    // mean nothing.
-    await this.query(
-      'SET @mariadb_slave_capability = 4, @slave_connect_state = ?, @slave_gtid_strict_mode = 0,' +
-        ' @slave_gtid_ignore_duplicates = 0',
-      [request.state ?? null],
-    )
     const [row] = await this.query<{ checksum: string | null }>(
       'SELECT @@global.binlog_checksum AS checksum',
     )
+    // The last four are what MariaDB's replicas say of themselves (4: they know GTIDs); elsewhere they mean nothing.
     await this.query(
-      'SET @master_binlog_checksum = @@global.binlog_checksum,' +
-        ' @source_binlog_checksum = @@global.binlog_checksum',
+      `SET @master_heartbeat_period = ${heartbeat}, @source_heartbeat_period = ${heartbeat},` +
+        ' @slave_uuid = ?, @replica_uuid = ?, @master_binlog_checksum = @@global.binlog_checksum,' +
+        ' @source_binlog_checksum = @@global.binlog_checksum, @mariadb_slave_capability = 4,' +
+        ' @slave_connect_state = ?, @slave_gtid_strict_mode = 0, @slave_gtid_ignore_duplicates = 0',
+      [uuid, uuid, request.state ?? null],
     )
+    if (request.semiSync) {
+      await this.query('SET @rpl_semi_sync_replica = 1, @rpl_semi_sync_slave = 1')
+    }
     return row?.checksum ?? 'NONE'
   }
 
@@ -238,6 +225,14 @@ function sslOptions(tls: TlsOptions): Pick<ConnectionOptions, 'ssl'> {
 }
 
 const ANSWER_BYTES = 16 * 1024 // before the dump
+const READ_BYTES = 256 * 1024
+
+/** Who takes what a plain socket has read, and where it reads into; false stops reading until `resume`. */
+interface Taker {
+  take: (chunk: Buffer) => boolean
+  buffer: Buffer
+}
+const takers = new WeakMap<Socket, Taker>()
 
 /**
  * The socket under a connection. It reads into one buffer that is used again and again: a buffer per read would be
@@ -306,67 +301,56 @@ async function connectDriver(
   })
 }
 
-/** A command packet: sequence id 0. */
-function command(body: Buffer): Buffer {
-  const packet = Buffer.alloc(4 + body.length)
-  packet.writeUIntLE(body.length, 0, 3)
-  body.copy(packet, 4)
-  return packet
-}
-
-/**
- * COM_REGISTER_SLAVE (sql/rpl_source.cc, register_replica):
- *
- *   1 command · 4 server id · 1+n host · 1+n user · 1+n password · 2 port · 4 rank (unused) · 4 source id (0)
- */
-function registerCommand(serverId: number): Buffer {
-  const body = Buffer.alloc(18)
-  body[0] = COM_REGISTER_SLAVE
-  body.writeUInt32LE(serverId, 1)
-  return command(body)
-}
-
-/**
- * COM_BINLOG_DUMP (sql/rpl_source.cc, com_binlog_dump):
- *
- *   1 command · 4 position · 2 flags · 4 server id · rest file name
- */
-function dumpCommand(request: DumpRequest): Buffer {
-  assert(request.offset <= PLAIN_OFFSET_MAX, 'the plain dump cannot address beyond 4 GiB')
-  const file = Buffer.from(request.file, 'utf8')
-  const body = Buffer.alloc(11 + file.length)
-  body[0] = COM_BINLOG_DUMP
-  body.writeUInt32LE(request.offset, 1)
-  body.writeUInt16LE(USE_HEARTBEAT_V2, 5)
-  body.writeUInt32LE(request.serverId, 7)
-  file.copy(body, 11)
-  return command(body)
-}
-
-/**
- * COM_BINLOG_DUMP_GTID (sql/rpl_source.cc, com_binlog_dump_gtid):
- *
- *   1 command · 2 flags · 4 server id · 4 length of the file name · file name · 8 position · 4 length of the set · set
- */
-function gtidDumpCommand(request: DumpRequest, gtids: Buffer): Buffer {
-  const file = Buffer.from(request.file, 'utf8')
-  const body = Buffer.alloc(23 + file.length + gtids.length)
-  body[0] = COM_BINLOG_DUMP_GTID
-  body.writeUInt16LE(USE_HEARTBEAT_V2 | THROUGH_GTID, 1)
-  body.writeUInt32LE(request.serverId, 3)
-  body.writeUInt32LE(file.length, 7)
-  file.copy(body, 11)
-  body.writeBigUInt64LE(BigInt(request.offset), 11 + file.length)
-  body.writeUInt32LE(gtids.length, 19 + file.length)
-  gtids.copy(body, 23 + file.length)
-  return command(body)
-}
-
 interface SocketStreamOptions {
   readonly where: string
   readonly stall: number // ms of silence that are too many
   readonly checksum: string
   readonly signal: AbortSignal
+}
+
+export type Chunks = Pick<AsyncIterator<Buffer, unknown>, 'next'>
+
+/** What a socket reads from now on, a chunk at a time; each is overwritten by the next. */
+function chunksOf(socket: Socket): Chunks {
+  const taker = takers.get(socket)
+  return taker ? plainChunks(socket, taker) : socket.iterator({ destroyOnReturn: false })
+}
+
+/** What a plain socket reads, a chunk at a time, where its sums are quick; each is overwritten by the next. */
+function plainChunks(socket: Socket, taker: Taker): Chunks {
+  let ready: Buffer | undefined
+  let failure: Error | undefined
+  let ended = false
+  let wake: (() => void) | undefined
+  taker.buffer = crcMemory(READ_BYTES)
+  taker.take = (chunk) => {
+    ready = chunk
+    wake?.()
+    return false
+  }
+  const end = (error?: Error): void => {
+    failure ??= error
+    ended = true
+    wake?.()
+  }
+  socket.on('error', end)
+  socket.on('end', () => end())
+  socket.on('close', () => end())
+  return {
+    async next() {
+      if (ready === undefined && !ended) {
+        const read = new Promise<void>((resolve) => (wake = resolve))
+        socket.resume()
+        await read
+        wake = undefined
+      }
+      const value = ready
+      ready = undefined
+      if (value !== undefined) return { done: false, value }
+      if (failure) throw failure
+      return { done: true, value }
+    },
+  }
 }
 
 /** The socket after the takeover: one chunk at a time, and a watchdog that runs only while one is waited for. */
@@ -379,6 +363,7 @@ class SocketStream implements DumpStream {
   readonly #signal: AbortSignal
   readonly #chunks: Chunks
   readonly #watchdog: NodeJS.Timeout
+  #safe: Buffer | undefined // an acknowledgement to be sent
   #waitingSince = 0 // performance.now(), 0 while nobody waits
   #stalled = false
   #ended = false
@@ -405,16 +390,28 @@ class SocketStream implements DumpStream {
   }
 
   /** Waits for the OK packet that answers the registration. */
-  async registered(): Promise<void> {
+  async registered(semiSync: boolean): Promise<void> {
     const { packets } = this
     for (;;) {
       while (!packets.next()) if (!(await this.more())) return
       if (packets.last) break
     }
-    packets.restart()
+    packets.restart(semiSync)
+  }
+
+  ack(file: string, offset: number): void {
+    this.#safe = semiSyncAck(file, offset)
+    this.#answer()
+  }
+  /** Only the first packet says whether the server wants to know. */
+  #answer(): void {
+    if (!this.#safe || !this.packets.marked || this.#ended) return
+    this.#socket.write(this.#safe)
+    this.#safe = undefined
   }
 
   async more(): Promise<boolean> {
+    this.#answer()
     this.#waitingSince = performance.now()
     let cause: unknown
     try {

@@ -10,6 +10,7 @@ const EMPTY = Buffer.alloc(0)
 const ERR = 0xff
 const EOF = 0xfe
 const OK = 0x00
+const SEMI_SYNC = 0xef
 const ERROR_MAX = 64 * 1024
 
 /** Makes the error for an ERR packet: its number and its text. */
@@ -21,6 +22,9 @@ export type Refusal = (number: number, text: string) => SluiceError
  *   3  length of what follows the header, little-endian
  *   1  sequence id: 1 for the first packet after our command, then counting up, modulo 256
  *   n  payload; the first byte of a joined payload is 0x00 before an event, 0xff ERR, 0xfe EOF
+ *
+ * To a semi-synchronous replica (plugin/semisync/semisync.h) a server with that plugin sends two more bytes before an
+ * event: 0xef, and 1 where a commit waits for its acknowledgement, else 0. One without it does not.
  */
 export class PacketReader {
   /** The chunk, and in it the piece of a payload that the last `next` found; the status byte is left out. */
@@ -41,6 +45,8 @@ export class PacketReader {
   #joined = false // the current packet is full: its payload goes on in the next one
   #opening = true // the next byte of a payload is its status byte
   #begun = false // it has been read, and no piece handed on since
+  #marks: 'none' | 'perhaps' | 'there' = 'none' // whether two bytes stand before an event
+  #mark = 0 // how many of them are still to come
   #header = 0 // header bytes of a packet that a chunk's end tore
   #headerBytes = 0
   #sequence = 1
@@ -70,6 +76,7 @@ export class PacketReader {
         this.#readStatus(this.bytes[this.#at++]!)
         this.#left--
       }
+      if (this.#mark > 0 && !this.#readMark()) return false
       const available = this.#limit - this.#at
       if (available === 0 && this.#left > 0) return false
       const taken = this.#left < available ? this.#left : available
@@ -86,8 +93,13 @@ export class PacketReader {
     }
   }
 
-  /** Expects the answer to a new command, on a chunk that is used up. */
-  restart(): void {
+  /** Whether the server treats us as a semi-synchronous replica, once its first packet has come. */
+  get marked(): boolean {
+    return this.#marks === 'there'
+  }
+  /** Expects the answer to a new command, on a chunk that is used up; `marks`: we asked to be a semi-synchronous replica. */
+  restart(marks: boolean): void {
+    this.#marks = marks ? 'perhaps' : 'none'
     assert(
       this.#at === this.#limit && this.#opening,
       'a packet stream was restarted inside an answer',
@@ -131,10 +143,36 @@ export class PacketReader {
     return true
   }
 
+  /** False when the chunk is used up. The first event of a dump is a ROTATE without a time, so it begins with 0. */
+  #readMark(): boolean {
+    while (this.#mark > 0) {
+      if (this.#at === this.#limit) return false
+      const byte = this.bytes[this.#at]!
+      if (this.#mark === 2 && byte !== SEMI_SYNC) {
+        if (this.#marks === 'there') {
+          throw new SluiceError(
+            'PACKET_MALFORMED',
+            `dump stream: expected the mark of semi-synchronous replication 0xef, got 0x${byte.toString(16)}`,
+          )
+        }
+        this.#marks = 'none'
+        this.#mark = 0
+        return true
+      }
+      this.#marks = 'there'
+      this.#at++
+      this.#left--
+      this.#mark--
+    }
+    return true
+  }
   #readStatus(status: number): void {
     this.#opening = false
     this.#begun = true
-    if (status === OK) return
+    if (status === OK) {
+      if (this.#marks !== 'none') this.#mark = 2
+      return
+    }
     if (status === ERR && !this.#joined && this.#left >= 3 && this.#left < ERROR_MAX) {
       this.#error = Buffer.alloc(this.#left - 1)
       this.#errorBytes = 0

@@ -4,10 +4,13 @@
 export { filesSource, type FilesSourceOptions } from './files.ts'
 export {
   logEnd,
+  logStatus,
   mysqlSource,
   scanStatements,
   sourceFacts,
+  type Acknowledge,
   type MysqlSourceOptions,
   type SourceFacts,
 } from './mysql.ts'
+export { fileSeconds, findBoundary, findTime, logFiles, type LogFile } from './places.ts'
 export { ReaderThread, type ThreadSourceOptions } from './thread/thread.ts'

@@ -37,7 +37,11 @@ export interface MysqlSourceOptions {
   readonly partBytes?: number | undefined
   readonly heartbeatMs?: number | undefined
   readonly onFormat?: ((format: Format) => void) | undefined
+  /** Be a semi-synchronous replica: told how to acknowledge, before anything is read; false once the read has ended. */
+  readonly onAcker?: ((ack: Acknowledge | false) => void) | undefined
 }
+/** Everything before this place is safe. */
+export type Acknowledge = (file: string, offset: number) => void
 
 export const PART_BYTES = 256 * 1024
 const HEARTBEAT_MS = 10_000
@@ -106,6 +110,7 @@ async function openDump(options: MysqlSourceOptions, reading: Reading): Promise<
         replicaUuid: reading.replicaUuid,
         heartbeatMs: options.heartbeatMs ?? HEARTBEAT_MS,
         place: plan.jumps ? `${formatPosition(from)} by GTID` : formatPosition(from),
+        semiSync: options.onAcker !== undefined,
         ...plan.request,
       },
       signal,
@@ -122,9 +127,12 @@ async function openDump(options: MysqlSourceOptions, reading: Reading): Promise<
       from: server === from.server || from.server === '' ? from : { ...from, file: '', skip: 0 },
       jumps: plan.jumps,
       early: plan.early,
+      skippedMs: options.onAcker ? 0 : undefined, // a commit may wait for what nobody wants
       checksum: stream.checksum.toUpperCase() === 'CRC32',
     }
+    options.onAcker?.((file, offset) => stream.ack(file, offset))
     const close = (): void => {
+      options.onAcker?.(false)
       stream.close()
       reading.closed()
     }
@@ -255,6 +263,7 @@ export interface SourceFacts {
   readonly timeZone: string // of the server: "UTC", "Europe/Berlin", "+08:00"; never SYSTEM
   readonly executed: GtidSet | undefined // undefined where GTIDs are off
   readonly purged: GtidSet | undefined
+  readonly files: readonly string[] // of its binlog, oldest first
   readonly latest: Position // past everything in the binlog
   readonly earliest: Position // the beginning of the oldest file
 }
@@ -337,13 +346,14 @@ export async function sourceFacts(connection: Connection, epoch = 1): Promise<So
     timeZone: await timeZoneOf(connection),
     executed: sets?.executed,
     purged: sets?.purged,
+    files: files.map((f) => f.Log_name),
     latest: {
       ...common,
       file: status.file,
       offset: status.offset,
       gtids: mariadb ? sets?.executed : sets && GtidSet.parse(status.gtids),
     },
-    earliest: { ...common, file: first.Log_name, offset: 4, gtids: sets?.purged },
+    earliest: { ...common, timestamp: 0, file: first.Log_name, offset: 4, gtids: sets?.purged },
   }
 }
 
@@ -383,7 +393,7 @@ interface StatusRow {
   readonly Executed_Gtid_Set?: string
 }
 /** Where the binlog ends, and what was executed just then. MySQL 8.2 renamed the statement, 8.4 dropped the old name. */
-async function logStatus(
+export async function logStatus(
   connection: Pick<Connection, 'query'>,
 ): Promise<{ file: string; offset: number; gtids: string }> {
   let rows: StatusRow[]

@@ -5,6 +5,8 @@
  * The base is the end of the newest outstanding batch, or `acked` where none is outstanding; the track is where the
  * next change is taken from, at or past the base. Outstanding batches cost only metadata: each keeps the GTIDs it
  * gained, not a set of its own. Must not know sources, the wire, or other cursors.
+ *
+ * Over 500 lines because get, ack and rollback share one state, which nobody else may see.
  */
 import type { Position, Transaction } from '../change.ts'
 import { assert, type ErrorCode, SluiceError } from '../errors.ts'
@@ -26,6 +28,7 @@ import type { State } from './state.ts'
 import {
   compareEnd,
   comparePlaces,
+  type Furthest,
   joinGtids,
   type Place,
   placeAfter,
@@ -47,7 +50,7 @@ export interface Client {
   acked: Position // kept up to date by the open cursor when it closes
   nextId: bigint
   reserved: bigint // ids below this may be given out
-  furthest: Place | undefined // end of the last change ever delivered in this process
+  readonly furthest: Furthest // in this process
   readonly tally: Tally // in this process
   filterText: string | undefined
   cursor: ClientCursor | undefined
@@ -90,6 +93,7 @@ export class ClientCursor implements Cursor {
   // reading
   readonly #track: Track
   #reader: CatchUp | undefined
+  #joined = -1 // the epoch in which it lacks nothing that the window passed over
   #seq = -1 // the entry to read in the window; behind it: the window no longer reaches back
   #index = 0 // the change to read in the current entry
   #aligned = false // whether the current entry was compared with the track's place
@@ -133,7 +137,14 @@ export class ClientCursor implements Cursor {
   /** Whether it reads, or will read, from the window. */
   get live(): boolean {
     if (this.#reader !== undefined) return false
-    return this.#seq >= this.#host.window.head || this.#host.window.reaches(this.#track)
+    return this.#seq >= this.#host.window.head || this.#reached
+  }
+  /** Whether the window has all that comes next; on which server that was looked at is remembered. */
+  get #reached(): boolean {
+    const { window } = this.#host
+    const { epoch } = this.#track
+    if (this.#joined !== epoch && window.joins(this.#track)) this.#joined = epoch
+    return this.#joined === epoch && window.reaches(this.#track)
   }
   /** Whether it has read the window's oldest entry. */
   get pastOldest(): boolean {
@@ -288,15 +299,12 @@ export class ClientCursor implements Cursor {
     const id = client.nextId++
     const { gained } = this.#track
     const end = this.#track.position()
-    const redelivered =
-      client.furthest !== undefined && comparePlaces(draft.start, client.furthest) < 0
-    const last = this.#lastPart!
-    if (client.furthest === undefined || comparePlaces(last, client.furthest) > 0)
-      client.furthest = last
+    const redelivered = client.furthest.beyond(draft.start)
+    client.furthest.reach(this.#lastPart!, end)
     if (this.#outstanding.length === 0) this.#firstId = id
-    const { epoch, server, file, offset, skip, timestamp } = end
+    const { gtids: _, ...place } = end // a set per batch would cost much
     const size = { changes: draft.changes, bytes: draft.bytes }
-    this.#outstanding.push({ end: { epoch, server, file, offset, skip, timestamp }, gained, size })
+    this.#outstanding.push({ end: place, gained, size })
     this.#base = end
     this.#track.start(end)
     this.#draft = undefined
@@ -360,7 +368,8 @@ export class ClientCursor implements Cursor {
       }
       this.#aligned = true
       // Parts of two readers need not begin at the same change: ordinals say what of this one is done.
-      if (track.skip > 0 && tx.offset === track.offset && tx.file === track.file) {
+      const same = tx.offset === track.offset && tx.file === track.file && tx.epoch === track.epoch
+      if (track.skip > 0 && same) {
         const at = tx.changes.findIndex((change) => change.ordinal >= track.skip)
         this.#index = at < 0 ? tx.changes.length : at
       }
@@ -383,7 +392,7 @@ export class ClientCursor implements Cursor {
   #fromReader(reader: CatchUp): Transaction | 'moved' | undefined {
     const { window } = this.#host
     const tx = reader.peek()
-    if (tx ? window.reachesWell(this.#track) : window.reaches(this.#track)) {
+    if (this.#reached && (!tx || window.reachesWell(this.#track))) {
       this.#stopReader()
       this.#locate()
       return 'moved'
@@ -454,7 +463,7 @@ export class ClientCursor implements Cursor {
     this.#locate()
   }
   #locate(): void {
-    this.#seq = this.#host.window.locate(this.#track)
+    this.#seq = this.#reached ? this.#host.window.locate(this.#track) : -1
     this.#index = 0
     this.#aligned = false
   }

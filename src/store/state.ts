@@ -57,6 +57,8 @@ export class State {
   #tick: PromiseWithResolvers<void> | undefined
   readonly #later = new Map<string, () => Position>()
   #laterTimer: NodeJS.Timeout | undefined
+  #laterMs = LATER_MS
+  #wrote: ((acks: ReadonlyMap<string, Position>) => void) | undefined
   #lost: SluiceError | undefined // set once we are fenced off: nothing may be written any more
   #closed = false
 
@@ -147,6 +149,7 @@ export class State {
         )
         .run(client, positionToJson(acked), filterText)
     })
+    setImmediate(() => this.#closed || this.#wrote?.(new Map()))
   }
   /** The cursor stays, its subscription goes. Durable when it returns. */
   unsubscribe(client: string): void {
@@ -211,7 +214,12 @@ export class State {
   /** Durable within a second or so, or with the next commit of acks; the position is asked for when it is written. */
   ackLater(client: string, acked: () => Position): void {
     this.#later.set(client, acked)
-    this.#laterTimer ??= setTimeout(() => this.#settle(), LATER_MS).unref()
+    this.#laterTimer ??= setTimeout(() => this.#settle(), this.#laterMs).unref()
+  }
+  /** `wrote` is told which acks have just become durable; those of ackLater do within `laterMs`. */
+  follow(laterMs: number, wrote: (acks: ReadonlyMap<string, Position>) => void): void {
+    this.#laterMs = laterMs
+    this.#wrote = wrote
   }
   /** Makes every ack so far durable; their promises are settled too. Throws as the other writes do. */
   flush(): void {
@@ -246,6 +254,7 @@ export class State {
         for (const [client, acked] of acks) this.#ackOne.run(positionToJson(acked), client)
       })
       tick?.resolve()
+      this.#wrote?.(acks)
       return undefined
     } catch (error) {
       // The newest position of each client is kept for the next commit; who waits for this one is told.
@@ -436,6 +445,9 @@ function unreadable(path: string, error: unknown): SluiceError {
 }
 
 // ── positions as text ────────────────────────────────────────────────────────
+
+/** Under this key stands where a client's cursor was moved when the source no longer had what it needed. */
+export const movedKey = (client: string): string => `moved:${client}`
 
 /** A position as JSON text, `gtids` as MySQL prints them or null. */
 export function positionToJson(position: Position): string {

@@ -13,7 +13,7 @@ import { Tally, Wanted } from './batch.ts'
 import { type Log, Readers } from './catchup.ts'
 import { ackedOf, type Client, ClientCursor, type Cursor } from './cursor.ts'
 import type { State } from './state.ts'
-import { compareEnd, comparePlaces, type Place, Window } from './window.ts'
+import { compareEnd, comparePlaces, Furthest, type Place, Window } from './window.ts'
 
 export type { Log } from './catchup.ts'
 export type { Batch, Cursor, Limit, Part } from './cursor.ts'
@@ -29,6 +29,7 @@ export interface StoreOptions {
   readonly state: State // stays open when the store closes
   readonly origin: Position // where a client that was never seen starts
   readonly log: Log
+  readonly againUntilMs?: number | undefined // up to this time of the source anything may have been given out before
   /** What stands between a cursor and who reads it; left out, nothing. */
   readonly join?: ((cursor: ClientCursor) => Cursor) | undefined
 }
@@ -73,10 +74,10 @@ export class Store {
   #closed = false
 
   constructor(options: StoreOptions) {
-    const { windowBytes, catchUpReaders, catchUp, state, origin, log } = options
+    const { windowBytes, catchUpReaders, catchUp, state, origin, log, againUntilMs } = options
     this.#options = options
     for (const { client, acked, reserved, filterText } of state.cursors()) {
-      this.#clients.set(client, newClient(client, acked, reserved, filterText))
+      this.#clients.set(client, newClient(client, acked, reserved, filterText, againUntilMs))
     }
     const acks = [...this.#clients.values()].map((client) => client.acked)
     this.#window = new Window(windowBytes, resumeFrom(acks, origin, windowBytes))
@@ -284,6 +285,7 @@ function newClient(
   acked: Position,
   reserved: bigint,
   filterText: string | undefined,
+  againUntilMs?: number,
 ): Client {
   const nextId = reserved // ids of a block that was not used up before a restart are never given out
   return {
@@ -291,7 +293,7 @@ function newClient(
     acked,
     nextId,
     reserved,
-    furthest: undefined,
+    furthest: new Furthest(againUntilMs),
     tally: new Tally(),
     filterText,
     cursor: undefined,

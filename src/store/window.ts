@@ -108,6 +108,39 @@ export class Track implements Place {
     this.#position = undefined
   }
 }
+/** The furthest that a client was ever given: whether something was given before, also on another server. */
+export class Furthest {
+  #place: Place | undefined
+  #gtids: GtidSet | undefined // whole transactions before it
+  readonly #untilMs: number
+
+  /** Everything up to this time may have been given before; by default nothing. */
+  constructor(untilMs = -1) {
+    this.#untilMs = untilMs
+  }
+  /** Whether what begins at `start` was given before, or a part of it. Across epochs only GTIDs say. */
+  beyond(start: Position): boolean {
+    const place = this.#place
+    if (start.timestamp <= this.#untilMs) return true
+    if (place === undefined) return false
+    if (place.epoch === start.epoch || !start.gtids || !this.#gtids) {
+      return comparePlaces(start, place) < 0
+    }
+    if (!start.gtids.includes(this.#gtids)) return true
+    // of a transaction that was given in part another server gives all of it
+    return place.skip > 0 && this.#gtids.includes(start.gtids)
+  }
+  /** A batch was given whose last change ends at `last`; behind it lies `end`. */
+  reach(last: Place, end: Position): void {
+    const place = this.#place
+    const further =
+      place === undefined ||
+      (place.epoch === end.epoch ? comparePlaces(last, place) > 0 : !this.beyond(end))
+    if (!further) return
+    this.#place = last
+    this.#gtids = end.gtids
+  }
+}
 /** `base` with `gained` added: base itself when there is nothing to add. */
 export function joinGtids(
   base: GtidSet | undefined,
@@ -128,12 +161,15 @@ export class Window {
   tail = 0
   /** The place before the oldest entry. */
   start: Place
+  /** Where the main reader began to read on the server it reads from, and what was delivered before. */
+  entered: { readonly epoch: number; readonly seen: GtidSet | undefined }
   /** The place after the newest entry, where the main reader goes on. */
   readonly end: Track
   #ring: (Transaction | undefined)[] = Array.from({ length: 1024 })
   constructor(bytesMax: number, from: Position) {
     this.bytesMax = bytesMax
     this.start = from
+    this.entered = { epoch: from.epoch, seen: from.gtids }
     this.end = new Track(from)
   }
   get count(): number {
@@ -156,6 +192,9 @@ export class Window {
         `the main reader went back in the log, from ${from} to ${formatPosition(endOf(tx))}`,
       )
     }
+    if (tx.epoch !== this.entered.epoch) {
+      this.entered = { epoch: tx.epoch, seen: this.end.position().gtids }
+    }
     if (this.count === this.#ring.length) this.#grow()
     this.#ring[this.tail++ & (this.#ring.length - 1)] = tx
     this.bytes += tx.bytes
@@ -172,6 +211,15 @@ export class Window {
   /** Whether the window has everything after `place` (or will: places after its end count too). */
   reaches(place: Place): boolean {
     return comparePlaces(place, this.start) >= 0
+  }
+  /**
+   * Whether a cursor that has read up to `track` on a reader of its own lacks nothing that the main reader passed over. What
+   * that had from another server it does not read again on this one, where it may stand in any order.
+   */
+  joins(track: Track): boolean {
+    const { epoch, seen } = this.entered
+    if (track.epoch !== epoch || seen === undefined) return true
+    return track.position().gtids?.includes(seen) ?? true
   }
   /**
    * reaches(), and not on the edge where the next evictions pull the ground away: a quarter in, or room left.

@@ -433,6 +433,12 @@ function mariadbOnly({ version }: Flavour): TypeSpec[] {
   return specs
 }
 
+/** MySQL 5.7 prints the double 1 in a JSON document as 1, later ones and we as 1.0: the one difference from its SELECT. */
+const withoutPointZero = (spec: TypeSpec): TypeSpec => {
+  const cut = (text: string): string => text.replaceAll(/(\d)\.0(?!\d)/g, '$1')
+  return { ...spec, read: cut, show: (v) => cut(show(v)) }
+}
+
 /** Every column type that a server has, in groups that fit into one table each. */
 export function typesOf(flavour: Flavour): Record<string, readonly TypeSpec[]> {
   const { mariadb, version } = flavour
@@ -451,7 +457,10 @@ export function typesOf(flavour: Flavour): Record<string, readonly TypeSpec[]> {
     strings,
     documents: documents.flatMap((spec) => {
       if (spec.sql !== 'JSON') return spec
-      return json ? { ...spec, values: json } : []
+      if (!json) return []
+      return version < 80_000
+        ? withoutPointZero({ ...spec, values: json })
+        : { ...spec, values: json }
     }),
     ...(mariadb ? { mariadb: mariadbOnly(flavour) } : {}),
     ...(!mariadb && version >= 90_000 ? { vectors: [vector] } : {}),

@@ -137,15 +137,15 @@ describe('mapping', () => {
         include: 'shop\\..*,crm\\.(a|b)',
         exclude: 'mysql\\.slave_.*',
         columns: { include: 'shop.users:id/name', exclude: 'shop.orders:note' },
+        statements: { ddl: false, dml: 'drop', dcl: false },
       },
+      ambiguousSchema: 'positional',
       gtid: true,
       start: { file: 'mysql-bin.000003', offset: 4567 },
       windowBytes: '32MiB',
     })
     expect(keysOf('refused')).toEqual([])
     expect(keysOf('lost').sort()).toEqual([
-      'canal.instance.filter.query.ddl',
-      'canal.instance.filter.table.error',
       'canal.instance.standby.address',
       'canal.metrics.pull.port',
       'my.own.key',
@@ -193,7 +193,7 @@ describe('mapping', () => {
   test.each([
     ['', 'latest'],
     ['canal.instance.master.journal.name=b.000002', { file: 'b.000002' }],
-    ['canal.instance.master.timestamp=1600000000000', 'earliest'],
+    ['canal.instance.master.timestamp=1600000000000', { timestamp: 1_600_000_000_000 }],
     [
       'canal.instance.gtidon=true\ncanal.instance.master.gtid=3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5',
       { gtids: '3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5' },
@@ -325,7 +325,7 @@ describe('the command', () => {
     using c = canal(files)
     const first = await inProcess(['import-canal', c.conf, '--out', c.out])
     expect([first.code, first.stderr]).toEqual([0, ''])
-    expect(first.stdout).toContain('canal.instance.filter.table.error: rows whose table cannot')
+    expect(first.stdout).toContain('Canal drops rows whose table it cannot describe')
     expect(first.stdout).not.toContain('hunter2')
     const file = join(c.out, 'instances', 'orders.yaml')
     expect(statSync(file).mode & 0o777).toBe(0o600)

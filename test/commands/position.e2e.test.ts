@@ -3,7 +3,8 @@ import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import type { Position } from '../../src/change.ts'
 import { positionToJson, State } from '../../src/store/state.ts'
-import { checkout, run } from './run.ts'
+import { privateMysql, versions } from '../support/mysql.ts'
+import { checkout, inProcess, run } from './run.ts'
 
 const A = '3e11fa47-71ca-11e1-9e33-c80aa9429562'
 const at = (file: string, offset: number): Position => ({
@@ -16,20 +17,23 @@ const at = (file: string, offset: number): Position => ({
   timestamp: 0,
 })
 
-function prepared() {
-  const c = checkout({ orders: {} })
+function prepared(
+  instances: Record<string, object> = { orders: { source: { port: 1 } } },
+  server = A,
+) {
+  const c = checkout(instances)
   const file = join(c.dir, 'data', 'orders.sqlite')
   mkdirSync(join(c.dir, 'data'))
   {
     const state = State.open(file)
     state.setValue('epoch', '3')
-    state.setValue('server', A)
+    state.setValue('server', server)
     state.setValue('origin', positionToJson(at('binlog.000002', 4)))
     state.subscribe('1001', at('binlog.000007', 100), 'shop\\..*')
     state.subscribe('1002', at('binlog.000008', 200), '')
     state.close()
   }
-  const call = (...args: string[]) => run('position', 'orders', ...args, '-c', c.config)
+  const call = (...args: string[]) => inProcess(['position', 'orders', ...args, '-c', c.config])
   const cursors = () =>
     State.read(file).cursors.map((x) => [x.client, x.acked.file, x.acked.offset])
   return { ...c, call, cursors, statePath: file }
@@ -71,6 +75,37 @@ test('set moves one client, or all of them and the origin', async () => {
   ])
   expect(State.read(c.statePath).values.get('origin')).toContain(`${A}:1-5`)
 })
+test('on a source that answers every form is looked up there, and what it does not have is refused', async () => {
+  await using mysql = await privateMysql(versions[0]!)
+  const { host, port, user, password } = mysql
+  const source = { host, port, user, password }
+  await mysql.query('CREATE DATABASE p8; CREATE TABLE p8.t (id INT); FLUSH BINARY LOGS')
+  await mysql.query('INSERT INTO p8.t VALUES (1)')
+  const [uuid] = await mysql.query<{ id: string }>('SELECT @@server_uuid AS id')
+  const files = await mysql.query<{ Log_name: string; File_size: number }>('SHOW BINARY LOGS')
+  const last = files.at(-1)!
+  using c = prepared({ orders: { source } }, uuid!.id)
+  const acked = () => State.read(c.statePath).cursors[0]!.acked
+  expect(await c.call('set', 'latest')).toMatchObject({ code: 0, stderr: '' })
+  const end = acked()
+  expect(end).toMatchObject({ epoch: 3, file: last.Log_name, offset: Number(last.File_size) })
+  expect(await c.call('set', 'earliest')).toMatchObject({ code: 0, stderr: '' })
+  expect(acked()).toMatchObject({ file: files[0]!.Log_name, offset: 4 })
+  expect(await c.call('set', `${last.Log_name}:4`)).toMatchObject({ code: 0, stderr: '' })
+  expect(acked().gtids?.toString()).toBe(
+    `${uuid!.id}:1-${Number(end.gtids!.toString().split('-').at(-1)) - 1}`,
+  )
+  const now = new Date(Date.now() + 1000).toISOString()
+  expect((await c.call('set', now)).stderr).toContain('expected a time that has come')
+  expect(await c.call('set', '2026-01-31T12:00:00Z', '--client', '1001')).toMatchObject({ code: 0 })
+  const inside = await c.call('set', `${last.Log_name}:${Number(last.File_size) - 31}`)
+  expect(inside.stderr).toContain('lies within one; the nearest are')
+  expect((await c.call('set', `${A}:1-5`)).stderr).toContain(`it does not know ${A}:1-5`)
+  using other = prepared({ orders: { source } })
+  expect((await other.call('set', 'latest')).stderr).toContain(
+    `expected the server ${A}, whose log the saved positions are in, found ${uuid!.id}`,
+  )
+})
 test('reset forgets one client, or everything', async () => {
   using c = prepared()
   expect((await c.call('reset', '--client', '1001')).stdout).toContain(
@@ -100,7 +135,14 @@ test('set and reset are refused while the server runs, and say so', async () => 
   expect(c.cursors()).toHaveLength(2)
 })
 test.each([
-  [['set', 'nonsense'], 2, 'expected file:offset like binlog.000123:4567 or a GTID set'],
+  [
+    ['set', 'nonsense'],
+    2,
+    'expected earliest, latest, file:offset like binlog.000123:4567, a GTID set like uuid:1-99 or a time with its zone',
+  ],
+  [['set', '2026-01-31 12:00:00'], 2, 'or a time with its zone'],
+  [['set', 'binlog.000009:3'], 2, 'expected an offset of 4 or more, found 3'],
+  [['set', 'earliest'], 1, 'orders: the source cannot be asked (connecting to 127.0.0.1:1:'],
   [
     ['set', 'binlog.000009:4', '--client', '7'],
     2,

@@ -61,7 +61,7 @@ describe('problems', () => {
       'orders.yaml:4:3: source.pasword: unknown key; did you mean "password"?',
       'orders.yaml:5:13: source.password: expected a password as text (put digits in quotes), found a number',
       'orders.yaml:6:15: source.tls.mode: expected one of disabled, preferred, required, verify-ca, verify-identity, found "requird"',
-      'orders.yaml:7:8: start: expected latest, earliest, {file: binlog.000123, offset: 4} or {gtids: "uuid:1-99"}, found a mapping with fil',
+      'orders.yaml:7:8: start: expected latest, earliest, {file: binlog.000123, offset: 4}, {gtids: "uuid:1-99"} or {timestamp: 2026-01-31T12:00:00Z}, found a mapping with fil',
       'orders.yaml:8:14: windowBytes: expected a size from 1MiB to 64GiB, as a number of bytes or like 32MiB, found "32MB"',
       'orders.yaml:10:10: retry.minMs: expected a time from 10ms to 10m, as a number of milliseconds or like 5s, found "5 seconds"',
       'orders.yaml:11:7: gtid: the environment variable G is not set; set it, or write ${G:-default}',
@@ -204,6 +204,15 @@ describe('values', () => {
     ).toHaveProperty('gtids')
     expect(instance('').config?.start).toBe('latest')
   })
+  test('a time has its zone, or is milliseconds', () => {
+    const time = (text: string): unknown => instance(`start: {timestamp: ${text}}`).config?.start
+    const wanted = { timestamp: Date.UTC(2026, 0, 31, 12) }
+    expect(time('2026-01-31T12:00:00Z')).toEqual(wanted)
+    expect(time("'2026-01-31 13:00:00 +01:00'")).toEqual(wanted)
+    expect(time(String(wanted.timestamp))).toEqual(wanted)
+    expect(time('2026-01-31T12:00:00')).toBeUndefined()
+    expect(time('yesterday')).toBeUndefined()
+  })
   test('the places of nested values are their own', () => {
     const yaml = new YamlFile('f', 'a:\n  b:\n    - x\n    - y: 1\n', {})
     yaml.problem(['a', 'b', 1, 'y'], 'here')
@@ -260,7 +269,8 @@ describe('shipped files', () => {
       const { dataDir: _e, instancesDir: _j, ...expected } = defaults
       expect(rest).toEqual(expected)
       for (const line of readFileSync(file, 'utf8').split('\n')) {
-        const section = /^\s*(canal|admin|log|source|filter|retry|columns|start|tls):/.test(line)
+        const section =
+          /^\s*(canal|admin|log|source|failover|filter|retry|columns|start|tls):/.test(line)
         if (line.trim() && !section) expect(line).toContain('#')
       }
     },

@@ -125,6 +125,17 @@ describe('entries are what Java writes', () => {
   test.each(cases)('%s', (name, change, options) => {
     expect(one(change, options).toString('hex')).toBe(golden.get(name))
   })
+  test('an XA transaction in one phase gets an XACOMMIT behind its end', () => {
+    const end = cases.find(([, change]) => change.kind === 'commit' && change.xa)![1]
+    const [, commit] = encode([end])
+    const entry = decodeEntry(commit!)
+    expect(decodeRowChange(entry.storeValue)).toMatchObject({
+      eventType: 13,
+      sql: `XA COMMIT ${xid} ONE PHASE`,
+      props: [{ value: 'XA COMMIT' }, { value: ` ${xid}` }],
+    })
+    expect(encode([end], { tx: { state: 'prepared' } })).toHaveLength(1)
+  })
   test('every golden entry is rebuilt here', () => {
     const entries = [...golden.keys()].filter((n) => !/^packet-|^scramble|^password/.test(n))
     expect(cases.map(([name]) => name).toSorted()).toEqual(entries.toSorted())
@@ -132,7 +143,7 @@ describe('entries are what Java writes', () => {
   test('also in a second transaction, with every guess learned from the first', () => {
     const changes = cases.filter((c) => c[2] === undefined).map((c) => c[1])
     const names = cases.filter((c) => c[2] === undefined).map((c) => c[0])
-    const twice = encode([...changes, ...changes.toReversed()])
+    const twice = encode([...changes, ...changes.toReversed()], { tx: { state: 'prepared' } })
     const expected = [...names, ...names.toReversed()].map((n) => golden.get(n))
     expect(twice.map((b) => b.toString('hex'))).toEqual(expected)
   })

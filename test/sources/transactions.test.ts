@@ -242,17 +242,23 @@ describe('filter and positions', () => {
       byTime.transaction('noise', 1, 10)
     }
     const slow = await read(packets(byTime.events), { filter, from: { gtids: new GtidSet() } })
-    // Every 5 s of event time, and the rest at the end of the log.
-    expect(slow.map((tx) => tx.skipped)).toEqual([
-      `${SERVER}:1-6`,
-      `${SERVER}:7-12`,
-      `${SERVER}:13-18`,
-      `${SERVER}:19-20`,
-    ])
+    // A quarter of a second of event time, which has whole seconds; and the rest at the end of the log.
+    expect(slow.map((tx) => tx.skipped)).toEqual(
+      Array.from({ length: 10 }, (_, i) => `${SERVER}:${2 * i + 1}-${2 * i + 2}`),
+    )
     const byCount = new LogWriter().start()
     for (let i = 0; i < 9000; i++) byCount.transaction('noise', 1, 10)
     const many = await read(packets(byCount.events), { filter, from: { gtids: new GtidSet() } })
-    expect(many[0]?.skipped).toBe(`${SERVER}:1-8192`)
+    // At most so many at a time; fewer where the machine is slow, for time counts as well.
+    const sets = many.map((tx) => GtidSet.parse(tx.skipped))
+    const lengths = many.map((tx) => {
+      const [, first = 0, last = first] = /:(\d+)(?:-(\d+))?$/.exec(tx.skipped) ?? []
+      return Number(last) - Number(first) + 1
+    })
+    expect(Math.max(...lengths)).toBeLessThanOrEqual(8192)
+    const union = new GtidSet()
+    for (const set of sets) union.merge(set)
+    expect(union.toString()).toBe(`${SERVER}:1-9000`)
     const idle = new LogWriter().start().transaction('users', 1, 5).transaction('noise', 1, 5)
     const end = idle.offset
     idle.heartbeat().heartbeat().transaction('users', 1, 5)

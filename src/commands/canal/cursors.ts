@@ -13,11 +13,11 @@ import type { InstanceConfig } from '../../config/config.ts'
 import { begin, gtidsAt, mariadbGtidsAt, readKnown } from '../../epoch.ts'
 import { SluiceError } from '../../errors.ts'
 import { GtidSet } from '../../gtid.ts'
-import { connectOptions } from '../../instance.ts'
 import type { Logger } from '../../logger.ts'
 import { Connection, PLAIN_OFFSET_MAX } from '../../mysql/connection.ts'
 import type { SourceFacts } from '../../sources/mysql.ts'
 import { State } from '../../store/state.ts'
+import { connectOptions } from '../../upstream/connect.ts'
 import { openSource } from '../common.ts'
 import type { CanalPosition } from './installation.ts'
 
@@ -264,10 +264,7 @@ export function writeState(path: string, places: Places, log: Logger): void {
       const text = `${path}: this state file has positions already; move it away, or use another --out`
       throw new SluiceError('STATE_UNREADABLE', text)
     }
-    const byGtids = origin.gtids && comparePositions(origin, facts.earliest) === 0
-    const { file, offset, gtids } = origin
-    const start = byGtids ? { gtids: origin.gtids.toString() } : { file, offset, gtids }
-    const known = begin(state, start, facts, log)
+    const known = begin(state, origin, facts.serverUuid, log)
     const { epoch, server } = known
     for (const { client, position, filterText } of cursors)
       state.subscribe(client, { ...position, epoch, server }, filterText)

@@ -149,8 +149,8 @@ const lost: readonly Fate[] = [
   {
     keys: ['canal.instance.detecting.heartbeatHaEnable', 'canal.instance.standby.*'],
     off,
-    text: 'fail-over to a standby: an instance has one source in this version',
-    fix: 'an address that follows the primary (VIP, DNS, proxy); with GTIDs Sluice goes on by itself on another server',
+    text: 'fail-over to a standby has keys of its own here',
+    fix: 'standbys: [{host, port}] in the instance file; what they do not say is as of source',
   },
   {
     keys: [

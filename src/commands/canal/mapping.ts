@@ -269,16 +269,10 @@ function mapStart(draft: Draft, { keys, meta, parsed }: Destination): void {
       draft.note(
         'carried',
         time.key,
-        'start.file: from the beginning of the file, for positions are not searched by time',
+        'start.file: from the beginning of the file, which is safe, but repeats more',
       )
   } else if (time && keys.number(`${key}.timestamp`)) {
-    draft.set('start', 'earliest', `${time.key} was set: positions are not searched by time`)
-    draft.note(
-      'lost',
-      time.key,
-      'positions are not searched by time: `start: earliest` is safe, but repeats more',
-      'find the file by its first event (SHOW BINARY LOGS, mysqlbinlog) and write start: {file: …}',
-    )
+    draft.carry('start.timestamp', keys.number(`${key}.timestamp`), time)
   } else draft.set('start', 'latest', 'no start position was set')
 }
 

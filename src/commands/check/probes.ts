@@ -6,6 +6,8 @@ import type { Filter } from '../../change.ts'
 import type { InstanceConfig } from '../../config/config.ts'
 import { SluiceError } from '../../errors.ts'
 import type { Connection } from '../../mysql/connection.ts'
+import { connectOptions } from '../../upstream/connect.ts'
+import { describeOutlook, isUrgent, purgeOutlook, type Needed } from '../../upstream/purge.ts'
 import { readCascades } from '../../sinks/special/unlogged.ts'
 
 export type Level = 'ok' | 'warn' | 'fail'
@@ -21,8 +23,8 @@ export interface Context {
   readonly config: InstanceConfig
   readonly variables: ReadonlyMap<string, string>
   readonly filter: Filter
-  /** Binlog files that saved positions still need, oldest first. */
-  readonly needed: readonly string[]
+  /** Saved positions, oldest first. */
+  readonly needed: readonly Needed[]
 }
 type Probe = (
   context: Context,
@@ -320,18 +322,31 @@ const retention: Probe = async (context) => {
     findings.push(ok('retention', `${Number(days.toFixed(1))} days (${held})`))
   }
   const names = new Set(rows.map((r) => r.Log_name))
-  const lost = context.needed.filter((file) => !names.has(file))
+  const needed = [...new Set(context.needed.map(({ position }) => position.file))]
+  const lost = needed.filter((file) => !names.has(file))
   if (lost.length > 0) {
     const text = `saved positions need ${lost.join(', ')}, which the source no longer has`
     findings.push(
-      fail('positions', text, 'restore the files, or sluice position <destination> reset'),
+      fail(
+        'positions',
+        text,
+        'restore the files, or sluice position <destination> set earliest, or set onPositionLost',
+      ),
     )
-  } else if (context.needed.length > 0) {
+  } else if (needed.length > 0) {
     findings.push(
-      ok('positions', `every saved position is in the source's logs (oldest ${context.needed[0]})`),
+      ok('positions', `every saved position is in the source's logs (oldest ${needed[0]})`),
     )
+    findings.push(...(await purge(context)))
   }
   return findings
+}
+/** Whether the source is about to remove what a saved position needs. */
+async function purge({ connection, config, needed }: Context): Promise<Finding[]> {
+  const outlook = await purgeOutlook(connection, connectOptions(config.source), needed)
+  if (!outlook || !isUrgent(outlook)) return []
+  const fix = 'let the client catch up, or keep logs longer: binlog_expire_logs_seconds'
+  return [warn('purge', `client ${describeOutlook(outlook)}`, fix)]
 }
 const loggedDatabases: Probe = async (context) => {
   const [row] = await firstOf(context, ['SHOW BINARY LOG STATUS', 'SHOW MASTER STATUS'])

@@ -55,7 +55,8 @@ export class Flight {
   /** Resolves when it is under way. Throws what one before it failed with. */
   async begin(body: Body): Promise<void> {
     const { after } = body
-    if (after > 0) await Promise.all([...this.#running].map(([n, done]) => n <= after && done))
+    if (after > 0)
+      await Promise.all([...this.#running].flatMap(([n, done]) => (n <= after ? [done] : [])))
     while (this.#running.size >= this.#most) await Promise.race(this.#running.values())
     if (this.#failed) throw this.#error
     this.#running.set(body.number, this.#run(body))

@@ -5,12 +5,18 @@
  * and no sink by name.
  */
 import { setTimeout as delay } from 'node:timers/promises'
-import { formatPosition, type Filter, type Position, type Source } from '../../change.ts'
+import {
+  comparePositions,
+  formatPosition,
+  type Filter,
+  type Position,
+  type Source,
+} from '../../change.ts'
 import { SluiceError, withoutPasswords } from '../../errors.ts'
 import { compileFilter, everything, intersect } from '../../filter.ts'
 import type { Logger } from '../../logger.ts'
 import type { Cursor } from '../../store/cursor.ts'
-import type { State } from '../../store/state.ts'
+import { movedKey, positionFromJson, type State } from '../../store/state.ts'
 import type { Store } from '../../store/store.ts'
 import type { Control, Letter } from '../letters/control.ts'
 import { compileMapping } from '../shape/mapping.ts'
@@ -204,7 +210,7 @@ export class SinkRunner {
       const issued = await this.#settle(sink)
       if (issued === undefined) return await aborted(halt)
       const { resume } = sink
-      if (resume !== undefined)
+      if (resume !== undefined && !this.#isLost(resume))
         this.#cursor = store.subscribe(this.#client, { ...subscription, moveTo: resume })
       this.#running()
       const fresh = issued === NO_VERSION && resume === undefined && sink.seen === undefined
@@ -220,6 +226,16 @@ export class SinkRunner {
       clearTimeout(grace)
       halt.removeEventListener('abort', halted)
     }
+  }
+  /** Whether the source no longer had what comes after it, so that this sink's cursor was moved past it. */
+  #isLost(resume: Position): boolean {
+    const { state } = this.#host
+    const moved = state.value(movedKey(this.#client))
+    if (moved === undefined) return false
+    const to = positionFromJson(moved, `${state.path}, ${movedKey(this.#client)}`)
+    return (
+      resume.epoch < to.epoch || (resume.epoch === to.epoch && comparePositions(resume, to) < 0)
+    )
   }
   /** Begins to load what is in the tables already, as `initialLoad` says; what was begun before goes on by itself. */
   async #initialLoad(fresh: boolean, filter: Filter): Promise<void> {

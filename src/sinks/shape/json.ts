@@ -138,7 +138,8 @@ function valueWriter(target: TargetColumn, options: JsonOptions): JsonWriter {
       return raw(target)
     case 'made':
       return target.column!.type === JSON_TYPE ? document(target) : byValue(target, options)
-    default:
+    case 'quoted':
+    case 'escaped':
       return quoted(target)
   }
 }

@@ -41,6 +41,8 @@ export interface BuilderOptions {
   readonly partBytes: number
   /** Whether whole filtered transactions are to be told as a set of GTIDs. */
   readonly gtids: boolean
+  /** For how long filtered transactions are gathered before they are told; by default a moment. */
+  readonly skippedMs?: number | undefined
 }
 
 const BEGIN = { kind: 'begin', xid: '' } as const
@@ -74,10 +76,11 @@ export class TransactionBuilder {
   #noEffect = false // its statement is not carried out (yet)
   #timestamp = 0
   #unconfirmed = -1 // index of the first annotation whose statement has not shown a kept row yet; -1: none
-  readonly #skipped = new Skipped() // filtered traffic
+  readonly #skipped: Skipped // filtered traffic
 
   constructor(options: BuilderOptions) {
     this.#options = options
+    this.#skipped = new Skipped(options.skippedMs)
     this.pending = new Pending(options.slabs)
     this.tables = new TableCache(options.catalog, options.filter)
   }

@@ -11,7 +11,7 @@ export interface Place {
   readonly offset: number
 }
 
-/** How much may pass before positions move. */
+/** How much may pass before positions move; a piece of a snapshot waits for it. */
 const PASSED_MS = 250
 const TRANSACTIONS = 8_192
 const BYTES = 64 * 1024 * 1024
@@ -24,6 +24,11 @@ export class Skipped {
   #since = 0 // event time, ms
   #sinceWall = 0
   #told: Place | undefined
+  readonly #passedMs: number
+
+  constructor(passedMs = PASSED_MS) {
+    this.#passedMs = passedMs
+  }
 
   /** Where the untold begins; undefined where the log has not said that yet. */
   get begin(): Place | undefined {
@@ -47,8 +52,8 @@ export class Skipped {
     const enough =
       this.#count >= TRANSACTIONS ||
       this.#bytes >= BYTES ||
-      timestamp - this.#since >= PASSED_MS ||
-      Date.now() - this.#sinceWall >= PASSED_MS
+      timestamp - this.#since >= this.#passedMs ||
+      Date.now() - this.#sinceWall >= this.#passedMs
     return enough && this.#isNews(end)
   }
 

@@ -31,13 +31,15 @@ export interface Order {
   readonly filter: FilterOptions
   readonly partBytes: number | undefined
   readonly heartbeatMs: number | undefined
+  readonly semiSync: boolean
   readonly from: Omit<Position, 'gtids'>
   readonly gtids: string | undefined
 }
-/** To the thread: a parcel is used up; a slab is; the read is to end. */
+/** To the thread: a parcel is used up; a slab is; a place is safe; the read is to end. */
 export type Request =
   | { readonly kind: 'taken' | 'stop' }
   | { readonly kind: 'free'; readonly slab: number }
+  | { readonly kind: 'ack'; readonly file: string; readonly offset: number }
 /** From the thread. Nothing comes after the end. */
 export type Report =
   | { readonly kind: 'parcel'; readonly parcel: Parcel }
@@ -76,7 +78,8 @@ export class ReaderThread {
     const inbox = new Inbox(this.#start({ ...orderOf(options, from), ...identity }), this.#ended)
     const stop = (): void => inbox.send({ kind: 'stop' })
     signal.addEventListener('abort', stop)
-    const { epoch, catalog, onFormat } = options
+    const { epoch, catalog, onFormat, onAcker } = options
+    onAcker?.((file, offset) => inbox.send({ kind: 'ack', file, offset }))
     const unpacker = new Unpacker({ epoch, catalog, onFormat, slab: (id) => inbox.slab(id) })
     try {
       for (;;) {
@@ -103,6 +106,7 @@ export class ReaderThread {
       }
     } finally {
       signal.removeEventListener('abort', stop)
+      onAcker?.(false)
       await inbox.close()
       done()
     }
@@ -148,6 +152,7 @@ function orderOf(
     },
     partBytes,
     heartbeatMs,
+    semiSync: options.onAcker !== undefined,
     from,
     gtids: gtids?.toString(),
   }

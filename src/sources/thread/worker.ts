@@ -9,7 +9,7 @@ import { SluiceError } from '../../errors.ts'
 import { compileFilter } from '../../filter.ts'
 import { GtidSet } from '../../gtid.ts'
 import { SLAB_BYTES, Slab, type Slabs } from '../../slab.ts'
-import { mysqlSource } from '../mysql.ts'
+import { mysqlSource, type Acknowledge } from '../mysql.ts'
 import { Packer, type SharedSlab } from './parcel.ts'
 import type { Failure, Order, Report, Request } from './thread.ts'
 
@@ -86,6 +86,8 @@ class Reading {
   readonly #slabs = new SharedSlabs()
   readonly #packer = new Packer()
   readonly #stop = new AbortController()
+  #ack: Acknowledge | undefined // once the connection is there
+  #safe: { readonly file: string; readonly offset: number } | undefined // the last place acknowledged
   readonly #sent: number[] = [] // bytes of the parcels under way
   #inFlight = 0
   #room: (() => void) | undefined
@@ -97,13 +99,17 @@ class Reading {
   }
   #take(request: Request): void {
     if (request.kind === 'free') return this.#slabs.free(request.slab)
+    if (request.kind === 'ack') {
+      this.#safe = request
+      return this.#ack?.(request.file, request.offset)
+    }
     if (request.kind === 'stop') this.#stop.abort()
     else this.#inFlight -= this.#sent.shift() ?? 0
     this.#room?.()
   }
 
   async run(order: Order): Promise<void> {
-    const { from, gtids, filter, ...options } = order
+    const { from, gtids, filter, semiSync, ...options } = order
     let failure: Failure | undefined
     try {
       const source = mysqlSource({
@@ -113,6 +119,7 @@ class Reading {
         filter: compileFilter(filter),
         kinds: filter,
         slabs: this.#slabs,
+        onAcker: semiSync ? (ack) => this.#acker(ack || undefined) : undefined,
         onFormat: (format) => {
           this.#packer.format(format)
           this.#sendSoon()
@@ -134,6 +141,10 @@ class Reading {
     this.#port.postMessage(report)
   }
 
+  #acker(ack: Acknowledge | undefined): void {
+    this.#ack = ack
+    if (this.#safe) ack?.(this.#safe.file, this.#safe.offset)
+  }
   /** When the source has to wait for its socket, this comes first. */
   #sendSoon(): void {
     this.#flush ??= setImmediate(() => this.#send())
