@@ -16,7 +16,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { Catalog } from './catalog/catalog.ts'
 import { compareLogPlaces, type LogPlace, type TableVersions } from './catalog/history.ts'
 import { formatPosition } from './change.ts'
-import type { Filter, Position, Source, Transaction } from './change.ts'
+import type { Position, Source, Transaction } from './change.ts'
 import type { InstanceConfig } from './config/config.ts'
 import { Reading, type ReadCounts } from './counts.ts'
 import { continueFrom, readKnown } from './epoch.ts'
@@ -105,7 +105,7 @@ export class Instance {
   #reopen = false // the state file was changed beneath the store
   #catalog: Catalog | undefined
   #facts: SourceFacts | undefined
-  readonly #snapshots: Snapshots
+  readonly snapshots: Snapshots
   #catchUp: Source['read'] | undefined
   #status: InstanceState = { state: 'stopped' }
   #since = Date.now()
@@ -144,7 +144,7 @@ export class Instance {
       this.#semiSync = semiSync
     }
     this.#known = readKnown(state)
-    this.#snapshots = this.#openSnapshots(options)
+    this.snapshots = this.#openSnapshots(options)
     // A source that was known before need not be there for its clients to be served.
     if (this.#known) this.#store = this.#openStore(this.#known.origin)
   }
@@ -179,7 +179,7 @@ export class Instance {
       epoch: this.#known?.epoch ?? 0,
       counts: this.reading.counts(),
       store: this.#store?.status(),
-      snapshots: this.#snapshots.status(),
+      snapshots: this.snapshots.status(),
       sinks: this.#sinks?.status() ?? [],
       guessedTables: [...(this.#catalog?.guessed ?? [])],
     }
@@ -190,10 +190,6 @@ export class Instance {
     this.#done ??= this.#run(this.#stop.signal).catch((error: unknown) => {
       this.#enter({ state: 'failed', error: asError(error) })
     })
-  }
-  /** Loads for a client what the tables hold already, unless that was done for it before. What goes wrong is in the log. */
-  load(client: string, filter: Filter): void {
-    this.#snapshots.once(client, filter)
   }
   /** Where the source's log ends now. Throws what a query throws, CONNECT_FAILED before the source was reached. */
   sourceEnd(): Promise<LogPlace> {
@@ -218,7 +214,7 @@ export class Instance {
     this.#stop.abort()
     await this.#done
     await this.#sinks?.stop()
-    this.#snapshots.close()
+    this.snapshots.close()
     await this.#store?.close()
     this.#watch.stop()
     this.#lookup.close()
@@ -390,7 +386,7 @@ export class Instance {
       adopt: (seen) => this.#adopt(seen),
       latest: async () => (await factsOf(this.#sources.connect)).latest,
       read: (from, signal) => this.#readOwn(from, signal),
-      loads: this.#snapshots,
+      loads: this.snapshots,
     })
     this.#sinks.start()
   }
@@ -469,7 +465,7 @@ export class Instance {
       state: this.#state,
       origin,
       log: this.#log,
-      join: this.#snapshots.join,
+      join: this.snapshots.join,
     })
   }
   async *#readOwn(from: Position, signal: AbortSignal): AsyncIterable<Transaction> {

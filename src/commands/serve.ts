@@ -114,8 +114,9 @@ async function listen(config: ServerConfig, fleet: Fleet, log: Logger): Promise<
         const { store } = instance
         if (store) {
           const { gtid, filter } = instance.config
+          const load = (client: string, wanted: Filter): void =>
+            instance.snapshots.once(client, wanted)
           const { transactionEntries } = filter
-          const load = (client: string, wanted: Filter): void => instance.load(client, wanted)
           return { name: destination, store, gtid, transactionEntries, load }
         }
         const { status } = instance

@@ -12,7 +12,8 @@
  */
 import type { Socket } from 'node:net'
 import { assert, SluiceError } from '../errors.ts'
-import { Connection, type Chunks, type ConnectOptions } from './connection.ts'
+import type { Chunks } from './chunks.ts'
+import { Connection, type ConnectOptions } from './connection.ts'
 import { serverFailure } from './failure.ts'
 
 const FULL = 0xffffff

@@ -6,8 +6,8 @@
  */
 import { connect, type Socket } from 'node:net'
 import type { Connection as Driver, ConnectionOptions } from 'mysql2'
-import { crcMemory } from '../crc.ts'
 import { SluiceError, assert } from '../errors.ts'
+import { chunksOf, takers, type Chunks, type Taker } from './chunks.ts'
 import {
   dumpCommand,
   gtidDumpCommand,
@@ -225,14 +225,6 @@ function sslOptions(tls: TlsOptions): Pick<ConnectionOptions, 'ssl'> {
 }
 
 const ANSWER_BYTES = 16 * 1024 // before the dump
-const READ_BYTES = 256 * 1024
-
-/** Who takes what a plain socket has read, and where it reads into; false stops reading until `resume`. */
-interface Taker {
-  take: (chunk: Buffer) => boolean
-  buffer: Buffer
-}
-const takers = new WeakMap<Socket, Taker>()
 
 /**
  * The socket under a connection. It reads into one buffer that is used again and again: a buffer per read would be
@@ -306,51 +298,6 @@ interface SocketStreamOptions {
   readonly stall: number // ms of silence that are too many
   readonly checksum: string
   readonly signal: AbortSignal
-}
-
-export type Chunks = Pick<AsyncIterator<Buffer, unknown>, 'next'>
-
-/** What a socket reads from now on, a chunk at a time; each is overwritten by the next. */
-function chunksOf(socket: Socket): Chunks {
-  const taker = takers.get(socket)
-  return taker ? plainChunks(socket, taker) : socket.iterator({ destroyOnReturn: false })
-}
-
-/** What a plain socket reads, a chunk at a time, where its sums are quick; each is overwritten by the next. */
-function plainChunks(socket: Socket, taker: Taker): Chunks {
-  let ready: Buffer | undefined
-  let failure: Error | undefined
-  let ended = false
-  let wake: (() => void) | undefined
-  taker.buffer = crcMemory(READ_BYTES)
-  taker.take = (chunk) => {
-    ready = chunk
-    wake?.()
-    return false
-  }
-  const end = (error?: Error): void => {
-    failure ??= error
-    ended = true
-    wake?.()
-  }
-  socket.on('error', end)
-  socket.on('end', () => end())
-  socket.on('close', () => end())
-  return {
-    async next() {
-      if (ready === undefined && !ended) {
-        const read = new Promise<void>((resolve) => (wake = resolve))
-        socket.resume()
-        await read
-        wake = undefined
-      }
-      const value = ready
-      ready = undefined
-      if (value !== undefined) return { done: false, value }
-      if (failure) throw failure
-      return { done: true, value }
-    },
-  }
 }
 
 /** The socket after the takeover: one chunk at a time, and a watchdog that runs only while one is waited for. */

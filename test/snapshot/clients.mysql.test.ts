@@ -68,7 +68,7 @@ it('a client opts in by its subscription; the operator starts, throttles, pauses
       name: 'orders',
       store: instance.store!,
       gtid: false,
-      load: (client, filter) => instance.load(client, filter),
+      load: (client, filter) => instance.snapshots.once(client, filter),
     }),
   })
   stack.defer(() => server.close())
