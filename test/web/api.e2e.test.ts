@@ -171,7 +171,7 @@ describe('what it does', () => {
     })
     expect([wrong.status, wrong.text]).toEqual([
       400,
-      expect.stringContaining('expected file:offset'),
+      expect.stringContaining('file:offset like binlog.000123:4567, a GTID set'),
     ])
     await client.close()
     await rig.when((v) => v.clients.some((c) => c.client === '7' && c.state === 'away'))
