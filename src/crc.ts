@@ -4,28 +4,19 @@
  * reader to read into; ranges of any other go to zlib. Knows no events.
  */
 import { crc32 as zlibCrc32 } from 'node:zlib'
+import { engine } from './wasm.ts'
 
 const PAGE = 65_536
 const TABLES = 16
 /** From here on zlib's own loop is quicker than ours, whatever the way there costs. */
 const LONG = 4096
 
-/** What of the engine's WebAssembly is used; Node's types do not declare it. */
-interface Engine {
-  readonly Memory: new (limits: { initial: number }) => { readonly buffer: ArrayBuffer }
-  readonly Module: new (bytes: Uint8Array) => object
-  readonly Instance: new (
-    module: object,
-    imports: object,
-  ) => { readonly exports: Readonly<Record<string, unknown>> }
-}
-const engine = (globalThis as unknown as { readonly WebAssembly: Engine }).WebAssembly
-
 type Sum = (from: number, to: number, crc: number) => number
 const sums = new WeakMap<ArrayBufferLike, Sum>()
 
 /** Memory of `size` bytes in which sums are quick; plain memory where the engine has none of that kind. */
 export function crcMemory(size: number): Buffer {
+  if (engine === undefined) return Buffer.allocUnsafeSlow(size)
   try {
     const memory = new engine.Memory({ initial: 1 + Math.ceil(size / PAGE) })
     const { buffer } = memory

@@ -12,7 +12,7 @@ interface Rule {
 }
 
 /** Anybody may import these; they know only each other. */
-const vocabulary = ['change', 'gtid', 'out', 'slab', 'crc', 'errors', 'number']
+const vocabulary = ['change', 'gtid', 'out', 'slab', 'crc', 'wasm', 'errors', 'number']
 const inProcess =
   'instance counts fleet upstream epoch lookup logger config store sinks sources mysql catalog binlog filter snapshot'
 

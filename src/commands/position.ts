@@ -150,7 +150,6 @@ async function place(
   start: InstanceConfig['start'],
 ) {
   const { epoch, server } = known(state)
-  const common = { epoch, server, skip: 0, timestamp: 0 }
   let connect: ConnectOptions
   let facts: SourceFacts
   try {
@@ -170,8 +169,7 @@ async function place(
       )
     }
     console.error(`not checked: ${text}`)
-    if ('file' in start) return { ...common, ...start, gtids: undefined }
-    return { ...common, file: '', offset: 4, gtids: GtidSet.parse(start.gtids) }
+    return unchecked(start, known(state))
   }
   const byGtid = typeof start === 'object' && 'gtids' in start
   if (facts.serverUuid !== server && !byGtid) {
@@ -200,13 +198,16 @@ export function setPosition(
       `expected file:offset or a GTID set, found "${where}", which only the source knows: sluice position … set`,
     )
   }
-  const { epoch, server } = known(state)
+  moveTo(state, unchecked(start, known(state)), client, say)
+}
+/** A start that needs no source to be understood, as it is written. */
+function unchecked(
+  start: Exclude<InstanceConfig['start'], string | { timestamp: unknown }>,
+  { epoch, server }: Known,
+): Position {
   const common = { epoch, server, skip: 0, timestamp: 0 }
-  const to =
-    'file' in start
-      ? { ...common, ...start, gtids: undefined }
-      : { ...common, file: '', offset: 4, gtids: GtidSet.parse(start.gtids) }
-  moveTo(state, to, client, say)
+  if ('file' in start) return { ...common, ...start, gtids: undefined }
+  return { ...common, file: '', offset: 4, gtids: GtidSet.parse(start.gtids) }
 }
 function moveTo(state: State, to: Position, client: string | undefined, say: Say): void {
   const before = state.cursors()

@@ -23,7 +23,25 @@ export interface ClientFacts {
   readonly ack: Lag // delivered to acked
   readonly behind: boolean // something was read that it has not acked
 }
-export type ShownState = InstanceStatus['state'] | 'disabled' | 'held' | 'standby' | 'invalid'
+/** An instance's own states, and those of a file without one. */
+export const shownStates = [
+  'connecting',
+  'running',
+  'retrying',
+  'failed',
+  'stopped',
+  'disabled',
+  'held',
+  'standby',
+  'invalid',
+] as const satisfies readonly (
+  | InstanceStatus['state']
+  | 'disabled'
+  | 'held'
+  | 'standby'
+  | 'invalid'
+)[]
+export type ShownState = (typeof shownStates)[number]
 export interface InstanceFacts {
   readonly member: FleetMember
   readonly state: ShownState

@@ -6,6 +6,7 @@
  */
 import type { RowsChange, Table } from '../../change.ts'
 import { Out } from '../../out.ts'
+import { engine, type Engine } from '../../wasm.ts'
 import { PROGRAM, PROGRAM_BYTES, compileProgram, type Program } from './program.ts'
 import { rowsModule } from './wasm.ts'
 
@@ -19,17 +20,6 @@ const PAGE = 65_536
 const PAGES = Math.ceil((OUT + OUT_BYTES + PADDING) / PAGE)
 /** A value becomes at most so many times as long. */
 const MARGIN = 8
-
-/** What of the engine's WebAssembly is used; Node's types do not declare it. */
-interface Engine {
-  readonly Memory: new (limits: { initial: number }) => { readonly buffer: ArrayBuffer }
-  readonly Module: new (bytes: Uint8Array) => object
-  readonly Instance: new (
-    module: object,
-    imports: object,
-  ) => { readonly exports: Readonly<Record<string, unknown>> }
-}
-const engine = (globalThis as unknown as { readonly WebAssembly?: Engine }).WebAssembly
 
 type Encode = (at: number, end: number, out: number, limit: number, sides: number) => number
 

@@ -8,7 +8,7 @@ import { roles } from '../../config/admin.ts'
 import { SluiceError, withoutPasswords } from '../../errors.ts'
 import type { LogPlace } from '../../catalog/history.ts'
 import type { SinkStatus } from '../../sinks/runner/runner.ts'
-import type { ClientFacts, InstanceFacts, Lag } from '../facts.ts'
+import { shownStates, type ClientFacts, type InstanceFacts, type Lag } from '../facts.ts'
 import type { Stage } from '../health.ts'
 
 const count = z.int().min(0)
@@ -90,17 +90,7 @@ export const stageView = z.strictObject({
 export const instanceView = z.strictObject({
   destination: z.string(),
   state: z
-    .enum([
-      'connecting',
-      'running',
-      'retrying',
-      'failed',
-      'stopped',
-      'disabled',
-      'held',
-      'standby',
-      'invalid',
-    ])
+    .enum(shownStates)
     .describe(
       'held: stopped by an operator; standby: another process has its state; invalid: its file has problems',
     ),

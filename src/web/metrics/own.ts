@@ -2,7 +2,7 @@
  * Metrics under our own names: state, watchdog, lags hop by hop, clients, sinks, ports and the process.
  */
 import type { Counters } from '../../server/session.ts'
-import type { ShownState } from '../facts.ts'
+import { shownStates } from '../facts.ts'
 import {
   client,
   each,
@@ -15,17 +15,6 @@ import {
   type Sample,
 } from './family.ts'
 
-const STATES: readonly ShownState[] = [
-  'connecting',
-  'running',
-  'retrying',
-  'failed',
-  'stopped',
-  'disabled',
-  'held',
-  'standby',
-  'invalid',
-]
 const SINK_STATES = ['connecting', 'running', 'retrying', 'failed', 'paused', 'stopped'] as const
 
 const instances: readonly Family[] = [
@@ -34,7 +23,7 @@ const instances: readonly Family[] = [
     'gauge',
     'State of an instance: 1 for the one it is in, 0 for the others',
     each((i, destination) =>
-      STATES.map((state): Sample => [{ destination, state }, Number(i.state === state)]),
+      shownStates.map((state): Sample => [{ destination, state }, Number(i.state === state)]),
     ),
   ),
   family(
