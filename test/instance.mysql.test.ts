@@ -1,74 +1,24 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import type { AddressInfo } from 'node:net'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
-import { pino } from 'pino'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { stringify } from 'yaml'
-import { loadInstance, orThrow } from '../src/config/config.ts'
-import { Instance } from '../src/instance.ts'
+import type { Instance } from '../src/instance.ts'
 import { State } from '../src/store/state.ts'
 import type { Cursor } from '../src/store/cursor.ts'
 import { privateMysql, versions } from './support/mysql.ts'
 import type { MysqlServer } from './support/mysql.ts'
+import { numbers, Rig } from './upstream/rig.ts'
 
-let dir: string
-let lines: Record<string, unknown>[]
+let rig: Rig
 beforeEach(() => {
-  dir = mkdtempSync(join(tmpdir(), 'sluice-instance-'))
-  lines = []
+  rig = new Rig()
 })
-afterEach(() => rmSync(dir, { recursive: true }))
+afterEach(() => rig.close())
 
-function open(source: object, more: object = {}): Instance {
-  const file = join(dir, 'orders.yaml')
-  writeFileSync(
-    file,
-    stringify({
-      source,
-      retry: { minMs: 20, maxMs: 200 },
-      filter: { include: 'p8\\..*' },
-      ...more,
-    }),
-  )
-  const log = pino(
-    { level: 'debug' },
-    { write: (line: string) => void lines.push(JSON.parse(line) as Record<string, unknown>) },
-  )
-  return Instance.open({
-    name: 'orders',
-    config: orThrow(loadInstance(file, {})),
-    dataDir: dir,
-    log,
-  })
-}
+const open = (source: object, more: object = {}): Instance => rig.open({ source, ...more })
 const sourceOf = ({ host, port, user, password }: MysqlServer) => ({ host, port, user, password })
-async function until(what: () => boolean): Promise<void> {
-  while (!what()) await sleep(10)
-}
-const state = (i: Instance, wanted: string) => until(() => i.status.state === wanted)
-const never = new AbortController().signal
-
-/** The ids that a cursor delivers until `last`, each batch acked. */
-async function read(cursor: Cursor, last: number): Promise<unknown[]> {
-  const ids: unknown[] = []
-  while (ids.at(-1) !== last) {
-    const batch = await cursor.get({ changes: 100, bytes: 1 << 20, waitMs: 1000 }, never)
-    if (!batch) continue
-    for (const { tx, from, to } of batch.parts) {
-      for (const change of tx.changes.slice(from, to)) {
-        if (change.kind === 'insert') for (const row of change.rows()) ids.push(row.after?.[0])
-      }
-    }
-    batch.release()
-    await cursor.ack(batch.id)
-  }
-  return ids
-}
-const numbers = (from: number, to: number): number[] =>
-  Array.from({ length: to - from + 1 }, (_, i) => from + i)
+const state = (instance: Instance, wanted: string) => rig.state(instance, wanted)
+const read = (cursor: Cursor, last: number) => rig.read(cursor, last)
 async function insert(mysql: MysqlServer, from: number, to: number): Promise<void> {
   for (const id of numbers(from, to)) await mysql.query(`INSERT INTO p8.t VALUES (${id})`)
 }
@@ -94,7 +44,7 @@ describe.each(versions)('an instance on MySQL %s', (version) => {
     expect(lax.status.guessedTables).toEqual(['p8.t'])
     await lax.stop()
     // what was learned is there after a restart, down to what a reader may still need
-    const held = State.open(join(dir, 'orders.sqlite'))
+    const held = State.open(join(rig.dir, 'orders.sqlite'))
     const versionsOfT = [...held.definitions()].filter((v) => v.table === 't')
     held.close()
     expect(versionsOfT.map((v) => v.definition.includes('"name":"c"'))).toContain(true)
@@ -129,7 +79,7 @@ describe.each(versions)('an instance on MySQL %s', (version) => {
     expect(await read(instance.store!.subscribe('1002'), 15)).toEqual(numbers(1, 15))
     await instance.stop()
     await instance.stop()
-    const changes = lines.flatMap((l) => (l['state'] ? [l['state']] : []))
+    const changes = rig.lines.flatMap((l) => (l['state'] ? [l['state']] : []))
     expect(changes.slice(0, 6)).toEqual([
       'connecting',
       'running',
@@ -139,7 +89,7 @@ describe.each(versions)('an instance on MySQL %s', (version) => {
       'retrying',
     ])
     expect(changes.at(-1)).toBe('stopped')
-    for (const line of lines)
+    for (const line of rig.lines)
       if (line['state'] === 'running') expect(line['position']).toMatch(/\.\d+:\d+$/)
   })
 
@@ -158,7 +108,7 @@ describe.each(versions)('an instance on MySQL %s', (version) => {
     })
     instance.start()
     await state(instance, 'running')
-    const origin = State.read(join(dir, 'orders.sqlite')).values.get('origin')!
+    const origin = State.read(join(rig.dir, 'orders.sqlite')).values.get('origin')!
     expect(JSON.parse(origin)).toMatchObject({ gtids: here!.Executed_Gtid_Set })
     expect(await read(instance.store!.subscribe('1001'), 6)).toEqual([4, 5, 6])
     await instance.stop()
@@ -185,7 +135,7 @@ test('fails, visibly and with what to do, when the logs of the source were reset
   )
   expect(second.store).toBeDefined()
   await second.stop()
-  expect(State.read(join(dir, 'orders.sqlite')).values.get('epoch')).toBe('1')
+  expect(State.read(join(rig.dir, 'orders.sqlite')).values.get('epoch')).toBe('1')
 })
 
 test('stops at once while a server does not answer', async () => {

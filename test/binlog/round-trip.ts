@@ -25,8 +25,8 @@ export interface RoundTrip {
 
 let tables = 0
 
-/** Inserts `count` random rows of `specs`' types and compares every decoded value with what SELECT returns. */
-export async function roundTrip({
+/** Writes `count` random rows of `specs`' types into a new table; returns them as SQL and as they were captured. */
+export async function writeRandom({
   capture,
   server,
   database,
@@ -34,7 +34,7 @@ export async function roundTrip({
   count,
   zone = '+00:00',
   tableOptions = '',
-}: RoundTrip): Promise<void> {
+}: RoundTrip) {
   const table = `t${tables++}`
   const seed = Date.now()
   const nullable = specs.map((s) => fc.option(s.values, { nil: 'NULL', freq: 8 }))
@@ -55,6 +55,13 @@ export async function roundTrip({
       }
     },
   })
+  return { table, seed, rows, changes, zone }
+}
+
+/** Writes random rows and compares every decoded value with what SELECT returns. */
+export async function roundTrip(what: RoundTrip): Promise<void> {
+  const { server, database, specs, count } = what
+  const { table, seed, rows, changes, zone } = await writeRandom(what)
   for (const change of changes) {
     const { usual, slow, quick } = bothWays(change)
     expect(usual === slow, `both ways, seed ${seed}`).toBe(true)

@@ -18,6 +18,7 @@ import {
 } from '../../src/sources/snapshot/chunk.ts'
 import { planTable, type KeyPlace } from '../../src/sources/snapshot/plan.ts'
 import { capture } from '../binlog/capture.ts'
+import { writeRandom } from '../binlog/round-trip.ts'
 import * as types from '../binlog/types.ts'
 import type { TypeSpec } from '../binlog/types.ts'
 import { type MysqlServer, sharedMysql, uniqueDatabase, versions } from '../support/mysql.ts'
@@ -111,24 +112,8 @@ describe.each(versions)('a snapshot of MySQL %s', (version) => {
     count: number,
     { zone = '+00:00', ignoreText = false } = {},
   ): Promise<void> {
-    const table = `t${tables++}`
-    const seed = Date.now()
-    const nullable = specs.map((s) => fc.option(s.values, { nil: 'NULL', freq: 8 }))
-    const rows = fc.sample(fc.tuple(...nullable), { numRuns: count, seed })
-    const columns = specs.map((s, i) => `c${i} ${s.sql}`)
-    const { changes } = await capture({
-      server,
-      database,
-      zone: parseTimeZone(zone),
-      write: async (db) => {
-        await db.query(`SET sql_mode = 'ALLOW_INVALID_DATES', time_zone = '${zone}', NAMES utf8mb4`)
-        await db.query(`CREATE TABLE ${table} (id INT PRIMARY KEY, ${columns.join(', ')})`)
-        for (let i = 0; i < rows.length; i += 50) {
-          const tuples = rows.slice(i, i + 50).map((row, k) => `(${[i + k, ...row].join(', ')})`)
-          await db.query(`INSERT INTO ${table} VALUES ${tuples.join(', ')}`)
-        }
-      },
-    })
+    const what = { capture, server, database, specs, count, zone }
+    const { table, seed, rows, changes } = await writeRandom(what)
     const size = { rows: 70, bytes: 1 << 20 }
     const chunks = await readTable(server, [database, table], { zone, size })
     const read = rowsOf(chunks)
