@@ -56,7 +56,7 @@ const rules: Record<string, Rule> = {
   shown: { modules: '' },
   web: {
     modules: `${inProcess} server metrics shown commands`,
-    outside: 'node:crypto node:fs node:http node:https node:net node:path node:tls zod',
+    outside: 'node:crypto node:fs node:http node:https node:net node:path node:tls yaml zod',
   },
   instance: { modules: inProcess, outside: 'node:*' },
   fleet: { modules: inProcess, outside: 'node:*' },

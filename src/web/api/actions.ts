@@ -15,6 +15,7 @@ import type { Store } from '../../store/store.ts'
 import { tail } from '../live/tail.ts'
 import type { Panel } from '../panel.ts'
 import { notFound, notNow } from '../refused.ts'
+import { configActions } from './config.ts'
 import { withLetters } from './reads.ts'
 import { route, type Route } from './route.ts'
 import { dryRun, dryRunReply } from './dry-run.ts'
@@ -240,7 +241,13 @@ const sinks: readonly Route[] = [
   }),
 ]
 
-export const actions: readonly Route[] = [...server, ...instances, ...clients, ...sinks]
+export const actions: readonly Route[] = [
+  ...server,
+  ...instances,
+  ...configActions,
+  ...clients,
+  ...sinks,
+]
 
 function letters<T>(panel: Panel, destination: string, work: (control: Control) => T): T {
   return withLetters(panel, destination, (control) => {
