@@ -51,7 +51,8 @@ export async function position(args: Arguments): Promise<number> {
   const cursors = state.cursors()
   if (client !== undefined && !cursors.some((c) => c.client === client))
     throw noClient(client, { cursors })
-  moveTo(state, await place(args, destination!, state, start), client, console.log)
+  const to = await place(args, destination!, state, start)
+  moveTo(state, { to, bySet: isSet(start) }, client, console.log)
   return 0
 }
 
@@ -142,6 +143,9 @@ function parseStart(text: string): InstanceConfig['start'] {
   }
 }
 
+const isSet = (start: InstanceConfig['start']): boolean =>
+  typeof start === 'object' && 'gtids' in start
+
 /** The position that `start` means on the instance's source; where that cannot be asked, what is written there. */
 async function place(
   args: Arguments,
@@ -171,8 +175,7 @@ async function place(
     console.error(`not checked: ${text}`)
     return unchecked(start, known(state))
   }
-  const byGtid = typeof start === 'object' && 'gtids' in start
-  if (facts.serverUuid !== server && !byGtid) {
+  if (facts.serverUuid !== server && !isSet(start)) {
     throw new SluiceError(
       'SOURCE_CHANGED',
       `${destination}: expected the server ${server}, whose log the saved positions are in, found ${facts.serverUuid}; ` +
@@ -198,7 +201,8 @@ export function setPosition(
       `expected file:offset or a GTID set, found "${where}", which only the source knows: sluice position … set`,
     )
   }
-  moveTo(state, unchecked(start, known(state)), client, say)
+  const to = unchecked(start, known(state))
+  moveTo(state, { to, bySet: isSet(start) }, client, say)
 }
 /** A start that needs no source to be understood, as it is written. */
 function unchecked(
@@ -209,12 +213,17 @@ function unchecked(
   if ('file' in start) return { ...common, ...start, gtids: undefined }
   return { ...common, file: '', offset: 4, gtids: GtidSet.parse(start.gtids) }
 }
-function moveTo(state: State, to: Position, client: string | undefined, say: Say): void {
+interface Goal {
+  readonly to: Position
+  readonly bySet: boolean // given as a GTID set
+}
+function moveTo(state: State, goal: Goal, client: string | undefined, say: Say): void {
+  const { to } = goal
   const before = state.cursors()
   const chosen = before.filter((c) => client === undefined || c.client === client)
   if (client !== undefined && chosen.length === 0) throw noClient(client, { cursors: before })
   // forward, statements between the two places may never be read; what was read on the way here stays true
-  if (chosen.some((c) => !isBefore(to, c.acked))) state.forgetDefinitions()
+  if (chosen.some((c) => !isBefore(goal, c.acked))) state.forgetDefinitions()
   for (const c of chosen) void state.ack(c.client, to).catch(() => {})
   state.flush()
   for (const c of chosen) say(`client ${c.client}: ${formatPosition(c.acked)} → ${describe(to)}`)
@@ -224,10 +233,12 @@ function moveTo(state: State, to: Position, client: string | undefined, say: Say
   say(`origin (where new clients begin): ${formatPosition(was)} → ${describe(to)}`)
 }
 /** Whether it is certain that everything before `to` was read when `acked` was. */
-function isBefore(to: Position, acked: Position): boolean {
+function isBefore({ to, bySet }: Goal, acked: Position): boolean {
   if (to.epoch !== acked.epoch) return false
-  if (to.file !== '') return acked.file !== '' && comparePositions(to, acked) <= 0
-  return to.gtids !== undefined && acked.gtids !== undefined && acked.gtids.includes(to.gtids)
+  if (to.gtids && acked.gtids) return acked.gtids.includes(to.gtids)
+  // with a GTID set the place is only where the server's log begins
+  if (bySet || to.file === '' || acked.file === '') return false
+  return comparePositions(to, acked) <= 0
 }
 /** Forgets one client, or all of them and the origin. Throws USAGE, STATE_UNREADABLE. */
 export function resetPosition(state: State, client: string | undefined, say: Say): void {

@@ -23,6 +23,8 @@ interface ShapeColumn {
   readonly type: string
   readonly key: boolean
   readonly generated: boolean
+  /** ENUM or SET with members that CONVERT TO would spoil: a server then takes their bytes for those of the other set. */
+  readonly brittle: boolean
 }
 interface Shape {
   readonly name: string // quoted, with its database
@@ -223,11 +225,14 @@ export class Writer {
   get #type(): string {
     return this.#r.pick(typeList(this.#options.vectors))
   }
-  /** What a column may become. A JSON value that was made of a decimal or a date is more than its text says. */
+  /**
+   * What a column may become. A JSON value that was made of a decimal or a date is more than its text says, and a VECTOR
+   * that was a BLOB keeps bytes that no statement could write into it.
+   */
   get #other(): string {
     for (;;) {
       const type = this.#type
-      if (type !== 'JSON') return type
+      if (!/^(JSON|VECTOR)/.test(type)) return type
     }
   }
   #fresh(prefix: string): string {
@@ -291,7 +296,10 @@ export class Writer {
       () =>
         `RENAME COLUMN ${quote(shape.columns.find((c) => c.key)!.name)} TO ${quote(this.#fresh('id'))}`,
       () => `MODIFY COLUMN n INT NOT NULL DEFAULT 0 ${r.pick(['FIRST', `AFTER ${column}`])}`,
-      () => `CONVERT TO CHARACTER SET ${r.pick(['utf8mb4', 'utf8mb3'])}`,
+      () =>
+        shape.columns.some((c) => c.brittle)
+          ? 'FORCE'
+          : `CONVERT TO CHARACTER SET ${r.pick(['utf8mb4', 'utf8mb3'])}`,
       () => 'FORCE',
     ]
     return r.pick(makers)()
@@ -313,19 +321,21 @@ function firstKey(shape: Shape, alias?: string): string {
 async function readShapes(db: Connection): Promise<Shape[]> {
   const [rows] = await db.query(
     `SELECT TABLE_SCHEMA AS d, TABLE_NAME AS t, COLUMN_NAME AS name, DATA_TYPE AS kind, COLUMN_TYPE AS type,
-            COLUMN_KEY = 'PRI' AS pri, GENERATION_EXPRESSION <> '' AS gen
+            COLUMN_KEY = 'PRI' AS pri, GENERATION_EXPRESSION <> '' AS gen, CHARACTER_SET_NAME AS charset
        FROM information_schema.COLUMNS WHERE TABLE_SCHEMA IN (?) ORDER BY 1, 2, ORDINAL_POSITION`,
     [databases],
   )
   const shapes = new Map<string, { name: string; database: string; columns: ShapeColumn[] }>()
   for (const row of rows as Record<
-    'd' | 't' | 'name' | 'kind' | 'type' | 'pri' | 'gen',
+    'd' | 't' | 'name' | 'kind' | 'type' | 'pri' | 'gen' | 'charset',
     string
   >[]) {
     const name = `${quote(row.d)}.${quote(row.t)}`
     const shape = shapes.get(name) ?? { name, database: row.d, columns: [] }
     shapes.set(name, shape)
-    const flags = { key: Number(row.pri) === 1, generated: Number(row.gen) === 1 }
+    const utf8 = row.charset?.startsWith('utf8') ?? false
+    const brittle = /^(enum|set)/i.test(row.kind) && !utf8 && /[^ -~]/.test(row.type)
+    const flags = { key: Number(row.pri) === 1, generated: Number(row.gen) === 1, brittle }
     shape.columns.push({ name: row.name, kind: row.kind.toLowerCase(), type: row.type, ...flags })
   }
   const whole = ({ columns }: Shape): boolean =>
