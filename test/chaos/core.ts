@@ -224,10 +224,9 @@ async function turn(
 ): Promise<void> {
   const { mysql, reader } = world
   await mysql.query(`SET PERSIST binlog_row_metadata = ${metadata[0]}`)
-  await mysql.query(`SET PERSIST binlog_row_image = ${image}`)
   reader.image = image
   const vectors = Number.parseInt(mysql.version, 10) >= 9
-  const common = { mysql, names, vectors, partialJson: image === 'FULL' }
+  const common = { mysql, names, image, vectors, partialJson: image === 'FULL' }
   const writers = Array.from(
     { length: WRITERS },
     () => new Writer({ ...common, random: new Random(random.int(0, 2 ** 31 - 1)) }),
@@ -339,7 +338,7 @@ async function main(): Promise<number> {
 
   const names = new Names()
   const order = shuffled(short ? both : turns)
-  const rounds = Math.max(order.length, Math.ceil(kills / 2))
+  const rounds = Math.max(order.length, Math.ceil(kills / 4))
   let result: Verdict = { changes: 0, lost: 0, wrong: [] }
   for (let n = 0; n < rounds; n++) {
     const count = Math.floor(((n + 1) * kills) / rounds) - Math.floor((n * kills) / rounds)

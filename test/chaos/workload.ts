@@ -13,6 +13,7 @@ import { typeList, valueOf } from './types.ts'
 export const databases = ['core_a', 'core b'] as const
 /** Every session's: what is written must not depend on what the log does not say. */
 export const SQL_MODE = 'NO_AUTO_VALUE_ON_ZERO'
+const TABLES_MANY = 50 // more of them go than come
 const FRESH = 1000 // `n` of a row that REPLACE wrote is a multiple of it
 
 export const quote = (name: string): string => `\`${name.replaceAll('`', '``')}\``
@@ -49,6 +50,8 @@ export interface WriterOptions {
   readonly random: Random
   readonly names: Names
   readonly vectors: boolean
+  /** Each session sets it itself: a server that was killed comes back with what its command line says. */
+  readonly image: 'FULL' | 'MINIMAL' | 'NOBLOB'
   /** Partial updates of JSON, which only a full row image makes readable. */
   readonly partialJson: boolean
 }
@@ -90,7 +93,8 @@ export class Writer {
     const db = await this.#options.mysql.connect({ connectTimeout: 2000, database: databases[0] })
     db.on('error', () => undefined) // a kill is also told here
     await db.query(
-      `SET sql_mode = '${SQL_MODE}', time_zone = '+00:00', lock_wait_timeout = 2, innodb_lock_wait_timeout = 2`,
+      `SET sql_mode = '${SQL_MODE}', time_zone = '+00:00', lock_wait_timeout = 2, innodb_lock_wait_timeout = 2,
+        binlog_row_image = ${this.#options.image}`,
     )
     if (this.#options.partialJson && this.#r.chance(50))
       await db.query("SET binlog_row_value_options = 'PARTIAL_JSON'")
@@ -259,6 +263,7 @@ export class Writer {
   #ddl(): string {
     const r = this.#r
     const shape = r.pick(this.#shapes)
+    if (this.#shapes.length > TABLES_MANY && r.chance(25)) return `DROP TABLE ${shape.name}`
     const dice = r.int(1, 100)
     if (dice <= 60) return `ALTER TABLE ${shape.name} ${this.#clauses(shape)}`
     if (dice <= 68) return this.#swap(shape)
