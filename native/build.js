@@ -10,7 +10,9 @@ import { join } from 'node:path'
 
 const COMPILER = 'assemblyscript@0.28.20'
 const root = new URL('../', import.meta.url).pathname
-const sources = ['lines.ts', 'rows.ts', 'values.ts'].map((name) => readFileSync(join(root, 'native', name)))
+const sources = ['lines.ts', 'rows.ts', 'values.ts'].map((name) =>
+  readFileSync(join(root, 'native', name)),
+)
 const dir = mkdtempSync(join(tmpdir(), 'sluice-native-'))
 try {
   const output = join(dir, 'rows.wasm')
@@ -18,7 +20,17 @@ try {
     '--runtime stub --importMemory --use abort= --noAssert -O3 --converge --enable bulk-memory'
   execFileSync(
     'npx',
-    ['--yes', '--package', COMPILER, 'asc', 'native/rows.ts', 'native/lines.ts', ...options.split(' '), '-o', output],
+    [
+      '--yes',
+      '--package',
+      COMPILER,
+      'asc',
+      'native/rows.ts',
+      'native/lines.ts',
+      ...options.split(' '),
+      '-o',
+      output,
+    ],
     { cwd: root, stdio: 'inherit' },
   )
   const base64 = readFileSync(output).toString('base64')
