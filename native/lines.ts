@@ -73,9 +73,8 @@ const SHUT = 9 // what is written again was written since OPEN
 const AGAIN = 10
 const SAME = 11 // A: record: the row is refused where the column changed
 
-/** Forms of a value, as in src/sinks/shape/json.ts. */
+/** Forms of a value, as in src/sinks/lines/program.ts; 1 is between quotes, without escapes. */
 const BARE = 0
-const QUOTED = 1
 const ESCAPED = 2
 
 const QUOTE = 0x22

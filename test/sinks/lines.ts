@@ -56,8 +56,12 @@ function both(change: RowsChange, { tx, target = plainTarget }: LinesOptions, wa
   const position = { epoch: 1, server: '', file: tx.file, offset: 4, skip: 0, timestamp: 0 }
   const place = { ...position, gtids: undefined }
   const facts: BatchFacts = {
-    ...{ slices: [{ tx, changes: [change] }], start: place, end: place, highest: '' },
-    ...{ redelivered: false, target },
+    slices: [{ tx, changes: [change] }],
+    start: place,
+    end: place,
+    highest: '',
+    redelivered: false,
+    target,
   }
   let quick: string[] | undefined
   const walk = new SinkBatch(facts).rows(way.events, (first) => {

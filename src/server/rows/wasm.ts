@@ -3,7 +3,7 @@
  */
 
 /** Of the sources this was made from. */
-export const SOURCE_SHA256 = '0ee7d29b328978f93b4334a2f915c229da6894065e7640d0a15b266184326e7a'
+export const SOURCE_SHA256 = 'ebc3538e5245194c537946b5a19794f561f1675b69774ccad25a9c30899d9914'
 
 export const rowsModule = (): Uint8Array => Buffer.from(BASE64.join(''), 'base64')
 

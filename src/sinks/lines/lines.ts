@@ -53,10 +53,8 @@ export function writeLines(
   try {
     const past = kernel.lines(IN, kernel.load(program, bytes, rows, end), OUT)
     if (past < 0) return undefined
-    return {
-      ...{ rows: words[ROWS]!, memory, from: OUT, words },
-      ...{ ends: ENDS / 4, hashes: HASHES / 4, to: past },
-    }
+    const ends = ENDS / 4
+    return { rows: words[ROWS]!, memory, from: OUT, words, ends, hashes: HASHES / 4, to: past }
   } catch {
     // A column's text refused its bytes, or the output has no room: the other way says where, or grows.
     return undefined

@@ -45,6 +45,8 @@ interface Step {
   readonly writer: number
 }
 
+const NOTHING = { a: 0, b: 0, otherwise: '', form: 0, kind: 0, meta: 0, writer: 0 }
+
 /** Thrown for a table whose rows only the other way can write. */
 class Unsuitable extends Error {}
 
@@ -135,12 +137,7 @@ export class Steps {
   #add(operation: keyof typeof operations, about: Partial<Step> = {}): this {
     const prefix = this.#text
     this.#text = ''
-    this.steps.push({
-      ...{ a: 0, b: 0, otherwise: '', form: 0, kind: 0, meta: 0, writer: 0 },
-      ...about,
-      prefix,
-      operation: operations[operation],
-    })
+    this.steps.push({ ...NOTHING, ...about, prefix, operation: operations[operation] })
     return this
   }
 }
