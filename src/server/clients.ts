@@ -46,6 +46,12 @@ export class Traffic {
     this.bytes += bytes
   }
 }
+/** What the server needs of a logger (pino fits). */
+export interface Log {
+  info(fields: object, message: string): void
+  warn(fields: object, message: string): void
+  error(fields: object, message: string): void
+}
 /** Plain numbers, read by metrics at scrape time. */
 export class Counters {
   connectionsOpen = 0

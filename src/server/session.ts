@@ -19,16 +19,11 @@ import {
   type Clients,
   type Counters,
   type Held,
+  type Log,
 } from './clients.ts'
 import { Reply, SLICE_MS, addressOf, encodeBatch, type ChunkPool } from './reply.ts'
 import * as wire from './wire.ts'
 
-/** What the server needs of a logger (pino fits). */
-export interface Log {
-  info(fields: object, message: string): void
-  warn(fields: object, message: string): void
-  error(fields: object, message: string): void
-}
 /** What all connections of a server share. */
 export interface Shared {
   readonly user: string
