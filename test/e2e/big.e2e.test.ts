@@ -94,14 +94,14 @@ const DELETE = 'DELETE FROM big WHERE id = 1'
 
 /** Half of a BLOB's bytes take two as Canal's text. A JSON document is made text whole, so there is one of it in a change. */
 const LARGE = [
-  { type: 'LONGBLOB', value: 'REPEAT(RANDOM_BYTES(1024), 65536)', then: REVERSE },
-  { type: 'LONGTEXT', value: 'REPEAT(HEX(RANDOM_BYTES(512)), 65536)', then: REVERSE },
-  { type: 'JSON', value: 'JSON_QUOTE(REPEAT(HEX(RANDOM_BYTES(512)), 65536))', then: DELETE },
+  { type: 'LONGBLOB', value: 'REPEAT(RANDOM_BYTES(1024), 65536)', change: REVERSE },
+  { type: 'LONGTEXT', value: 'REPEAT(HEX(RANDOM_BYTES(512)), 65536)', change: REVERSE },
+  { type: 'JSON', value: 'JSON_QUOTE(REPEAT(HEX(RANDOM_BYTES(512)), 65536))', change: DELETE },
 ]
 
 test.each(LARGE)(
   'rows of 64 MiB pass through: $type',
-  async ({ type, value, then }) => {
+  async ({ type, value, change: statement }) => {
     await using s = await Scenario.start({ mysql, seed, writers: 0 })
     const base = memoryOf(s.pid).rss
     await using writer = await mysql.connect({ database: s.database })
@@ -111,7 +111,7 @@ test.each(LARGE)(
       [
         `INSERT INTO big VALUES (1, ${value})`,
         sums,
-        then,
+        statement,
         sums,
         `INSERT INTO big VALUES (2, '[]')`,
       ].join('; '),

@@ -314,14 +314,7 @@ describe('huge values are left out and put where they belong', () => {
     )
     const text = utf8 && value(4, Buffer.alloc(utf8.length - 4, 'Grüße'))
     const document = json && value(4, encodeJson({ a: 'x'.repeat(json.length), b: [1] }, true))
-    return [
-      Buffer.of(id, 0, 0, 0),
-      binary!,
-      text!,
-      latin1!,
-      document!,
-      value(1, Buffer.from(word)),
-    ]
+    return [Buffer.of(id, 0, 0, 0), binary!, text!, latin1!, document!, value(1, Buffer.from(word))]
   }
   it.each([
     ['a BLOB', [2 * MIB, 5, 5, 5], 1],

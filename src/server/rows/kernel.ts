@@ -1,7 +1,7 @@
 /**
  * The quick way from row images to Canal's RowData: rows of usual types whose images are whole are copied into the memory
  * of a WebAssembly module (native/rows.ts), which writes them there, and from there to the output. Everything else, and
- * whatever does not add up, is refused with -1 and goes the way of entry.ts, which knows every case and every error; a
+ * whatever does not add up, is refused with -1 and goes the way of plain.ts, which knows every case and every error; a
  * test compares the two byte for byte.
  */
 import type { RowsChange, Table } from '../../change.ts'
