@@ -4,6 +4,7 @@
  * IN_FLIGHT_BYTES (or one larger transaction) are under way: then the source is not asked, which is the backpressure.
  * Knows no catalog, no store and no logger.
  */
+import { flushCompileCache } from 'node:module'
 import { parentPort, type MessagePort } from 'node:worker_threads'
 import { SluiceError } from '../../errors.ts'
 import { compileFilter } from '../../filter.ts'
@@ -185,3 +186,5 @@ function describe(error: unknown): Failure {
 parentPort!.on('message', ({ order, port }: { order: Order; port: MessagePort }) => {
   void new Reading(port).run(order)
 })
+// Now, for a process that is killed has no time for it.
+flushCompileCache()
