@@ -30,8 +30,18 @@ const SMALL_HEAP = [
   '--heap-growing-percent=30',
   '--no-parallel-scavenge', // so little survives that waking threads for it costs more than it saves
 ]
+/**
+ * And glibc's: one arena for all threads but one, and what V8's compilers free in megabytes goes back to the system
+ * instead of staying with the arena. 10 MB less. What the environment says already wins.
+ */
+const SMALL_MALLOC = {
+  MALLOC_ARENA_MAX: '2',
+  MALLOC_TRIM_THRESHOLD_: String(1024 * 1024),
+  MALLOC_MMAP_THRESHOLD_: String(256 * 1024),
+}
 const lasting = ['serve', 'work'].includes(process.argv[2] ?? '')
 const wanted = lasting ? SMALL_HEAP.filter((flag) => !process.execArgv.includes(flag)) : []
+const environment = { ...(lasting && SMALL_MALLOC), ...process.env }
 
 /** Whether a version like "24.15.0" is enough. */
 function enough(version) {
@@ -59,7 +69,7 @@ const cache = process.env.NODE_COMPILE_CACHE ?? join(tmpdir(), 'node-compile-cac
 function hand(node, entry) {
   const child = spawn(node, [...wanted, entry, ...process.argv.slice(2)], {
     stdio: ['inherit', 'inherit', 'inherit', 'ipc'],
-    env: { ...process.env, NODE_COMPILE_CACHE: cache },
+    env: { ...environment, NODE_COMPILE_CACHE: cache },
   })
   const signals = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR2']
   for (const signal of signals) process.on(signal, () => child.kill(signal))
@@ -77,7 +87,7 @@ if (!main) {
   // Not where a parent talks to us over a channel, which would not outlive it: src/commands/serve.ts does what it can.
   if (wanted.length > 0 && process.platform !== 'win32' && !process.channel) {
     const { execPath, execArgv, argv } = process
-    process.execve(execPath, [execPath, ...wanted, ...execArgv, ...argv.slice(1)], process.env)
+    process.execve(execPath, [execPath, ...wanted, ...execArgv, ...argv.slice(1)], environment)
   }
   module.enableCompileCache(cache)
   process.env.NODE_COMPILE_CACHE = cache // for threads

@@ -90,10 +90,13 @@ describe('the launcher', () => {
   )
   test('what runs for long has a small heap, in the process that was started, and takes its environment along', async () => {
     using c = checkout({}, { log: { level: '${LEVEL}' } })
-    const env = { LEVEL: 'debug', NODE_OPTIONS: '--no-deprecation' }
+    const env = { LEVEL: 'debug', MALLOC_ARENA_MAX: '3' }
     const server = start(['serve', '-c', c.config], env, process.execPath)
     await server.printed('serving Canal clients')
-    const line = readFileSync(`/proc/${server.child.pid}/cmdline`, 'utf8').split('\0')
+    const words = (file: string): string[] =>
+      readFileSync(`/proc/${server.child.pid}/${file}`, 'utf8').split('\0')
+    const line = words('cmdline')
+    const environment = words('environ').filter((word) => /^(MALLOC|LEVEL)/.test(word))
     server.child.kill('SIGTERM')
     const { code, stdout, stderr } = await server.result
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
@@ -102,6 +105,12 @@ describe('the launcher', () => {
       expect.arrayContaining(['--max-semi-space-size=2', '--optimize-for-size', 'serve']),
     )
     expect(line.filter((word) => word === 'serve')).toHaveLength(1)
+    expect(environment.toSorted()).toEqual([
+      'LEVEL=debug',
+      'MALLOC_ARENA_MAX=3',
+      'MALLOC_MMAP_THRESHOLD_=262144',
+      'MALLOC_TRIM_THRESHOLD_=1048576',
+    ])
   })
   test('a parent with a channel to it keeps it', async () => {
     using c = checkout({})
