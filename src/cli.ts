@@ -5,6 +5,7 @@
  */
 import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
+import type { Completed } from './commands/print/completion.ts'
 import { DEFAULT_CONFIG } from './config/config.ts'
 import { nearest } from './config/keys.ts'
 import { DEFAULT_WORKER_CONFIG } from './config/worker.ts'
@@ -130,9 +131,9 @@ const commands: Readonly<Record<string, Command>> = {
       'sluice position orders reset',
     ],
     notes:
-      'show works while the server runs. set and reset need it stopped (or the instance file removed).\n' +
+      'While the server runs, set and reset go through its admin.port; else they need it stopped.\n' +
       'reset forgets: the next start begins where the `start` key of the instance file says.',
-    run: async (args) => (await import('./commands/position.ts')).position(args),
+    run: async (args) => (await import('./commands/steer/position.ts')).position(args),
   },
   sinks: {
     usage: '<destination> list | pause NAME | resume NAME [options]',
@@ -142,7 +143,18 @@ const commands: Readonly<Record<string, Command>> = {
     examples: ['sluice sinks orders list', 'sluice sinks orders pause cache'],
     notes:
       'A running server follows within a second; a pause holds over restarts. resume also lets a sink that has failed try again.',
-    run: async (args) => (await import('./commands/sinks.ts')).sinks(args),
+    run: async (args) => (await import('./commands/steer/sinks.ts')).sinks(args),
+  },
+  instances: {
+    usage: 'list | show DESTINATION | start | stop | restart DESTINATION [options]',
+    summary: 'show what instances are doing, start, stop or restart one',
+    words: [1, 2],
+    options: { config, json: json('instances') },
+    examples: ['sluice instances list', 'sluice instances restart orders'],
+    notes:
+      'Asks the running server through admin.port; without it, list says what the files say. stop holds until start or until\n' +
+      'the server is restarted; enabled: false in the file is for good.',
+    run: async (args) => (await import('./commands/steer/instances.ts')).instances(args),
   },
   snapshot: {
     usage:
@@ -191,7 +203,28 @@ const commands: Readonly<Record<string, Command>> = {
     notes:
       'replay needs the server: the sink itself writes the row, with its old version, so that a newer value stays.\n' +
       'Exit code 1 when not all of them were written.',
-    run: async (args) => (await import('./commands/sinks.ts')).deadletters(args),
+    run: async (args) => (await import('./commands/steer/sinks.ts')).deadletters(args),
+  },
+  types: {
+    usage: '<destination> [options]',
+    summary: 'write TypeScript types of the rows of the tables that an instance reads',
+    words: [1, 1],
+    options: {
+      config,
+      out: { type: 'string', value: 'FILE', help: 'where to (default: standard output)' },
+      filter: {
+        type: 'string',
+        value: 'REGEX',
+        help: "tables, Canal's syntax; within the instance's filter (default: all)",
+      },
+      for: {
+        type: 'string',
+        value: 'USE',
+        help: 'embed (default): handlers inside a program; client: rows of the SDK',
+      },
+    },
+    examples: ['sluice types orders --out src/rows.ts', 'sluice types orders --for client'],
+    run: async (args) => (await import('./commands/print/types.ts')).types(args),
   },
   schema: {
     usage: '[options]',
@@ -199,7 +232,7 @@ const commands: Readonly<Record<string, Command>> = {
     words: [0, 0],
     options: { out: { type: 'string', value: 'FOLDER', help: 'where to (default conf)' } },
     examples: ['sluice schema', 'sluice schema --out /etc/sluice'],
-    run: async (args) => (await import('./commands/schema.ts')).schema(args),
+    run: async (args) => (await import('./commands/print/schema.ts')).schema(args),
   },
   'import-canal': {
     usage: '<conf dir> [options]',
@@ -232,6 +265,18 @@ const commands: Readonly<Record<string, Command>> = {
       'Exit code 1 when something was refused; then nothing was written.',
     run: async (args) => (await import('./commands/canal/import.ts')).importCanal(args),
   },
+  completion: {
+    usage: 'bash | zsh | fish',
+    summary: 'print a script that completes commands and options in a shell',
+    words: [1, 1],
+    options: {},
+    examples: ['eval "$(sluice completion bash)"'],
+    run: async ({ words: [shell] }) => {
+      const { completion } = await import('./commands/print/completion.ts')
+      process.stdout.write(completion(shell!, Object.entries(commands).map(completed)))
+      return 0
+    },
+  },
   version: {
     usage: '',
     summary: 'print the version',
@@ -257,6 +302,21 @@ const commands: Readonly<Record<string, Command>> = {
       return 0
     },
   },
+}
+
+/** As a shell completes it; its verbs are the plain words of its usage. */
+function completed([name, { summary, usage, options }]: [string, Command]): Completed {
+  const choices = usage.includes('|') ? usage.replace(/\[options\]|<\w+>/g, '').split('|') : []
+  return {
+    name,
+    summary,
+    options: Object.entries({ ...options, help }).map(([option, o]) => ({
+      name: option,
+      help: o.help,
+      value: o.type === 'string',
+    })),
+    verbs: choices.flatMap((choice) => choice.match(/[a-z]+/g)?.slice(0, 1) ?? []),
+  }
 }
 
 /** Runs one command line (without node and script) and returns the exit code. Never throws. */

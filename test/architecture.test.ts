@@ -56,10 +56,11 @@ const rules: Record<string, Rule> = {
   shown: { modules: '' },
   web: {
     modules: `${inProcess} server metrics shown commands`,
-    outside: 'node:crypto node:fs node:http node:https node:net node:path node:tls zod',
+    outside: 'node:crypto node:fs node:http node:https node:net node:path node:tls yaml zod',
   },
   instance: { modules: inProcess, outside: 'node:*' },
   fleet: { modules: inProcess, outside: 'node:*' },
+  embed: { modules: inProcess, outside: 'node:* yaml zod' },
   commands: {
     modules: `${inProcess} server cli client shown web`,
     outside: 'node:* pino @vlasky/zongji yaml',
@@ -69,7 +70,7 @@ const rules: Record<string, Rule> = {
 }
 /** Files that may be known where the rest of their folder may not. */
 const narrower: Record<string, readonly string[]> = {
-  'web → commands': ['commands/common.ts', 'commands/position.ts'],
+  'web → commands': ['commands/common.ts', 'commands/steer/position.ts'],
   'client → server': ['server/wire.ts', 'server/entries.ts'],
   'config → binlog': ['binlog/time.ts'],
   'server → store': ['store/store.ts', 'store/cursor.ts'],

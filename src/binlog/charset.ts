@@ -123,6 +123,42 @@ export function charsetNamed(name: string): Charset {
   return charset
 }
 
+/** Characters of which a server makes more than "?" though their set lacks them, or "?" though it has them. */
+const ODD: Readonly<Record<string, string>> = { eucjpms: '¢£¬', cp932: '晡' }
+const characters = new Map<string, ReadonlySet<string>>()
+
+/**
+ * What a server keeps of a text in a character set: what the set lacks becomes "?". undefined where that cannot be told.
+ * Throws SCHEMA_MISMATCH for an unknown set.
+ */
+export function keptIn(text: string, name: string): string | undefined {
+  if (!/[^ -~]/.test(text) && name !== 'swe7') return text
+  const { maxBytes } = charsetNamed(name)
+  if (name === 'binary') return undefined
+  if (name === 'ucs2' || (maxBytes === 3 && name.startsWith('utf8')))
+    return Array.from(text, (c) => (c.length > 1 ? '?' : c)).join('')
+  if (maxBytes === 4) return text // all of Unicode
+  if (Array.from(ODD[name] ?? '').some((c) => text.includes(c))) return undefined
+  let known = characters.get(name)
+  if (!known) characters.set(name, (known = charactersOf(name)))
+  return Array.from(text, (c) => (known.has(c) ? c : '?')).join('')
+}
+/** All characters of a set of one to three bytes. */
+function charactersOf(name: string): ReadonlySet<string> {
+  const { decode, maxBytes } = charsetNamed(name)
+  const found = new Set<string>()
+  const add = (...bytes: number[]): void => {
+    const text = decode(Buffer.from(bytes), 0, bytes.length)
+    if (text.length === 1) found.add(text)
+  }
+  for (let a = 0; a < 256; a++) {
+    add(a)
+    for (let b = 0; maxBytes > 1 && a >= 0x80 && b < 256; b++) add(a, b)
+  }
+  for (let b = 0xa1; maxBytes > 2 && b < 256; b++) for (let c = 0xa1; c < 256; c++) add(0x8f, b, c)
+  return found
+}
+
 function build(name: string): Charset {
   switch (name) {
     case 'utf8mb4':

@@ -18,7 +18,7 @@ import { SluiceError } from '../errors.ts'
 import type { ColumnFilter } from '../filter.ts'
 import { effectsOf, type Effect } from './ddl/apply.ts'
 import { captureDialect, captureTables, type Query } from './capture.ts'
-import { classify } from './ddl/classify.ts'
+import { classify, type TableName } from './ddl/classify.ts'
 import type { Dialect } from './ddl/dialect.ts'
 import {
   disagreement,
@@ -30,6 +30,7 @@ import {
   type Key,
   type Knowledge,
 } from './definition.ts'
+import { fateOf, type ScannedStatement } from './later.ts'
 import {
   compareLogPlaces,
   History,
@@ -64,11 +65,7 @@ export interface CatalogOptions {
     | undefined
   readonly ambiguous?: 'stop' | 'positional' | undefined
 }
-export interface ScannedStatement {
-  readonly at: LogPlace
-  readonly sql: string
-  readonly database: string
-}
+export type { ScannedStatement } from './later.ts'
 
 /** The last tables made of table maps, by their bytes and what was known then. */
 interface Made {
@@ -121,9 +118,8 @@ export class Catalog {
       if (between.length === 0) break
       from = to
       if (attempt < ATTEMPTS) continue
-      const touched = between.flatMap((s) => classify(s.sql, s.database).tables)
       effects = effects.map((effect) =>
-        effect.kind === 'table' && touched.some((t) => this.#same(t, effect.name))
+        effect.kind === 'table' && this.#touched(effect.name, between)
           ? { ...effect, now: 'unknown' }
           : effect,
       )
@@ -247,21 +243,28 @@ export class Catalog {
     if (version && fits(version.now)) return make(version.now, version.origin)
     const later = this.history.after(database, table, at)
     if (later?.origin === 'captured' && fits(later.now)) {
-      const between = await this.#touching(map, at, later.from)
-      if (between.length === 0) {
+      if (!this.#touched(map, await this.#since(at, later.from))) {
         this.#remember(map, at, later.now)
         return make(later.now, 'captured')
       }
     }
-    const captured = await this.#capture(database, table)
     const { end } = this.#options
-    const to = end && (await end())
-    const between = to ? await this.#touching(map, at, to) : []
-    if (captured && fits(captured) && between.length === 0) {
-      this.#remember(map, at, captured)
-      return make(captured, to ? 'captured' : 'assumed')
+    let name: TableName = map
+    for (let attempt = 1; ; attempt++) {
+      const captured = await this.#capture(name.database, name.table)
+      const to = end && (await end())
+      const fate = fateOf(map, to ? await this.#since(at, to) : [], this.#same)
+      const between = fate.changed
+      if (between.length === 0 && !sameName(fate.name, name) && attempt < ATTEMPTS) {
+        name = fate.name // it is called so now
+        continue
+      }
+      if (captured && fits(captured) && between.length === 0 && sameName(fate.name, name)) {
+        this.#remember(map, at, captured)
+        return make(captured, to ? 'captured' : 'assumed')
+      }
+      return this.#doubt(map, says, { at, captured, between })
     }
-    return this.#doubt(map, says, { at, captured, between })
   }
 
   /** What the server says holds from `at` on, or from the statement before it that left the table unknown. */
@@ -312,17 +315,15 @@ export class Catalog {
     return (tables.find((t) => t.name.table === table) ?? tables[0])?.now
   }
 
-  /** Statements after `from` and before `to` that can have changed a table's definition. */
-  async #touching(
-    table: { database: string; table: string },
-    from: LogPlace,
-    to: LogPlace,
-  ): Promise<readonly ScannedStatement[]> {
-    return (await this.#scan(from, to)).filter((statement) => {
-      if (compareLogPlaces(statement.at, from) === 0) return false
-      const { type, tables } = classify(statement.sql, statement.database)
-      return type !== 'TRUNCATE' && tables.some((name) => this.#same(name, table))
-    })
+  /** Whether statements can have changed a table's definition, or named it otherwise. */
+  #touched(table: TableName, statements: readonly ScannedStatement[]): boolean {
+    const { name, changed } = fateOf(table, statements, this.#same)
+    return changed.length > 0 || !sameName(name, table)
+  }
+  /** Statements of the transactions after the one at `from`, before `to`. */
+  async #since(from: LogPlace, to: LogPlace): Promise<readonly ScannedStatement[]> {
+    const found = await this.#scan(from, to)
+    return found.filter(({ at }) => compareLogPlaces(at, from) !== 0)
   }
   /** Statements from `from` to before `to`. The log is looked through to its end, and every stretch of it once. */
   async #scan(from: LogPlace, to: LogPlace): Promise<readonly ScannedStatement[]> {
@@ -342,7 +343,7 @@ export class Catalog {
       ({ at }) => compareLogPlaces(at, from) >= 0 && compareLogPlaces(at, to) < 0,
     )
   }
-  #same(a: { database: string; table: string }, b: { database: string; table: string }): boolean {
+  readonly #same = (a: TableName, b: TableName): boolean => {
     const fold = (text: string): string => (this.history.foldsCase ? text.toLowerCase() : text)
     return (
       fold(a.database) === fold(b.database) && (a.table === '' || fold(a.table) === fold(b.table))
@@ -384,6 +385,9 @@ interface Doubt {
   readonly captured: Definition | undefined
   readonly between: readonly ScannedStatement[]
 }
+
+const sameName = (a: TableName, b: TableName): boolean =>
+  a.database === b.database && a.table === b.table
 
 const isDefinition = (now: Knowledge): now is Definition => now !== undefined && now !== 'unknown'
 

@@ -334,6 +334,8 @@ export function checkSink(yaml: YamlFile, at: Path, sink: SinkConfig): void {
 }
 const sinkNamePattern = /^[A-Za-z0-9_][A-Za-z0-9_-]{0,49}$/
 const destinationPattern = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$/
+/** Whether an instance may have this name. */
+export const isDestination = (name: string): boolean => destinationPattern.test(name)
 /** "instances/orders.yaml" → "orders" */
 export function destinationOf(file: string): string {
   return basename(file, extname(file))

@@ -11,6 +11,7 @@ import { showInstance, type InstanceView, type Rates } from './api/views.ts'
 import type { Audit } from './audit.ts'
 import { Watchdog } from './health.ts'
 import type { InstanceFacts } from './facts.ts'
+import { InstanceFiles } from './files/files.ts'
 import { notFound, notNow } from './refused.ts'
 
 const RATE_LOOKS = 10 // a rate is over so many looks of the watchdog
@@ -31,7 +32,7 @@ interface Sample extends Rates {
 export class Panel {
   readonly fleet: Fleet
   readonly dataDir: string
-  readonly instancesDir: string
+  readonly files: InstanceFiles
   readonly book: LogBook
   readonly audit: Audit
   readonly version: string
@@ -45,7 +46,7 @@ export class Panel {
     const { fleet, dataDir, instancesDir, book, audit, version, health } = options
     this.fleet = fleet
     this.dataDir = dataDir
-    this.instancesDir = instancesDir
+    this.files = new InstanceFiles(instancesDir)
     this.book = book
     this.audit = audit
     this.version = version

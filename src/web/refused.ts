@@ -3,15 +3,24 @@
  */
 import type { ErrorCode } from '../errors.ts'
 
+/** Something wrong in a text that was sent. */
+export interface Fault {
+  readonly line: number
+  readonly column: number
+  readonly key: string
+  readonly message: string
+}
 /** A request that is not done, with the status of its answer. */
 export class Refused extends Error {
   override readonly name = 'Refused'
   readonly status: number
   readonly code: ErrorCode
-  constructor(status: number, code: ErrorCode, message: string) {
+  readonly faults: readonly Fault[] | undefined
+  constructor(status: number, code: ErrorCode, message: string, faults?: readonly Fault[]) {
     super(message)
     this.status = status
     this.code = code
+    this.faults = faults
   }
 }
 /** What is in the path is not there. */

@@ -51,6 +51,7 @@ const HEADERS = {
 const STATUSES: Partial<Record<ErrorCode, number>> = {
   USAGE: 400,
   CONFIG_INVALID: 422,
+  CONFIG_UNREADABLE: 409,
   GTID_MALFORMED: 400,
   DESTINATION_UNKNOWN: 404,
   STATE_LOCKED: 409,
@@ -150,11 +151,20 @@ export class AdminServer {
     const body = route.body && parsed(route.body, json(text), 'the body')
     if (!route.body && text.trim() !== '' && text.trim() !== '{}')
       throw new Refused(400, 'REQUEST_INVALID', 'expected no body')
-    const run = (): unknown => route.run(this.#options.panel, { params, query, body, who })
+    const run = (): unknown =>
+      route.run(this.#options.panel, { params, query, body, headers: request.headers, who })
     const result = await (route.method === 'GET'
       ? run()
-      : this.#act(run, { who, address, action, details: noted(route, body) }))
+      : this.#act(run, {
+          who,
+          address,
+          action,
+          details: noted(route, body),
+          outcome: route.outcome,
+        }))
     if (result instanceof Stream) return await result.serve(request, response)
+    const tag = route.tag?.(result)
+    if (tag !== undefined) response.setHeader('etag', `"${tag}"`)
     send(response, 200, JSON.stringify(result), 'application/json')
   }
 
@@ -264,13 +274,19 @@ export class AdminServer {
 
   async #act(
     run: () => unknown,
-    about: { who: Who; address: string; action: string; details: string },
+    about: {
+      readonly who: Who
+      readonly address: string
+      readonly action: string
+      readonly details: string
+      readonly outcome: Route['outcome']
+    },
   ): Promise<unknown> {
-    const { who, address, action, details } = about
+    const { who, address, action, details, outcome } = about
     const id = this.#note('asked', who, address, action, details)
     try {
       const result = await run()
-      this.#note('done', who, address, action, '', id)
+      this.#note('done', who, address, action, outcome?.(result) ?? '', id)
       return result
     } catch (error) {
       this.#note('failed', who, address, action, showError(error).message, id)
@@ -297,12 +313,12 @@ export class AdminServer {
       return
     }
     if (error instanceof Refused) {
-      const { status, code, message } = error
+      const { status, code, message, faults } = error
       if (status === 413) response.setHeader('connection', 'close')
       return send(
         response,
         status,
-        JSON.stringify({ error: { code, message } }),
+        JSON.stringify({ error: { code, message, ...(faults && { problems: faults }) } }),
         'application/json',
       )
     }

@@ -1,6 +1,6 @@
 /** Character sets against the server's own CONVERT(x USING utf8mb4): every sequence of one and two bytes, samples of longer ones. */
 import { describe, expect, it } from 'vitest'
-import { charsetNamed, charsetOf } from '../../src/binlog/charset.ts'
+import { charsetNamed, charsetOf, keptIn } from '../../src/binlog/charset.ts'
 import { type MysqlServer, sharedMysql, versions } from '../support/mysql.ts'
 
 interface Set {
@@ -101,6 +101,33 @@ describe.each(versions)('MySQL %s', (version) => {
         }
       expect(wrong, set.name).toEqual([])
       expect(compared, set.name).toBeGreaterThanOrEqual(128)
+    }
+  })
+
+  it('of every character, as much is kept in a set as the server keeps', async () => {
+    await using server = await sharedMysql(version)
+    const sets = await server.query<Set>(
+      "SELECT CHARACTER_SET_NAME AS name FROM information_schema.CHARACTER_SETS WHERE CHARACTER_SET_NAME <> 'binary'",
+    )
+    const codes = Array.from({ length: 0x10000 - 32 }, (_, i) => i + 32)
+    const every = [...codes.filter((c) => c < 0xd800 || c > 0xdfff), 0x1f600, 0x10ffff]
+    for (const { name } of sets) {
+      const wrong: string[] = []
+      let untold = 0
+      for (let from = 0; from < every.length; from += 8192) {
+        const part = every.slice(from, from + 8192).map((c) => String.fromCodePoint(c))
+        const hex = Buffer.from(part.join('')).toString('hex')
+        const [row] = await server.query<{ text: string }>(
+          `SELECT CONVERT(CONVERT(_utf8mb4 X'${hex}' USING ${name}) USING utf8mb4) AS text`,
+        )
+        for (const [i, theirs] of Array.from(row!.text).entries()) {
+          const ours = keptIn(part[i]!, name)
+          if (ours === undefined) untold++
+          else if (ours !== theirs) wrong.push(`${part[i]}: ${ours}, expected ${theirs}`)
+        }
+      }
+      expect(wrong, name).toEqual([])
+      expect(untold, name).toBeLessThanOrEqual(3)
     }
   })
 })

@@ -315,6 +315,30 @@ describe.each(versions)('catalog on MySQL %s', (version) => {
       expect(await names(map, HERE)).toEqual(['a'])
       await server.query('ALTER TABLE d.q DROP COLUMN b')
     })
+    it('helps a reader that lags, as long as nothing later touched the columns; under its new name too', async () => {
+      const AT: LogPlace = { ...HERE, offset: 100 }
+      const log = (...list: string[]) =>
+        list.map((sql, i) => ({ at: { ...HERE, offset: 200 + i }, sql, database: 'd' }))
+      const behind = async (...list: string[]): Promise<string[]> => {
+        const catalog = catalogOf(query, { scan: () => Promise.resolve(log(...list)) })
+        await catalog.prepare()
+        catalog.statement(statement('ALTER TABLE q NOVELTY'), AT)
+        return (await catalog.resolve(map, AT)).columns.map((c) => c.name)
+      }
+      const plain = ['ALTER TABLE q ADD INDEX (a)', 'ALTER DATABASE d CHARACTER SET latin1']
+      expect(await behind(...plain)).toEqual(['a'])
+      const columns = failure(() => behind(...plain, 'ALTER TABLE q RENAME COLUMN z TO a'))
+      expect((await columns).message).toContain('1 statements changed it since')
+      await server.query('RENAME TABLE d.q TO d.q2')
+      await server.query('CREATE TABLE d.q (other INT)')
+      try {
+        const moved = ['RENAME TABLE q TO q2', 'CREATE TABLE q (other INT)', ...plain]
+        expect(await behind(...moved)).toEqual(['a'])
+      } finally {
+        await server.query('DROP TABLE d.q')
+        await server.query('RENAME TABLE d.q2 TO d.q')
+      }
+    })
     it('may fail, and be tried again', async () => {
       const { state, catalog } = counted()
       state.broken = true

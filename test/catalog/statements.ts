@@ -237,7 +237,7 @@ export class Statements {
           'BLOB(70000)',
         ]),
       () =>
-        `${r.pick(['ENUM', 'SET'])}(${r.pick(["'a'", "'a','b','c d'", "'it''s','comma,paren)'", '"x","y"', "'a  ','b'", "'ü','ß'", "'back\\\\slash','q\\'q'"])})${r.pick(['', '', ' CHARACTER SET latin1', ' COLLATE utf8mb4_bin'])}`,
+        `${r.pick(['ENUM', 'SET'])}(${r.pick(["'a'", "'a','b','c d'", "'it''s','comma,paren)'", '"x","y"', "'a  ','b'", "'ü','ß'", "'中','→x','é'", "'back\\\\slash','q\\'q'"])})${r.pick(['', '', ' CHARACTER SET latin1', ' CHARACTER SET gbk', ' CHARACTER SET ascii', ' COLLATE utf8mb4_bin'])}`,
       () => `ENUM(${Array.from({ length: 300 }, (_, i) => `'m${i}'`).join(',')})`,
       () => `SET(${Array.from({ length: n(1, 64) }, (_, i) => `'s${i}'`).join(',')})`,
       () =>

@@ -3,7 +3,8 @@
  * the connections before and behind it are cut, MySQL is killed, and the reader goes back to earlier places in every way
  * there is. A second server is rebuilt from the delivered changes alone, under each binlog_row_metadata and each
  * binlog_row_image in turns; after each turn its tables must be what SELECT says of the source's. At the end a client that
- * never acked reads everything from the beginning, and must get the same bytes. Prints
+ * never acked reads everything from the beginning, and must get the same bytes. With fewer than six kills the metadata
+ * changes within three turns, one for each image: the short form. Prints
  *
  *   kills 6 changes 4711 lost 0 disordered 0
  *
@@ -42,13 +43,22 @@ const CATCH_UP_MS = 60_000
 const BACK_MAX = 300 // transactions
 const ANCHOR = 7 // a client id that acks nothing
 
+type Metadata = 'FULL' | 'MINIMAL'
 interface Turn {
-  readonly metadata: 'FULL' | 'MINIMAL'
+  readonly metadata: readonly [first: Metadata, then?: Metadata] // the second from the middle of the turn on
   readonly image: RowImage
 }
-const turns: readonly Turn[] = (['MINIMAL', 'FULL'] as const).flatMap((metadata) =>
-  (['FULL', 'MINIMAL', 'NOBLOB'] as const).map((image) => ({ metadata, image })),
-)
+const images: readonly RowImage[] = ['FULL', 'MINIMAL', 'NOBLOB']
+const turns: readonly Turn[] = images.flatMap((image) => [
+  { metadata: ['MINIMAL'], image },
+  { metadata: ['FULL'], image },
+])
+const both: readonly Turn[] = images.map((image) => ({
+  metadata: random.chance(50) ? ['MINIMAL', 'FULL'] : ['FULL', 'MINIMAL'],
+  image,
+}))
+/** Few kills: each turn has both kinds of metadata, and two of the other faults. */
+const short = kills < turns.length
 
 const begin = Date.now()
 const say = (text: string): void =>
@@ -129,11 +139,10 @@ class World {
     await this.reader.stop({ mayGoBack: true })
     await (random.chance(50) ? this.sluice?.kill() : this.sluice?.stop())
     const shown = JSON.parse(await this.#position('show', '--json')) as {
-      clients: { acked: { file: string; offset: number; gtids?: unknown } }[]
+      clients: { acked: { file: string; offset: number } }[]
     }
-    const { file, offset, gtids } = shown.clients[0]!.acked
-    // a place in the file and a set of GTIDs cannot be compared, and what is not earlier for sure forgets definitions
-    const byFile = !gtids || random.chance(60)
+    const { file, offset } = shown.clients[0]!.acked
+    const byFile = random.chance(60)
     const places = file === '' ? [] : await gtidEvents(this.mysql, `${file}:${offset}`)
     const place = places.at(-random.int(1, Math.min(BACK_MAX, Math.max(1, places.length))))
     if (place) await this.#position('set', byFile || place.before === '' ? place.at : place.before)
@@ -185,17 +194,25 @@ const shuffled = <T>(list: readonly T[]): T[] =>
     .toSorted((a, b) => a.at - b.at)
     .map(({ item }) => item)
 
-function faultsOf(world: World, count: number): [name: string, run: () => Promise<void>][] {
+type Fault = readonly [name: string, run: () => Promise<void>]
+let spare: Fault[] = [] // of the short form: what was not done in the last turn comes in the next
+
+function faultsOf(world: World, count: number): Fault[] {
   const { reader } = world
-  const list: [string, () => Promise<void>][] = []
+  const list: Fault[] = []
   for (let n = 0; n < count; n++) list.push(['kill -9 sluice', () => world.kill()])
-  for (let n = 0; n <= count; n++) list.push(['cut mysql', () => world.cut(world.source)])
-  list.push(['cut client', () => world.cut(world.front)])
-  list.push(['roll back', () => Promise.resolve(reader.rollback())])
-  list.push(['subscribe', () => reader.subscribe()])
-  list.push(['set position', () => world.setBack()])
-  if (random.chance(35)) list.push(['kill -9 mysql', () => world.killMysql()])
-  return shuffled(list)
+  const cuts = short ? 1 : count + 1
+  const others = (): Fault[] => [
+    ...Array.from({ length: cuts }, (): Fault => ['cut mysql', () => world.cut(world.source)]),
+    ['cut client', () => world.cut(world.front)],
+    ['roll back', () => Promise.resolve(reader.rollback())],
+    ['subscribe', () => reader.subscribe()],
+    ['set position', () => world.setBack()],
+  ]
+  const killed: Fault = ['kill -9 mysql', () => world.killMysql()]
+  if (!short) return shuffled([...list, ...others(), ...(random.chance(35) ? [killed] : [])])
+  if (spare.length === 0) spare = shuffled([...others(), killed])
+  return shuffled([...list, ...spare.splice(0, 2)])
 }
 
 /** Load and faults under one setting of the log, then a look at what came out of it. */
@@ -206,11 +223,10 @@ async function turn(
   names: Names,
 ): Promise<void> {
   const { mysql, reader } = world
-  await mysql.query(`SET PERSIST binlog_row_metadata = ${metadata}`)
-  await mysql.query(`SET PERSIST binlog_row_image = ${image}`)
+  await mysql.query(`SET PERSIST binlog_row_metadata = ${metadata[0]}`)
   reader.image = image
   const vectors = Number.parseInt(mysql.version, 10) >= 9
-  const common = { mysql, names, vectors, partialJson: image === 'FULL' }
+  const common = { mysql, names, image, vectors, partialJson: image === 'FULL' }
   const writers = Array.from(
     { length: WRITERS },
     () => new Writer({ ...common, random: new Random(random.int(0, 2 ** 31 - 1)) }),
@@ -221,8 +237,11 @@ async function turn(
     () => reader.length > some || reader.error !== undefined,
     () => 'for the first changes',
   )
-  say(`metadata ${metadata}, image ${image}: ${faults.map(([name]) => name).join(', ')}`)
-  for (const [, fault] of faults) {
+  const list = faults.map(([name]) => name).join(', ')
+  say(`metadata ${metadata.join(' then ')}, image ${image}: ${list}`)
+  for (const [n, [, fault]] of faults.entries()) {
+    if (n === faults.length >> 1 && metadata[1])
+      await mysql.query(`SET PERSIST binlog_row_metadata = ${metadata[1]}`)
     await sleep(random.int(100, 900))
     await fault()
     if (reader.error) break
@@ -318,8 +337,8 @@ async function main(): Promise<number> {
   stack.defer(() => reader.stop())
 
   const names = new Names()
-  const rounds = Math.max(turns.length, Math.ceil(kills / 2))
-  const order = shuffled(turns)
+  const order = shuffled(short ? both : turns)
+  const rounds = Math.max(order.length, Math.ceil(kills / 4))
   let result: Verdict = { changes: 0, lost: 0, wrong: [] }
   for (let n = 0; n < rounds; n++) {
     const count = Math.floor(((n + 1) * kills) / rounds) - Math.floor((n * kills) / rounds)

@@ -94,25 +94,38 @@ export class Mirror {
       )
         bytes += writes[to]!.sql.length
       const some = writes.slice(from, to)
+      await this.#db.query('SAVEPOINT some')
       try {
-        const [results] = await this.#db.query(some.map((w) => w.sql).join(';\n'))
-        const list = some.length === 1 ? [results] : (results as unknown[])
-        for (const [i, w] of some.entries()) {
-          const { affectedRows } = list[i] as ResultSetHeader
-          if (affectedRows !== 1)
-            this.wrong.push(
-              `${affectedRows} rows changed: ${w.what}: ${w.sql.slice(0, 300)}; ${i} of ${writes
-                .map((x) => x.sql.slice(0, 200))
-                .slice(0, 8)
-                .join('\n    ')}`,
-            )
-        }
-      } catch (error) {
-        this.wrong.push(`${(error as Error).message}: ${some[0]!.what} and ${some.length - 1} more`)
+        this.#check(some, await this.#results(some.map((w) => w.sql).join(';\n')))
+      } catch {
+        await this.#db.query('ROLLBACK TO some')
+        await this.#oneByOne(some)
       }
       from = to
     }
     await this.#db.query('COMMIT')
+  }
+  async #results(sql: string): Promise<ResultSetHeader[]> {
+    const [results] = await this.#db.query(sql)
+    return (Array.isArray(results) ? results : [results]) as ResultSetHeader[]
+  }
+  #check(some: readonly Write[], results: readonly ResultSetHeader[]): void {
+    for (const [i, { affectedRows }] of results.entries()) {
+      const { what, sql } = some[i]!
+      if (affectedRows !== 1)
+        this.wrong.push(`${affectedRows} rows changed: ${what}: ${sql.slice(0, 1000)}`)
+    }
+  }
+  /** What was refused together: which of them is refused, and why. */
+  async #oneByOne(some: readonly Write[]): Promise<void> {
+    for (const write of some) {
+      try {
+        this.#check([write], await this.#results(write.sql))
+      } catch (error) {
+        const { what, sql } = write
+        this.wrong.push(`${(error as Error).message}: ${what}: ${sql.slice(0, 1500)}`)
+      }
+    }
   }
   async #generatedOf(database: string, table: string): Promise<ReadonlySet<string>> {
     const key = `${database}\0${table}`

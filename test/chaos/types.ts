@@ -50,7 +50,8 @@ const everywhere = [
   'BLOB',
   'MEDIUMBLOB',
   'LONGBLOB',
-  "ENUM('a','b,c','it''s','last')", // members beyond ASCII are asked for, which needs a reader that keeps up
+  "ENUM('a','b,c','it''s','ü','last')",
+  "ENUM('中','Straße','ö') CHARACTER SET gbk",
   `ENUM(${Array.from({ length: 300 }, (_, i) => `'m${i}'`).join(',')})`,
   "SET('x','y z','o''clock')",
   `SET(${Array.from({ length: 64 }, (_, i) => `'s${i}'`).join(',')})`,

@@ -13,6 +13,7 @@ import { typeList, valueOf } from './types.ts'
 export const databases = ['core_a', 'core b'] as const
 /** Every session's: what is written must not depend on what the log does not say. */
 export const SQL_MODE = 'NO_AUTO_VALUE_ON_ZERO'
+const TABLES_MANY = 50 // more of them go than come
 const FRESH = 1000 // `n` of a row that REPLACE wrote is a multiple of it
 
 export const quote = (name: string): string => `\`${name.replaceAll('`', '``')}\``
@@ -23,6 +24,8 @@ interface ShapeColumn {
   readonly type: string
   readonly key: boolean
   readonly generated: boolean
+  /** ENUM or SET with members that CONVERT TO would spoil: a server then takes their bytes for those of the other set. */
+  readonly brittle: boolean
 }
 interface Shape {
   readonly name: string // quoted, with its database
@@ -47,6 +50,8 @@ export interface WriterOptions {
   readonly random: Random
   readonly names: Names
   readonly vectors: boolean
+  /** Each session sets it itself: a server that was killed comes back with what its command line says. */
+  readonly image: 'FULL' | 'MINIMAL' | 'NOBLOB'
   /** Partial updates of JSON, which only a full row image makes readable. */
   readonly partialJson: boolean
 }
@@ -88,7 +93,8 @@ export class Writer {
     const db = await this.#options.mysql.connect({ connectTimeout: 2000, database: databases[0] })
     db.on('error', () => undefined) // a kill is also told here
     await db.query(
-      `SET sql_mode = '${SQL_MODE}', time_zone = '+00:00', lock_wait_timeout = 2, innodb_lock_wait_timeout = 2`,
+      `SET sql_mode = '${SQL_MODE}', time_zone = '+00:00', lock_wait_timeout = 2, innodb_lock_wait_timeout = 2,
+        binlog_row_image = ${this.#options.image}`,
     )
     if (this.#options.partialJson && this.#r.chance(50))
       await db.query("SET binlog_row_value_options = 'PARTIAL_JSON'")
@@ -223,11 +229,14 @@ export class Writer {
   get #type(): string {
     return this.#r.pick(typeList(this.#options.vectors))
   }
-  /** What a column may become. A JSON value that was made of a decimal or a date is more than its text says. */
+  /**
+   * What a column may become. A JSON value that was made of a decimal or a date is more than its text says, and a VECTOR
+   * that was a BLOB keeps bytes that no statement could write into it.
+   */
   get #other(): string {
     for (;;) {
       const type = this.#type
-      if (type !== 'JSON') return type
+      if (!/^(JSON|VECTOR)/.test(type)) return type
     }
   }
   #fresh(prefix: string): string {
@@ -254,6 +263,7 @@ export class Writer {
   #ddl(): string {
     const r = this.#r
     const shape = r.pick(this.#shapes)
+    if (this.#shapes.length > TABLES_MANY && r.chance(25)) return `DROP TABLE ${shape.name}`
     const dice = r.int(1, 100)
     if (dice <= 60) return `ALTER TABLE ${shape.name} ${this.#clauses(shape)}`
     if (dice <= 68) return this.#swap(shape)
@@ -291,7 +301,10 @@ export class Writer {
       () =>
         `RENAME COLUMN ${quote(shape.columns.find((c) => c.key)!.name)} TO ${quote(this.#fresh('id'))}`,
       () => `MODIFY COLUMN n INT NOT NULL DEFAULT 0 ${r.pick(['FIRST', `AFTER ${column}`])}`,
-      () => `CONVERT TO CHARACTER SET ${r.pick(['utf8mb4', 'utf8mb3'])}`,
+      () =>
+        shape.columns.some((c) => c.brittle)
+          ? 'FORCE'
+          : `CONVERT TO CHARACTER SET ${r.pick(['utf8mb4', 'utf8mb3'])}`,
       () => 'FORCE',
     ]
     return r.pick(makers)()
@@ -313,19 +326,21 @@ function firstKey(shape: Shape, alias?: string): string {
 async function readShapes(db: Connection): Promise<Shape[]> {
   const [rows] = await db.query(
     `SELECT TABLE_SCHEMA AS d, TABLE_NAME AS t, COLUMN_NAME AS name, DATA_TYPE AS kind, COLUMN_TYPE AS type,
-            COLUMN_KEY = 'PRI' AS pri, GENERATION_EXPRESSION <> '' AS gen
+            COLUMN_KEY = 'PRI' AS pri, GENERATION_EXPRESSION <> '' AS gen, CHARACTER_SET_NAME AS charset
        FROM information_schema.COLUMNS WHERE TABLE_SCHEMA IN (?) ORDER BY 1, 2, ORDINAL_POSITION`,
     [databases],
   )
   const shapes = new Map<string, { name: string; database: string; columns: ShapeColumn[] }>()
   for (const row of rows as Record<
-    'd' | 't' | 'name' | 'kind' | 'type' | 'pri' | 'gen',
+    'd' | 't' | 'name' | 'kind' | 'type' | 'pri' | 'gen' | 'charset',
     string
   >[]) {
     const name = `${quote(row.d)}.${quote(row.t)}`
     const shape = shapes.get(name) ?? { name, database: row.d, columns: [] }
     shapes.set(name, shape)
-    const flags = { key: Number(row.pri) === 1, generated: Number(row.gen) === 1 }
+    const utf8 = row.charset?.startsWith('utf8') ?? false
+    const brittle = /^(enum|set)/i.test(row.kind) && !utf8 && /[^ -~]/.test(row.type)
+    const flags = { key: Number(row.pri) === 1, generated: Number(row.gen) === 1, brittle }
     shape.columns.push({ name: row.name, kind: row.kind.toLowerCase(), type: row.type, ...flags })
   }
   const whole = ({ columns }: Shape): boolean =>

@@ -95,6 +95,7 @@ test('on a source that answers every form is looked up there, and what it does n
   expect(acked().gtids?.toString()).toBe(
     `${uuid!.id}:1-${Number(end.gtids!.toString().split('-').at(-1)) - 1}`,
   )
+  await definitionsStayOnlyOnTheWayBack(c, uuid!.id, end)
   const now = new Date(Date.now() + 1000).toISOString()
   expect((await c.call('set', now)).stderr).toContain('expected a time that has come')
   expect(await c.call('set', '2026-01-31T12:00:00Z', '--client', '1001')).toMatchObject({ code: 0 })
@@ -106,6 +107,29 @@ test('on a source that answers every form is looked up there, and what it does n
     `expected the server ${A}, whose log the saved positions are in, found ${uuid!.id}`,
   )
 })
+/** Of a GTID set the place in the log is not known: the sets are compared. */
+async function definitionsStayOnlyOnTheWayBack(
+  { call, statePath }: ReturnType<typeof prepared>,
+  uuid: string,
+  end: Position,
+): Promise<void> {
+  const definition = { ...end, database: 'p8', table: 't', origin: 'ddl', definition: '' } as const
+  const last = Number(end.gtids!.toString().split('-').at(-1))
+  const kept = async (to: string): Promise<number> => {
+    expect(await call('set', to)).toMatchObject({ code: 0, stderr: '' })
+    using state = closing(State.open(statePath))
+    return [...state.it.definitions()].length
+  }
+  await call('set', 'latest')
+  {
+    using state = closing(State.open(statePath))
+    state.it.saveDefinitions([definition])
+  }
+  expect(await kept(`${uuid}:1-${last - 1}`)).toBe(1)
+  expect(await kept(`${uuid}:1-${last}`)).toBe(0)
+}
+const closing = (it: State) => ({ it, [Symbol.dispose]: () => it.close() })
+
 test('reset forgets one client, or everything', async () => {
   using c = prepared()
   expect((await c.call('reset', '--client', '1001')).stdout).toContain(

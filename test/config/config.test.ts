@@ -5,7 +5,7 @@ import fc from 'fast-check'
 import { afterAll, describe, expect, test } from 'vitest'
 import { parseDocument } from 'yaml'
 import type { z } from 'zod'
-import { schemaFiles } from '../../src/commands/schema.ts'
+import { schemaFiles } from '../../src/commands/print/schema.ts'
 import {
   instanceFiles,
   instanceSchema,

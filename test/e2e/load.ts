@@ -165,7 +165,8 @@ export class Writer {
       )
       return true
     } catch (error) {
-      if (!isLost(error)) throw error
+      // a deadlock with the other writer rolls the transaction back, which the look at `progress` finds
+      if (!isLost(error) && (error as { code?: string }).code !== 'ER_LOCK_DEADLOCK') throw error
       this.#connection?.destroy()
       this.#connection = undefined
     }

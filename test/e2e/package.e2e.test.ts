@@ -70,15 +70,20 @@ test('`npx sluice` runs', async () => {
   expect(answer.trim()).toBe(version)
 })
 
-test("'sluice/client' can be imported, with types, and nothing else can", async () => {
+test("'sluice' and 'sluice/client' can be imported, with types, and nothing else can", async () => {
   writeFileSync(
     join(project, 'use.ts'),
-    `import { connect, type ConnectOptions } from 'sluice/client'
+    `import { embed } from 'sluice'
+import { connect, type ConnectOptions } from 'sluice/client'
 const options: ConnectOptions = { destination: '', port: 1 }
 const failed: unknown = await connect(options).catch((error: unknown) => error)
 console.log((failed as { code: string }).code)
 const wrong: string = options.port
 console.log(typeof wrong)
+const shop = embed<{ 'a.b': { id: number } }>({ name: 'a', dataDir: 'data' })
+shop.subscribe('x').on('a.b', { insert: (row) => void row.id.toFixed() })
+shop.subscribe('y').on('a.c', {})
+console.log(shop.name)
 `,
   )
   const check = [
@@ -92,10 +97,13 @@ console.log(typeof wrong)
   const complaints = await run(process.execPath, check, { cwd: project }).catch(
     (error: Error) => error.message,
   )
-  // the one on purpose shows that types were found
+  // those on purpose show that types were found
   const found = complaints.split('\n').filter((line) => line.includes('error TS'))
-  expect(found).toEqual([expect.stringMatching(/^use\.ts\(5,7\): error TS2322/)])
-  expect(await run(process.execPath, ['use.ts'], { cwd: project })).toBe('USAGE\nnumber\n')
+  expect(found).toEqual([
+    expect.stringMatching(/^use\.ts\(6,7\): error TS2322/),
+    expect.stringMatching(/^use\.ts\(10,\d+\): error TS2769/),
+  ])
+  expect(await run(process.execPath, ['use.ts'], { cwd: project })).toBe('USAGE\nnumber\na\n')
   const inside = "import('sluice/dist/store/store.js').catch((e) => console.log(e.code))"
   expect(await run(process.execPath, ['-e', inside], { cwd: project })).toBe(
     'ERR_PACKAGE_PATH_NOT_EXPORTED\n',

@@ -131,6 +131,20 @@ test('no path leads out, and no name of an instance is a path', async () => {
     (await rig.ask('/api/v1/instances/..%2fx/position', { method: 'POST', body: { to: null } }))
       .status,
   ).toBe(404)
+  for (const name of ['..%2fconf%2fserver', '%2e%2e%2fx', '..%5cx', '%2ftmp%2fx', 'x%00', '.x']) {
+    for (const method of ['GET', 'PUT', 'DELETE']) {
+      const headers = { 'if-none-match': '*' }
+      const body = method === 'PUT' ? { yaml: 'gtid: true' } : undefined
+      const { status, text } = await rig.ask(`/api/v1/instances/${name}/config`, {
+        method,
+        headers: method === 'DELETE' ? { 'if-match': '*' } : headers,
+        body,
+      })
+      expect([name, method, status]).toEqual([name, method, 400])
+      expect(text).not.toMatch(/canal:|token:/)
+    }
+  }
+  expect(readdirSync(join(rig.dir, 'instances'))).toEqual(['orders.yaml'])
   expect(readdirSync(join(rig.dir, 'data')).sort()).toEqual(before)
 })
 

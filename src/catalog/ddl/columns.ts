@@ -6,6 +6,7 @@
  *
  * Source: sql/sql_yacc.yy (field_def, column_attribute).
  */
+import { keptIn } from '../../binlog/charset.ts'
 import { readColumnType, type CapturedColumn } from '../definition.ts'
 import { charsetOfId, NotUnderstood, type Defaults, type Dialect } from './dialect.ts'
 import type { Tokens } from './tokens.ts'
@@ -97,15 +98,19 @@ function finish({ type, name, invisible, primary }: Draft, defaults: Defaults): 
   const { dialect } = defaults
   const collation = collationOf(type, defaults)
   shrinkOrGrow(type, collation, dialect)
-  // what a set lacks becomes "?" in it
-  if (
-    type.members?.some((m) => /[^ -~]/.test(m)) &&
-    !charsetOfId(collation, dialect).startsWith('utf8')
-  )
-    throw new NotUnderstood('members beyond ASCII')
+  type.members &&= membersIn(type.members, charsetOfId(collation, dialect))
   const mysqlType = typeText(type, dialect)
   const nullable = primary ? false : (type.nullable ?? defaultNullable(type, dialect))
   return columnOf({ name, mysqlType, collation, nullable, invisible }, dialect)
+}
+
+/** What the column's character set lacks becomes "?" in it. */
+function membersIn(members: readonly string[], charset: string): string[] {
+  return members.map((member) => {
+    const kept = keptIn(member, charset)
+    if (kept === undefined) throw new NotUnderstood(`member ${member} in ${charset}`)
+    return kept
+  })
 }
 
 function defaultNullable({ base }: TypeDraft, { explicitTimestamps }: Dialect): boolean {

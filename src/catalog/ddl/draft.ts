@@ -212,8 +212,13 @@ export class Draft {
   }
 }
 
-const beyondAscii = ({ members }: CapturedColumn): boolean =>
-  members?.some((m) => /[^ -~]/.test(m)) ?? false
+/** Whether the bytes of members are the same in both sets. */
+function sameBytes({ members = [] }: CapturedColumn, before: string, after: string): boolean {
+  if (before === after) return true
+  if (WIDE.has(before) || WIDE.has(after)) return false
+  const utf8 = before.startsWith('utf8') && after.startsWith('utf8')
+  return members.every((m) => !(utf8 ? /[^\0-\uffff]/u : /[^ -~]/).test(m))
+}
 
 const plainKey = ({ name, primary, unique, columns, whole }: KeptKey): Key => ({
   name,
@@ -252,11 +257,7 @@ function converted(
   const [before, after] = [charsetOfId(column.collation, dialect), charsetOfId(collation, dialect)]
   if (after === 'binary') throw new NotUnderstood('CONVERT TO binary')
   // servers take the bytes of members for those of the other set: nobody could guess what comes out
-  if (
-    column.members &&
-    before !== after &&
-    (WIDE.has(before) || WIDE.has(after) || beyondAscii(column))
-  )
+  if (column.members && !sameBytes(column, before, after))
     throw new NotUnderstood('CONVERT of members')
   return columnOf({ name, mysqlType, collation, nullable, invisible }, dialect)
 }

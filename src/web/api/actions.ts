@@ -4,7 +4,7 @@
  */
 import { existsSync } from 'node:fs'
 import * as z from 'zod'
-import { resetPosition, setPosition } from '../../commands/position.ts'
+import { goalOf, moveTo, resetPosition } from '../../commands/steer/position.ts'
 import { logLevels } from '../../config/config.ts'
 import { compileFilter } from '../../filter.ts'
 import { stateFile } from '../../instance.ts'
@@ -15,6 +15,7 @@ import type { Store } from '../../store/store.ts'
 import { tail } from '../live/tail.ts'
 import type { Panel } from '../panel.ts'
 import { notFound, notNow } from '../refused.ts'
+import { configActions } from './config.ts'
 import { withLetters } from './reads.ts'
 import { route, type Route } from './route.ts'
 import { dryRun, dryRunReply } from './dry-run.ts'
@@ -101,21 +102,26 @@ const instances: readonly Route[] = [
         .string()
         .min(1)
         .nullable()
-        .describe('file:offset or a GTID set; null: forget, to begin where the start key says'),
+        .describe(
+          'earliest, latest, file:offset, a GTID set or a time; null: forget, to begin where the start key says',
+        ),
       client: z.string().optional().describe('only this client'),
     }),
     reply: z.strictObject({ changes: z.array(z.string()) }),
     run: async (panel, { params, body: { to, client } }) => {
-      const { name } = panel.member(params['destination']!)
+      const { name, config } = panel.member(params['destination']!)
       const file = stateFile(panel.dataDir, name)
       if (!existsSync(file)) throw notNow(`${name} has no saved positions yet`)
+      if (!config) throw notNow(`the file of ${name} has problems`)
       const changes: string[] = []
       const say = (line: string): void => void changes.push(line)
+      const about = { destination: name, config, saved: State.read(file), file, warn: say }
+      const goal = to === null ? undefined : await goalOf(to, about)
       await panel.fleet.whileStopped(name, () => {
         const state = State.open(file)
         try {
-          if (to === null) resetPosition(state, client, say)
-          else setPosition(state, to, client, say)
+          if (goal) moveTo(state, goal, client, say)
+          else resetPosition(state, client, say)
         } finally {
           state.close()
         }
@@ -235,7 +241,13 @@ const sinks: readonly Route[] = [
   }),
 ]
 
-export const actions: readonly Route[] = [...server, ...instances, ...clients, ...sinks]
+export const actions: readonly Route[] = [
+  ...server,
+  ...instances,
+  ...configActions,
+  ...clients,
+  ...sinks,
+]
 
 function letters<T>(panel: Panel, destination: string, work: (control: Control) => T): T {
   return withLetters(panel, destination, (control) => {

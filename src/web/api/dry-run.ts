@@ -2,13 +2,13 @@
  * What an instance file would do, without doing it: its problems, and on request the tables of the source that it wants and
  * how the first changes of the newest log file would look. Touches no state; its connections are its own.
  */
-import { join } from 'node:path'
 import * as z from 'zod'
 import { openSource, type OwnSource } from '../../commands/common.ts'
-import { parseInstance, type InstanceConfig } from '../../config/config.ts'
+import type { InstanceConfig } from '../../config/config.ts'
 import { compileFilter, everything } from '../../filter.ts'
 import { isRows, jsonRow } from '../../shown.ts'
 import type { Panel } from '../panel.ts'
+import { faultView } from './views.ts'
 
 const TABLES_MAX = 500
 const ROWS_MAX = 10
@@ -16,9 +16,7 @@ const READ_MS = 3000
 
 export const dryRunReply = z.strictObject({
   valid: z.boolean(),
-  problems: z.array(
-    z.strictObject({ line: z.int(), column: z.int(), key: z.string(), message: z.string() }),
-  ),
+  problems: z.array(faultView),
   source: z
     .strictObject({
       version: z.string(),
@@ -56,17 +54,12 @@ export async function dryRun(
   },
 ): Promise<Reply> {
   const { destination, yaml, connect } = body
-  const loaded = parseInstance(join(panel.instancesDir, `${destination}.yaml`), yaml)
-  const problems = loaded.problems.map(({ line, column, key, message }) => ({
-    line,
-    column,
-    key,
-    message,
-  }))
+  const { config, faults } = panel.files.check(destination, yaml)
+  const problems = [...faults]
   const none = { source: null, tables: null, sample: null }
-  if (!loaded.config) return { valid: false, problems, ...none }
+  if (!config) return { valid: false, problems, ...none }
   if (!connect) return { valid: true, problems, ...none }
-  using source = await openSource(loaded.config, panel.book.log)
+  using source = await openSource(config, panel.book.log)
   const { facts } = source
   return {
     valid: true,
@@ -79,7 +72,7 @@ export async function dryRun(
       gtidMode: facts.gtidMode,
       end: `${facts.latest.file}:${facts.latest.offset}`,
     },
-    tables: await tablesOf(source, loaded.config),
+    tables: await tablesOf(source, config),
     sample: await sampleOf(source),
   }
 }

@@ -4,7 +4,7 @@
  */
 import * as z from 'zod'
 import type { Route } from './route.ts'
-import { errorView } from './views.ts'
+import { errorView, faultView } from './views.ts'
 
 export const API = '/api/v1'
 
@@ -15,6 +15,19 @@ const asJson = (schema: z.ZodType, io: 'input' | 'output'): Json => {
   return rest
 }
 const content = (schema: Json): Json => ({ 'application/json': { schema } })
+
+const errorReply = z.strictObject({
+  error: errorView.extend({
+    problems: z.array(faultView).optional().describe('of a text that was sent'),
+  }),
+})
+const conditions = ['If-Match', 'If-None-Match'].map((name) => ({
+  name,
+  in: 'header',
+  required: false,
+  description: 'One of them is needed: the ETag of what is replaced, or * for what is new',
+  schema: { type: 'string' },
+}))
 
 /** OpenAPI 3.1. */
 export function openApi(routes: readonly Route[], version: string): Json {
@@ -39,14 +52,15 @@ export function openApi(routes: readonly Route[], version: string): Json {
       responses: {
         Error: {
           description: 'It was not done',
-          content: content(asJson(z.strictObject({ error: errorView }), 'output')),
+          content: content(asJson(errorReply, 'output')),
         },
       },
     },
   }
 }
 
-function operation({ method, path, summary, role, query, body, reply }: Route): Json {
+function operation(route: Route): Json {
+  const { method, path, summary, role, query, body, reply, conditional } = route
   const inPath = [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => ({
     name,
     in: 'path',
@@ -64,7 +78,7 @@ function operation({ method, path, summary, role, query, body, reply }: Route): 
     operationId: `${method.toLowerCase()}${path.replace(/\W+(\w)/g, (_, c: string) => c.toUpperCase()).replace(/\W/g, '')}`,
     summary,
     'x-role': role,
-    parameters: [...inPath, ...inQuery],
+    parameters: [...inPath, ...inQuery, ...(conditional ? conditions : [])],
     ...(body && { requestBody: { required: true, content: content(asJson(body, 'input')) } }),
     responses: {
       200: {

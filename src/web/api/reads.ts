@@ -7,6 +7,7 @@ import type { TableVersions, Version } from '../../catalog/history.ts'
 import { Control, controlFile, type Letter } from '../../sinks/letters/control.ts'
 import type { Panel } from '../panel.ts'
 import { notFound } from '../refused.ts'
+import { configReads } from './config.ts'
 import { route, type Route } from './route.ts'
 import { instanceView, showStage, stageView, whoView } from './views.ts'
 
@@ -234,7 +235,7 @@ const instances: readonly Route[] = [
   }),
 ]
 
-export const reads: readonly Route[] = [...server, ...instances]
+export const reads: readonly Route[] = [...server, ...instances, ...configReads]
 
 function showServer(panel: Panel): z.input<typeof serverView> {
   const { version, startedAt, ready, watchdog, book, canal, fleet } = panel

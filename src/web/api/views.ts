@@ -32,6 +32,12 @@ export const lagView = z
   .strictObject({ ms: z.number().nullable(), bytes: z.number().nullable() })
   .describe('null: not known')
 export const errorView = z.strictObject({ code: z.string(), message: z.string() })
+export const faultView = z.strictObject({
+  line: z.int(),
+  column: z.int(),
+  key: z.string().describe('the path of keys; "" for the text as a whole'),
+  message: z.string(),
+})
 
 export const clientView = z.strictObject({
   client: z.string(),

@@ -4,14 +4,14 @@
  * what needs no server works without one.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Arguments } from '../cli.ts'
-import { formatPosition } from '../change.ts'
-import { SluiceError } from '../errors.ts'
-import { stateFile } from '../instance.ts'
-import { Control, controlFile, type Letter } from '../sinks/letters/control.ts'
-import { cursorName } from '../sinks/runner/runner.ts'
-import { State } from '../store/state.ts'
-import { instanceConfig, serverConfig } from './common.ts'
+import type { Arguments } from '../../cli.ts'
+import { formatPosition } from '../../change.ts'
+import { SluiceError } from '../../errors.ts'
+import { stateFile } from '../../instance.ts'
+import { Control, controlFile, type Letter } from '../../sinks/letters/control.ts'
+import { cursorName } from '../../sinks/runner/runner.ts'
+import { State } from '../../store/state.ts'
+import { instanceConfig, serverConfig } from '../common.ts'
 
 const WAIT_MS = 10_000 // for the server to do what it was asked
 

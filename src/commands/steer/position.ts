@@ -3,24 +3,25 @@
  * position. Showing works while the server runs; changing takes the file's lock, which a running server holds.
  */
 import { existsSync } from 'node:fs'
-import type { Arguments } from '../cli.ts'
-import { comparePositions, formatPosition } from '../change.ts'
-import type { Position } from '../change.ts'
-import type { InstanceConfig } from '../config/config.ts'
-import { parseTime } from '../config/source.ts'
-import { forgetOrigin, readKnown } from '../epoch.ts'
-import type { Known } from '../epoch.ts'
-import { SluiceError } from '../errors.ts'
-import { GtidSet } from '../gtid.ts'
-import { stateFile } from '../instance.ts'
-import type { ConnectOptions } from '../mysql/connection.ts'
-import type { SourceFacts } from '../sources/index.ts'
-import { positionToJson, State } from '../store/state.ts'
-import type { StateSnapshot } from '../store/state.ts'
-import { factsOf } from '../upstream/connect.ts'
-import { Sources } from '../upstream/sources.ts'
-import { startPosition } from '../upstream/start.ts'
-import { instanceConfig, serverConfig } from './common.ts'
+import type { Arguments } from '../../cli.ts'
+import { comparePositions, formatPosition } from '../../change.ts'
+import type { Position } from '../../change.ts'
+import type { InstanceConfig } from '../../config/config.ts'
+import { parseTime } from '../../config/source.ts'
+import { forgetOrigin, readKnown } from '../../epoch.ts'
+import type { Known } from '../../epoch.ts'
+import { SluiceError } from '../../errors.ts'
+import { GtidSet } from '../../gtid.ts'
+import { stateFile } from '../../instance.ts'
+import type { ConnectOptions } from '../../mysql/connection.ts'
+import type { SourceFacts } from '../../sources/index.ts'
+import { positionToJson, State } from '../../store/state.ts'
+import type { StateSnapshot } from '../../store/state.ts'
+import { factsOf } from '../../upstream/connect.ts'
+import { Sources } from '../../upstream/sources.ts'
+import { startPosition } from '../../upstream/start.ts'
+import { askServer, isAway } from './ask.ts'
+import { instanceConfig, serverConfig } from '../common.ts'
 
 /** show, set or reset. */
 export async function position(args: Arguments): Promise<number> {
@@ -41,31 +42,52 @@ export async function position(args: Arguments): Promise<number> {
   }
   const client = args.text('client')
   if (verb === 'show') return show(args, destination!, State.read(file), client)
-  const start = verb === 'set' ? parseStart(where!) : undefined
-  using held = open(file)
-  const { state } = held
-  if (start === undefined) {
-    resetPosition(state, client, console.log)
-    return 0
+  const to = where ?? null
+  if (to !== null) parseStart(to) // what is wrong with it needs nobody else
+  if (State.held(file)) return await throughServer(args, file, { to, client })
+  let goal: Goal | undefined
+  if (to !== null) {
+    const config = instanceConfig(serverConfig(args), destination!)
+    const saved = State.read(file)
+    if (client !== undefined && !saved.cursors.some((c) => c.client === client))
+      throw noClient(client, saved)
+    const warn = (text: string): void => console.error(`warning: ${text}`)
+    goal = await goalOf(to, { destination: destination!, config, saved, file, warn })
   }
-  const cursors = state.cursors()
-  if (client !== undefined && !cursors.some((c) => c.client === client))
-    throw noClient(client, { cursors })
-  moveTo(state, await place(args, destination!, state, start), client, console.log)
+  const state = State.open(file)
+  try {
+    if (goal) moveTo(state, goal, client, console.log)
+    else resetPosition(state, client, console.log)
+  } finally {
+    state.close()
+  }
   return 0
 }
 
-function open(file: string): { readonly state: State; [Symbol.dispose](): void } {
-  try {
-    const state = State.open(file)
-    return { state, [Symbol.dispose]: () => state.close() }
-  } catch (error) {
-    if (!(error instanceof SluiceError) || error.code !== 'STATE_LOCKED') throw error
-    const text = `${error.message}. Stop the server, or move the instance file away, then try again`
-    throw new SluiceError('STATE_LOCKED', text, { cause: error })
+/** The instance runs: the server stops it for a moment. */
+async function throughServer(
+  args: Arguments,
+  file: string,
+  wish: { readonly to: string | null; readonly client: string | undefined },
+): Promise<number> {
+  const destination = args.words[0]!
+  const path = `/instances/${encodeURIComponent(destination)}/position`
+  const ask = { method: 'POST', path, body: wish } as const
+  const answer = await askServer<{ readonly changes: readonly string[] }>(serverConfig(args), ask)
+  if (isAway(answer)) {
+    const { pid } = State.read(file).holder
+    const text =
+      `${file} is in use by another Sluice (process ${pid}), and ${answer.away}. ` +
+      'Stop the server, or move the instance file away, then try again'
+    throw new SluiceError('STATE_LOCKED', text)
   }
+  for (const line of answer.changes) console.log(line)
+  return 0
 }
-function known(state: State): Known {
+
+/** Who has values saved: a state file that is open, or what was read of one. */
+type Saved = Parameters<typeof readKnown>[0]
+function known(state: Saved): Known {
   const found = readKnown(state)
   if (found) return found
   const text = `${state.path}: the instance never reached its source; let it start once, or use the start key of its file`
@@ -142,64 +164,51 @@ function parseStart(text: string): InstanceConfig['start'] {
   }
 }
 
-/** The position that `start` means on the instance's source; where that cannot be asked, what is written there. */
-async function place(
-  args: Arguments,
-  destination: string,
-  state: State,
-  start: InstanceConfig['start'],
-) {
-  const { epoch, server } = known(state)
+export interface GoalOptions {
+  readonly destination: string
+  readonly config: InstanceConfig
+  readonly saved: StateSnapshot
+  readonly file: string // that it was read from
+  readonly warn: (text: string) => void
+}
+/**
+ * The position on the instance's source that is meant by earliest, latest, file:offset, a GTID set or a time; where the
+ * source cannot be asked, what is written there. Throws USAGE, SOURCE_CHANGED, POSITION_LOST, STATE_UNREADABLE, and what asking throws
+ * when only the source knows.
+ */
+export async function goalOf(where: string, options: GoalOptions): Promise<Goal> {
+  const { destination, config, warn } = options
+  const { values } = options.saved
+  const start = parseStart(where)
+  const bySet = typeof start === 'object' && 'gtids' in start
+  const found = known({ path: options.file, value: (key) => values.get(key) })
+  const { epoch, server } = found
   let connect: ConnectOptions
   let facts: SourceFacts
   try {
-    const config = instanceConfig(serverConfig(args), destination)
-    connect = new Sources(config, state.value('source')).connect
+    connect = new Sources(config, values.get('source')).connect
     facts = await factsOf(connect)
   } catch (error) {
     if (!(error instanceof SluiceError)) throw error
     const text = `the source cannot be asked (${error.message})`
     if (typeof start === 'string' || 'timestamp' in start) {
-      throw new SluiceError(
-        error.code,
-        `${destination}: ${text}, and only it knows where that is`,
-        {
-          cause: error,
-        },
-      )
+      const message = `${destination}: ${text}, and only it knows where that is`
+      throw new SluiceError(error.code, message, { cause: error })
     }
-    console.error(`not checked: ${text}`)
-    return unchecked(start, known(state))
+    warn(`not checked: ${text}`)
+    return { to: unchecked(start, found), bySet }
   }
-  const byGtid = typeof start === 'object' && 'gtids' in start
-  if (facts.serverUuid !== server && !byGtid) {
+  if (facts.serverUuid !== server && !bySet) {
     throw new SluiceError(
       'SOURCE_CHANGED',
       `${destination}: expected the server ${server}, whose log the saved positions are in, found ${facts.serverUuid}; ` +
         'a GTID set means the same on both; or reset, and use the start key of the instance file',
     )
   }
-  const warn = (_: object, text: string): void => console.error(`warning: ${text}`)
-  const found = await startPosition(connect, facts, start, { warn })
-  return { ...found, epoch, server }
+  const at = await startPosition(connect, facts, start, { warn: (_, text) => warn(text) })
+  return { to: { ...at, epoch, server }, bySet }
 }
 type Say = (line: string) => void
-/** Sets the acked position of one client, or of all of them and the origin, unchecked. Throws USAGE, STATE_UNREADABLE. */
-export function setPosition(
-  state: State,
-  where: string,
-  client: string | undefined,
-  say: Say,
-): void {
-  const start = parseStart(where)
-  if (typeof start === 'string' || 'timestamp' in start) {
-    throw new SluiceError(
-      'USAGE',
-      `expected file:offset or a GTID set, found "${where}", which only the source knows: sluice position … set`,
-    )
-  }
-  moveTo(state, unchecked(start, known(state)), client, say)
-}
 /** A start that needs no source to be understood, as it is written. */
 function unchecked(
   start: Exclude<InstanceConfig['start'], string | { timestamp: unknown }>,
@@ -209,12 +218,19 @@ function unchecked(
   if ('file' in start) return { ...common, ...start, gtids: undefined }
   return { ...common, file: '', offset: 4, gtids: GtidSet.parse(start.gtids) }
 }
-function moveTo(state: State, to: Position, client: string | undefined, say: Say): void {
+/** Where to go to. */
+export interface Goal {
+  readonly to: Position
+  readonly bySet: boolean // given as a GTID set
+}
+/** Sets the acked position of one client, or of all of them and the origin. Throws USAGE, STATE_UNREADABLE. */
+export function moveTo(state: State, goal: Goal, client: string | undefined, say: Say): void {
+  const { to } = goal
   const before = state.cursors()
   const chosen = before.filter((c) => client === undefined || c.client === client)
   if (client !== undefined && chosen.length === 0) throw noClient(client, { cursors: before })
   // forward, statements between the two places may never be read; what was read on the way here stays true
-  if (chosen.some((c) => !isBefore(to, c.acked))) state.forgetDefinitions()
+  if (chosen.some((c) => !isBefore(goal, c.acked))) state.forgetDefinitions()
   for (const c of chosen) void state.ack(c.client, to).catch(() => {})
   state.flush()
   for (const c of chosen) say(`client ${c.client}: ${formatPosition(c.acked)} → ${describe(to)}`)
@@ -224,10 +240,12 @@ function moveTo(state: State, to: Position, client: string | undefined, say: Say
   say(`origin (where new clients begin): ${formatPosition(was)} → ${describe(to)}`)
 }
 /** Whether it is certain that everything before `to` was read when `acked` was. */
-function isBefore(to: Position, acked: Position): boolean {
+function isBefore({ to, bySet }: Goal, acked: Position): boolean {
   if (to.epoch !== acked.epoch) return false
-  if (to.file !== '') return acked.file !== '' && comparePositions(to, acked) <= 0
-  return to.gtids !== undefined && acked.gtids !== undefined && acked.gtids.includes(to.gtids)
+  if (to.gtids && acked.gtids) return acked.gtids.includes(to.gtids)
+  // with a GTID set the place is only where the server's log begins
+  if (bySet || to.file === '' || acked.file === '') return false
+  return comparePositions(to, acked) <= 0
 }
 /** Forgets one client, or all of them and the origin. Throws USAGE, STATE_UNREADABLE. */
 export function resetPosition(state: State, client: string | undefined, say: Say): void {

@@ -3,10 +3,10 @@
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import type { Arguments } from '../cli.ts'
-import { instanceSchema, serverSchema } from '../config/config.ts'
-import { jsonSchema } from '../config/keys.ts'
-import { workerSchema } from '../config/worker.ts'
+import type { Arguments } from '../../cli.ts'
+import { instanceSchema, serverSchema } from '../../config/config.ts'
+import { jsonSchema } from '../../config/keys.ts'
+import { workerSchema } from '../../config/worker.ts'
 
 /** File name → contents. */
 export function schemaFiles(): Record<string, string> {

@@ -1,0 +1,118 @@
+/**
+ * The text of an instance file without its secrets, and back: every secret is shown as `(hidden N)`, and a text that comes back
+ * with such a mark gets the N-th secret of the file it was made from. What is written as `${NAME}` is no secret and stays. A secret
+ * is what stands under a key that sounds like one (as in the log), or between `//user:` and `@` of a URL; in comments too. Pure.
+ */
+import { isAlias, isScalar, parseDocument, visit, type Document, type Node } from 'yaml'
+
+export interface Hidden {
+  readonly text: string
+  /** As they stand in the file; the mark `(hidden 1)` is the first. */
+  readonly secrets: readonly string[]
+}
+/** A piece of the text. */
+interface Piece {
+  readonly from: number
+  readonly to: number
+  readonly raw: string // what a mark for it becomes again
+}
+
+const SECRET_KEY = /pass(word|wd|phrase)|secret|token|api_?key|authorization|credential|^headers$/i
+const SECRET_LINE =
+  /^([ \t#]*(?:- *)?["']?(?=[\w.-]*(?:pass(?:word|wd|phrase)|secret|token|api_?key|authorization|credential))[\w.-]+["']?[ \t]*:[ \t]+)(\S.*?)[ \t]*$/gim
+const IN_URL = /(\b[a-z][a-z0-9+.-]*:\/\/[^\s/:@]*:)([^\s/@]+)(?=@)/gi
+const MARK = /\(hidden (\d+)\)/g
+const ONLY_ENV = /^["']?(?:\$\{[A-Za-z_][A-Za-z0-9_]*\})+["']?$/
+
+/** The text as it may be shown. */
+export function hide(text: string): Hidden {
+  const document = parseDocument(text, { prettyErrors: false })
+  const found = [...bySecretKeys(document, text), ...byPattern(text, document.errors.length > 0)]
+  const secrets: string[] = []
+  let shown = ''
+  let at = 0
+  for (const { from, to, raw } of found.toSorted((a, b) => a.from - b.from || b.to - a.to)) {
+    if (from < at) continue // inside the one before
+    secrets.push(raw)
+    shown += `${text.slice(at, from)}(hidden ${secrets.length})`
+    at = to
+  }
+  return { text: shown + text.slice(at), secrets }
+}
+
+/** The text with the secrets that its marks stand for; `unknown` has the marks that stand for none, with their places. */
+export function reveal(
+  text: string,
+  secrets: readonly string[],
+): { readonly text: string; readonly unknown: readonly { mark: string; offset: number }[] } {
+  const unknown: { mark: string; offset: number }[] = []
+  const whole = text.replace(MARK, (mark, number: string, offset: number) => {
+    const secret = secrets[Number(number) - 1]
+    if (secret === undefined) unknown.push({ mark, offset })
+    return secret ?? mark
+  })
+  return { text: whole, unknown }
+}
+
+function bySecretKeys(document: Document, text: string): Piece[] {
+  const pieces: Piece[] = []
+  const take = (node: unknown): void => {
+    const target = isAlias(node) ? node.resolve(document) : (node as Node | null)
+    if (!target) return
+    visit(target as Node, {
+      Alias: (_, alias) => take(alias),
+      Scalar: (key, scalar) => {
+        if (key !== 'key') pieces.push(...pieceOf(scalar.value, scalar.range, text))
+      },
+    })
+  }
+  visit(document, {
+    Pair: (_, { key, value }) => {
+      if (isScalar(key) && SECRET_KEY.test(String(key.value))) take(value)
+    },
+  })
+  return pieces
+}
+function pieceOf(value: unknown, range: Node['range'], text: string): Piece[] {
+  if (!range || value === null || value === '' || typeof value === 'boolean') return []
+  const [from, to] = range
+  const raw = text.slice(from, to)
+  if (ONLY_ENV.test(raw.trim())) return []
+  if (!raw.includes('\n')) return [{ from, to, raw }]
+  // On one line, so that places in what comes back are places in what was shown.
+  const end = from + raw.trimEnd().length
+  return [{ from, to: end, raw: JSON.stringify(value) }]
+}
+function byPattern(text: string, broken: boolean): Piece[] {
+  const pieces: Piece[] = []
+  const add = (from: number, raw: string): void => {
+    if (!ONLY_ENV.test(raw)) pieces.push({ from, to: from + raw.length, raw })
+  }
+  for (const match of text.matchAll(IN_URL)) add(match.index + match[1]!.length, match[2]!)
+  for (const match of text.matchAll(MARK)) add(match.index, match[0])
+  for (const match of text.matchAll(SECRET_LINE)) {
+    const [whole, head, value] = match
+    // Of a good file the structure says what is a secret; of comments and of a broken one, only the words.
+    if (!broken && !head!.includes('#')) continue
+    add(match.index + head!.length, value!)
+    if (broken) pieces.push(...deeper(text, match.index, whole.length))
+  }
+  return pieces
+}
+const KEY_LINE = /^[ \t]*(?:- +)*["']?[\w.-]+["']?[ \t]*:(?:\s|$)/
+/** Each line below one at `at`, until the next key beside it or above: it may go on with a secret that begins there. */
+function deeper(text: string, at: number, length: number): Piece[] {
+  const indentOf = (line: string): number =>
+    /^[ \t]*/.exec(line)![0].replaceAll('\t', '        ').length
+  const indent = indentOf(text.slice(at))
+  const pieces: Piece[] = []
+  let from = text.indexOf('\n', at + length) + 1
+  for (const line of from === 0 ? [] : text.slice(from).split('\n')) {
+    if (KEY_LINE.test(line) && indentOf(line) <= indent) break
+    const raw = line.trim()
+    const begin = from + line.length - line.trimStart().length
+    if (raw !== '') pieces.push({ from: begin, to: begin + raw.length, raw })
+    from += line.length + 1
+  }
+  return pieces
+}
