@@ -6,6 +6,10 @@ RUN npm ci --omit=dev && npm cache clean --force && mkdir /data && chown node:no
 COPY bin bin
 COPY src src
 USER node
-EXPOSE 11111
+VOLUME /data
+EXPOSE 11111 11112
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \
+  CMD ["node", "-e", "fetch('http://127.0.0.1:11112/livez').then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
 ENTRYPOINT ["node", "bin/sluice.js"]
 CMD ["serve", "--config", "/etc/sluice/server.yaml"]

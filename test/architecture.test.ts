@@ -75,7 +75,12 @@ const narrower: Record<string, readonly string[]> = {
   'config → binlog': ['binlog/time.ts'],
   'server → store': ['store/store.ts', 'store/cursor.ts'],
   'sinks → store': ['store/store.ts', 'store/cursor.ts', 'store/state.ts'],
-  'sinks → server': ['server/entry.ts', 'server/wire.ts', 'server/columns.ts'],
+  'sinks → server': [
+    'server/entry.ts',
+    'server/wire.ts',
+    'server/columns.ts',
+    'server/rows/kernel.ts',
+  ],
   'config → sinks': [
     'sinks/index.ts',
     'sinks/kafka/options.ts',

@@ -34,7 +34,7 @@ import {
 } from './columns.ts'
 import { entryTypes, eventTypes } from './entries.ts'
 import { putIntField, putTextField } from '../protobuf.ts'
-import { quickRows } from './rows/kernel.ts'
+import { quickRows } from './rows/rowdata.ts'
 
 const { ROWDATA, TRANSACTIONBEGIN, TRANSACTIONEND } = entryTypes
 const UTF_8 = constantOf(Buffer.from('\x2a\x05UTF-8'))

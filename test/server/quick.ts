@@ -3,7 +3,7 @@ import type { RowsChange } from '../../src/change.ts'
 import { SluiceError } from '../../src/errors.ts'
 import { Out } from '../../src/out.ts'
 import { EntryEncoder } from '../../src/server/entry.ts'
-import { quickRows } from '../../src/server/rows/kernel.ts'
+import { quickRows } from '../../src/server/rows/rowdata.ts'
 
 export interface BothWays {
   /** The entry in hexadecimal, or the error, when the quick way may be taken, and when it may not. */

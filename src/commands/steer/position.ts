@@ -45,18 +45,18 @@ export async function position(args: Arguments): Promise<number> {
   const to = where ?? null
   if (to !== null) parseStart(to) // what is wrong with it needs nobody else
   if (State.held(file)) return await throughServer(args, file, { to, client })
-  let position: Position | undefined
+  let goal: Goal | undefined
   if (to !== null) {
     const config = instanceConfig(serverConfig(args), destination!)
     const saved = State.read(file)
     if (client !== undefined && !saved.cursors.some((c) => c.client === client))
       throw noClient(client, saved)
     const warn = (text: string): void => console.error(`warning: ${text}`)
-    position = await placeOf(to, { destination: destination!, config, saved, file, warn })
+    goal = await goalOf(to, { destination: destination!, config, saved, file, warn })
   }
   const state = State.open(file)
   try {
-    if (position) moveTo(state, position, client, console.log)
+    if (goal) moveTo(state, goal, client, console.log)
     else resetPosition(state, client, console.log)
   } finally {
     state.close()
@@ -164,7 +164,7 @@ function parseStart(text: string): InstanceConfig['start'] {
   }
 }
 
-export interface PlaceOptions {
+export interface GoalOptions {
   readonly destination: string
   readonly config: InstanceConfig
   readonly saved: StateSnapshot
@@ -176,10 +176,11 @@ export interface PlaceOptions {
  * source cannot be asked, what is written there. Throws USAGE, SOURCE_CHANGED, POSITION_LOST, STATE_UNREADABLE, and what asking throws
  * when only the source knows.
  */
-export async function placeOf(where: string, options: PlaceOptions): Promise<Position> {
+export async function goalOf(where: string, options: GoalOptions): Promise<Goal> {
   const { destination, config, warn } = options
   const { values } = options.saved
   const start = parseStart(where)
+  const bySet = typeof start === 'object' && 'gtids' in start
   const found = known({ path: options.file, value: (key) => values.get(key) })
   const { epoch, server } = found
   let connect: ConnectOptions
@@ -195,10 +196,9 @@ export async function placeOf(where: string, options: PlaceOptions): Promise<Pos
       throw new SluiceError(error.code, message, { cause: error })
     }
     warn(`not checked: ${text}`)
-    return unchecked(start, found)
+    return { to: unchecked(start, found), bySet }
   }
-  const byGtid = typeof start === 'object' && 'gtids' in start
-  if (facts.serverUuid !== server && !byGtid) {
+  if (facts.serverUuid !== server && !bySet) {
     throw new SluiceError(
       'SOURCE_CHANGED',
       `${destination}: expected the server ${server}, whose log the saved positions are in, found ${facts.serverUuid}; ` +
@@ -206,7 +206,7 @@ export async function placeOf(where: string, options: PlaceOptions): Promise<Pos
     )
   }
   const at = await startPosition(connect, facts, start, { warn: (_, text) => warn(text) })
-  return { ...at, epoch, server }
+  return { to: { ...at, epoch, server }, bySet }
 }
 type Say = (line: string) => void
 /** A start that needs no source to be understood, as it is written. */
@@ -218,13 +218,19 @@ function unchecked(
   if ('file' in start) return { ...common, ...start, gtids: undefined }
   return { ...common, file: '', offset: 4, gtids: GtidSet.parse(start.gtids) }
 }
+/** Where to go to. */
+export interface Goal {
+  readonly to: Position
+  readonly bySet: boolean // given as a GTID set
+}
 /** Sets the acked position of one client, or of all of them and the origin. Throws USAGE, STATE_UNREADABLE. */
-export function moveTo(state: State, to: Position, client: string | undefined, say: Say): void {
+export function moveTo(state: State, goal: Goal, client: string | undefined, say: Say): void {
+  const { to } = goal
   const before = state.cursors()
   const chosen = before.filter((c) => client === undefined || c.client === client)
   if (client !== undefined && chosen.length === 0) throw noClient(client, { cursors: before })
   // forward, statements between the two places may never be read; what was read on the way here stays true
-  if (chosen.some((c) => !isBefore(to, c.acked))) state.forgetDefinitions()
+  if (chosen.some((c) => !isBefore(goal, c.acked))) state.forgetDefinitions()
   for (const c of chosen) void state.ack(c.client, to).catch(() => {})
   state.flush()
   for (const c of chosen) say(`client ${c.client}: ${formatPosition(c.acked)} → ${describe(to)}`)
@@ -234,11 +240,12 @@ export function moveTo(state: State, to: Position, client: string | undefined, s
   say(`origin (where new clients begin): ${formatPosition(was)} → ${describe(to)}`)
 }
 /** Whether it is certain that everything before `to` was read when `acked` was. */
-function isBefore(to: Position, acked: Position): boolean {
+function isBefore({ to, bySet }: Goal, acked: Position): boolean {
   if (to.epoch !== acked.epoch) return false
-  // given as a GTID set, its place is only where the server's log begins
-  if (to.gtids) return acked.gtids?.includes(to.gtids) ?? false
-  return to.file !== '' && acked.file !== '' && comparePositions(to, acked) <= 0
+  if (to.gtids && acked.gtids) return acked.gtids.includes(to.gtids)
+  // with a GTID set the place is only where the server's log begins
+  if (bySet || to.file === '' || acked.file === '') return false
+  return comparePositions(to, acked) <= 0
 }
 /** Forgets one client, or all of them and the origin. Throws USAGE, STATE_UNREADABLE. */
 export function resetPosition(state: State, client: string | undefined, say: Say): void {

@@ -4,7 +4,7 @@
  */
 import { existsSync } from 'node:fs'
 import * as z from 'zod'
-import { moveTo, placeOf, resetPosition } from '../../commands/steer/position.ts'
+import { goalOf, moveTo, resetPosition } from '../../commands/steer/position.ts'
 import { logLevels } from '../../config/config.ts'
 import { compileFilter } from '../../filter.ts'
 import { stateFile } from '../../instance.ts'
@@ -116,11 +116,11 @@ const instances: readonly Route[] = [
       const changes: string[] = []
       const say = (line: string): void => void changes.push(line)
       const about = { destination: name, config, saved: State.read(file), file, warn: say }
-      const position = to === null ? undefined : await placeOf(to, about)
+      const goal = to === null ? undefined : await goalOf(to, about)
       await panel.fleet.whileStopped(name, () => {
         const state = State.open(file)
         try {
-          if (position) moveTo(state, position, client, say)
+          if (goal) moveTo(state, goal, client, say)
           else resetPosition(state, client, say)
         } finally {
           state.close()
