@@ -17,7 +17,7 @@ const dir = mkdtempSync(join(tmpdir(), 'sluice-native-'))
 try {
   const output = join(dir, 'rows.wasm')
   const options =
-    '--runtime stub --importMemory --use abort= --noAssert -O3 --converge --enable bulk-memory'
+    '--runtime stub --importMemory --use abort= --noAssert -O3 --converge --enable bulk-memory --enable simd'
   execFileSync(
     'npx',
     [

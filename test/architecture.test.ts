@@ -28,7 +28,8 @@ const rules: Record<string, Rule> = {
   catalog: { modules: 'binlog filter' },
   sources: {
     modules: 'mysql binlog catalog filter',
-    outside: 'node:crypto node:fs/promises node:path node:stream node:worker_threads node:zlib',
+    outside:
+      'node:crypto node:fs/promises node:module node:path node:stream node:worker_threads node:zlib',
   },
   store: { modules: '', outside: 'node:fs node:path node:sqlite node:timers/promises' },
   snapshot: {

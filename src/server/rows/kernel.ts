@@ -109,10 +109,17 @@ function tables(memory: Buffer): void {
 }
 
 let only: Kernel | undefined
+let asked = false
 
-/** The one there is: whoever asks has it until the next await. undefined where the engine has no WebAssembly. */
+/** The one there is: whoever asks has it until the next await. undefined where engine or processor cannot run it. */
 export function theKernel(): Kernel | undefined {
-  if (engine !== undefined) only ??= new Kernel(engine)
+  if (asked) return only
+  asked = true
+  try {
+    if (engine !== undefined) only = new Kernel(engine)
+  } catch {
+    // No vector instructions: the other way does without.
+  }
   return only
 }
 

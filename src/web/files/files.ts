@@ -60,6 +60,7 @@ const NEW_MODE = 0o600
 
 export class InstanceFiles {
   readonly #folder: string
+  readonly #key = randomBytes(32)
 
   constructor(folder: string) {
     this.#folder = folder
@@ -68,11 +69,11 @@ export class InstanceFiles {
   read(destination: string): InstanceFile {
     const found = this.#find(destination)
     if (!found) throw notFound(`there is no instance file ${destination}`)
-    const { text, secrets } = hide(found.bytes.toString('utf8'))
+    const { text, secrets } = hide(found.bytes.toString('utf8'), this.#key)
     return {
       file: basename(found.path),
       yaml: text,
-      hidden: secrets.length,
+      hidden: secrets.size,
       tag: tagOf(found.bytes),
       writable: this.#writable() && !found.stat.isSymbolicLink(),
     }
@@ -80,11 +81,11 @@ export class InstanceFiles {
   /** The text with the secrets of the file that its marks stand for, and everything that is wrong with it. */
   check(destination: string, yaml: string): Checked {
     const now = this.#find(destination)
-    const { secrets } = hide(now?.bytes.toString('utf8') ?? '')
+    const { secrets } = hide(now?.bytes.toString('utf8') ?? '', this.#key)
     const { text, unknown } = reveal(yaml, secrets)
     const faults = unknown.map(({ mark, offset }) => {
       const before = yaml.slice(0, offset).split('\n')
-      const message = `expected the value itself: the file has no secret that ${mark} stands for`
+      const message = `expected the value itself: the file has no secret any more that ${mark} stands for (marks hold until the server ends)`
       return { line: before.length, column: before.at(-1)!.length + 1, key: '', message }
     })
     if (text.trim() === '') {
