@@ -219,7 +219,8 @@ const commands: Readonly<Record<string, Command>> = {
     words: [1, 1000],
     options: { config, json: json('what was restored') },
     examples: ['sluice restore /backup/sluice orders'],
-    notes: 'What was acked after the copy was made comes again. A position that the source has purged since: onPositionLost.',
+    notes:
+      'What was acked after the copy was made comes again. A position that the source has purged since: onPositionLost.',
     run: async (args) => (await import('./commands/steer/backup.ts')).restore(args),
   },
   types: {

@@ -101,7 +101,8 @@ async function copy(from: string, to: string): Promise<void> {
 
 function done(args: Arguments, copies: readonly Copy[], what: string): number {
   const destinations = [...new Set(copies.map(({ destination }) => destination))]
-  if (args.flag('json')) console.log(JSON.stringify({ destinations, files: copies.map((c) => c.name) }))
+  if (args.flag('json'))
+    console.log(JSON.stringify({ destinations, files: copies.map((c) => c.name) }))
   else console.log(`${destinations.join(', ')}: ${what}`)
   return 0
 }
