@@ -39,7 +39,8 @@ const rules: Record<string, Rule> = {
   catalog: { modules: 'binlog filter' },
   sources: {
     modules: 'mysql binlog catalog filter',
-    outside: 'node:crypto node:fs/promises node:path node:stream node:worker_threads node:zlib',
+    outside:
+      'node:crypto node:fs/promises node:module node:path node:stream node:worker_threads node:zlib',
   },
   store: { modules: '', outside: 'node:fs node:path node:sqlite node:timers/promises' },
   snapshot: {
@@ -86,7 +87,12 @@ const narrower: Record<string, readonly string[]> = {
   'config → binlog': ['binlog/time.ts'],
   'server → store': ['store/store.ts', 'store/cursor.ts'],
   'sinks → store': ['store/store.ts', 'store/cursor.ts', 'store/state.ts'],
-  'sinks → server': ['server/entry.ts', 'server/wire.ts', 'server/columns.ts'],
+  'sinks → server': [
+    'server/entry.ts',
+    'server/wire.ts',
+    'server/columns.ts',
+    'server/rows/kernel.ts',
+  ],
   'config → sinks': [
     'sinks/index.ts',
     'sinks/kafka/options.ts',

@@ -13,6 +13,8 @@ import type { Lines } from './file/lines.ts'
 import { RotatingFile } from './file/rotating.ts'
 import { StandardOutput } from './file/standard.ts'
 import { bytes, duration, flag, integer, oneOf, section, text } from '../config/leaves.ts'
+import type { Written } from './lines/lines.ts'
+import type { Out } from '../out.ts'
 import { PlainWriter } from './shape/plain.ts'
 import type { SinkBatch } from './shape/batch.ts'
 import type { SinkRow } from './shape/row.ts'
@@ -113,24 +115,30 @@ class FileSink implements Sink {
   async write(batch: SinkBatch, signal: AbortSignal): Promise<readonly RowFailure[]> {
     const failures: RowFailure[] = []
     await this.#ahead.run(signal, async (write) => {
-      for (const row of batch.rows(false)) {
-        const { out } = write
-        const from = out.at
-        this.#plain.row(row, out)
-        out.ensure(1)
-        out.u8(NEWLINE)
-        if (out.at - from > this.#lineBytesMax) {
-          failures.push({
-            index: row.index,
-            error: this.#tooLong(row, out.at - from),
-            retryable: false,
-          })
-          out.at = from
-        }
+      for (const row of batch.rows(false, (first) => this.#whole(first, write.out))) {
+        if (row !== undefined) this.#line(row, write.out, failures)
         if (write.isFull) await write.full()
       }
     })
     return failures
+  }
+  /** All rows of a change at once. */
+  #whole(first: SinkRow, out: Out): number {
+    const written = this.#plain.lines(first)
+    if (written === undefined) return -1
+    if (this.#lineBytesMax < Infinity && longest(written) > this.#lineBytesMax) return -1
+    out.bytes(written.memory, written.from, written.to)
+    return written.rows
+  }
+  #line(row: SinkRow, out: Out, failures: RowFailure[]): void {
+    const from = out.at
+    this.#plain.row(row, out)
+    out.ensure(1)
+    out.u8(NEWLINE)
+    const length = out.at - from
+    if (length <= this.#lineBytesMax) return
+    failures.push({ index: row.index, error: this.#tooLong(row, length), retryable: false })
+    out.at = from
   }
   async statement(statement: SinkStatement, signal: AbortSignal): Promise<void> {
     await this.#ahead.run(signal, ({ out }) => {
@@ -150,4 +158,14 @@ class FileSink implements Sink {
       `${table.database}.${table.name} at ${id}: ${expected}, got ${length}`,
     )
   }
+}
+
+function longest({ rows, from, words, ends }: Written): number {
+  let most = 0
+  for (let i = 0, at = from; i < rows; i++) {
+    const end = words[ends + i]!
+    most = Math.max(most, end - at)
+    at = end
+  }
+  return most
 }

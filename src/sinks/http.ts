@@ -11,6 +11,7 @@ import { SluiceError } from '../errors.ts'
 import { Out } from '../out.ts'
 import { Body } from './http/body.ts'
 import { EventWriter, hashText, headersOf, headerText, orderKey } from './http/event.ts'
+import { Fill } from './http/fill.ts'
 import { Flight, Keys } from './http/flight.ts'
 import { Poster } from './http/post.ts'
 import { secretBytes, signatureOf } from './http/signature.ts'
@@ -127,6 +128,8 @@ export const http = defineSink({
 /** Which events of a batch were taken: when the rest is tried again, these are not sent another time. */
 class Delivered {
   #marks = new Uint8Array(1024)
+  /** Whether there is any. */
+  any = false
   /** Two places for a row, for it may be split. */
   static place(row: SinkRow): number {
     return row.index * 2 + (row.keyChanged && row.op === 'insert' ? 1 : 0)
@@ -135,6 +138,7 @@ class Delivered {
     return this.#marks[place] === 1
   }
   add(place: number): void {
+    this.any = true
     if (place >= this.#marks.length) {
       const more = new Uint8Array(Math.max(place + 1, this.#marks.length * 2))
       more.set(this.#marks)
@@ -203,23 +207,26 @@ class HttpSink implements Sink {
 
   async #fill(batch: SinkBatch, keys: Keys, flight: Flight, { delivered }: Sending): Promise<void> {
     const { mode, batchEvents, batchBytes } = this.#options
-    const most = mode === 'batch' ? batchEvents : 1
-    let body = new Body(keys.next(), mode, this.#take())
-    const begin = async (): Promise<void> => {
-      body.close()
-      await flight.begin(body)
-      body = new Body(keys.next(), mode, this.#take())
+    const eventsMax = mode === 'batch' ? batchEvents : 1
+    const take = (): Out => this.#take()
+    const fill = new Fill({ mode, eventsMax, bytesMax: batchBytes, keys, flight, take })
+    const again = delivered.any
+    const whole = (first: SinkRow): number => {
+      const written = again || mode !== 'batch' ? undefined : this.#events.all(first)
+      if (written === undefined) return -1
+      fill.all(written, first.index)
+      return written.rows
     }
-    for (const row of batch.rows(true)) {
-      const place = Delivered.place(row)
-      if (delivered.has(place)) continue
-      const last = keys.take(this.#event(row, body), body.number)
-      if (last !== body.number && last > body.after && flight.has(last)) body.after = last
-      body.add({ index: row.index, place })
-      if (body.count >= most || body.out.at >= batchBytes) await begin()
+    for (const row of batch.rows(true, whole)) {
+      if (row !== undefined) {
+        const place = Delivered.place(row)
+        if (delivered.has(place)) continue
+        fill.add(place, this.#event(row, fill.body))
+      }
+      if (fill.hasFull) await fill.send()
     }
-    if (body.count > 0) await begin()
-    this.#give(body)
+    await fill.end()
+    this.#give(fill.body)
   }
   #take(): Out {
     return this.#spare.pop() ?? new Out(START_BYTES)
@@ -243,7 +250,7 @@ class HttpSink implements Sink {
     const body = new Body(1, mode, out)
     if (mode === 'binary') body.attributes = this.#events.statement(statement, out)
     else this.#events.structuredStatement(statement, out)
-    body.add({ index: 0, place: 0 })
+    body.add(0)
     body.close()
     const sending: Sending = { delivered: new Delivered(), failures: [], signal }
     await this.#send(body, 0, 1, sending)
@@ -255,7 +262,7 @@ class HttpSink implements Sink {
     await this.#pause(sending.signal)
     const answer = await this.#post(body, from, to, sending.signal)
     if (answer.kind === 'done') {
-      for (let i = from; i < to; i++) sending.delivered.add(body.items[i]!.place)
+      for (let i = from; i < to; i++) sending.delivered.add(body.places[i]!)
     } else if (answer.kind === 'misled') {
       const text = `${answer.message}: redirects are not followed; set url to where it leads`
       throw new SluiceError('SINK_UNSUITABLE', text)
@@ -270,7 +277,7 @@ class HttpSink implements Sink {
     } else {
       const text = `${body.subject(from)} at ${body.id(from)}: ${answer.message}`
       const error = new SluiceError('SINK_DATA', text)
-      sending.failures.push({ index: body.items[from]!.index, error, retryable: false })
+      sending.failures.push({ index: body.places[from]! >> 1, error, retryable: false })
     }
   }
   async #post(

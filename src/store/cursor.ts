@@ -67,6 +67,8 @@ export interface Host {
   readonly state: State
   /** The cursor has read on: the window may have room now. */
   moved(): void
+  /** The cursor has let go of what it had given out. */
+  readonly released: () => void
   /** The cursor's acked place has moved. */
   acked(): void
   closed(cursor: ClientCursor): void
@@ -155,6 +157,11 @@ export class ClientCursor implements Cursor {
     if (this.#seq > window.head) return true
     const oldest = window.at(window.head)
     return oldest !== undefined && compareEnd(oldest, this.#track) <= 0
+  }
+
+  /** Whether a get waits and has all there is in the window. */
+  get waits(): boolean {
+    return this.#limit !== undefined && this.#draft === undefined && this.live
   }
 
   async get(limit: Limit, signal: AbortSignal): Promise<Batch | undefined> {
@@ -465,7 +472,7 @@ export class ClientCursor implements Cursor {
   }
   #begin(): Draft {
     if (this.#slid) this.#settle()
-    return new Draft(this.#track.position())
+    return new Draft(this.#track.position(), this.#host.released)
   }
   #add(draft: Draft, tx: Transaction, from: number, to: number): void {
     draft.add(tx, from, to)

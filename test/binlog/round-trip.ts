@@ -7,7 +7,9 @@ import { expect } from 'vitest'
 import { parseTimeZone } from '../../src/binlog/time.ts'
 import { AFTER, PRESENT, type RowsChange } from '../../src/change.ts'
 import { Out } from '../../src/out.ts'
+import { transactionOf } from '../server/changes.ts'
 import { bothWays } from '../server/quick.ts'
+import { plainLines } from '../sinks/lines.ts'
 import type { MysqlServer } from '../support/mysql.ts'
 import type { CaptureOptions, Captured } from './capture.ts'
 import type { TypeSpec } from './types.ts'
@@ -24,6 +26,7 @@ export interface RoundTrip {
 }
 
 let tables = 0
+const tx = transactionOf(123_456, [])
 
 /** Writes `count` random rows of `specs`' types into a new table; returns them as SQL and as they were captured. */
 export async function writeRandom({
@@ -66,6 +69,8 @@ export async function roundTrip(what: RoundTrip): Promise<void> {
     const { usual, slow, quick } = bothWays(change)
     expect(usual === slow, `both ways, seed ${seed}`).toBe(true)
     expect(quick, `seed ${seed}`).toBe(change.event.length < 64 * 1024)
+    const lines = plainLines(change, { tx })
+    if (quick) expect(lines.quick, `lines, seed ${seed}`).toEqual(lines.slow)
   }
   const expected = await selected(server, `${database}.${table}`, specs, zone)
   const decoded = decodedRows(changes, specs)

@@ -1,40 +1,23 @@
 /**
- * What the kernel (native/rows.ts) must know of a table: a record for each column and the constant bytes of its Columns,
- * as one block of bytes that is copied into the kernel's memory when the table's turn comes. Layout and kinds stand in
- * native/rows.ts too, and must be the same there.
+ * What the kernel (native/rows.ts) must know of a table to write RowData: a record for each column and the constant bytes of
+ * its Columns. The layout stands in native/rows.ts too, and must be the same there.
  */
-import type { Column, Table, TextForm } from '../../change.ts'
+import type { Column, Table } from '../../change.ts'
 import { AFTER_TAG, BEFORE_TAG, columnBytes, nullBytes, sqlTypeOf } from '../columns.ts'
+import { kinds, PROGRAM, PROGRAM_BYTES, type Program } from './kernel.ts'
 
-/** Where a program stands in the kernel's memory, and how long it may be: about 1,500 columns. */
-export const PROGRAM = 2048
-export const PROGRAM_BYTES = 512 * 1024
 const HEAD = 8
 const RECORD = 112
 
-const kinds: Readonly<Record<TextForm | 'skipped' | 'other', number>> = {
-  skipped: 0,
-  other: 1,
-  signed: 2,
-  unsigned: 3,
-  utf8: 4,
-  latin1: 5,
-  decimal: 6,
-  date: 7,
-  time2: 8,
-  datetime2: 9,
-  json: 10,
-}
-
-export interface Program {
-  readonly bytes: Uint8Array
+export interface RowDataProgram extends Program {
   /** What of a row's output are not values, at most. */
   readonly rowBytes: number
 }
 
 /** The program of a table. One that is too wide for the kernel has no bytes, and rows that never fit. */
-export function compileProgram(table: Table): Program {
+export function compileProgram(table: Table): RowDataProgram {
   const { columns, selected } = table
+  const writers = columns.map(({ text }) => text)
   const records = Buffer.alloc((columns.length + 1) * RECORD)
   const constants: Buffer[] = []
   let at = PROGRAM + HEAD + records.length
@@ -65,8 +48,8 @@ export function compileProgram(table: Table): Program {
   }
   const bytes = Buffer.concat([Buffer.alloc(HEAD), records, ...constants])
   bytes.writeInt32LE(columns.length, 0)
-  if (bytes.length > PROGRAM_BYTES) return { bytes: Buffer.alloc(0), rowBytes: Infinity }
-  return { bytes, rowBytes }
+  if (bytes.length > PROGRAM_BYTES) return { bytes: Buffer.alloc(0), writers, rowBytes: Infinity }
+  return { bytes, writers, rowBytes }
 }
 
 /** Calls `put` with each constant and its place in the record. */

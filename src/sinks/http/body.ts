@@ -13,10 +13,11 @@ const COMMA = 0x2c
 const CLOSE = 0x5d
 const AFTER_ID = '","source":'
 
-/** A row of the batch. */
-export interface Item {
-  readonly index: number // SinkRow.index
-  readonly place: number // in Delivered
+/** Events that were written elsewhere, a comma behind each. */
+interface Events {
+  readonly memory: Buffer
+  readonly from: number
+  readonly ends: Int32Array // of each, comma included
 }
 
 export class Body {
@@ -24,7 +25,8 @@ export class Body {
   readonly number: number
   /** It and all before it must be answered first; 0: none. */
   after = 0
-  readonly items: Item[] = []
+  /** Of each event, where its row stands in the batch: twice SinkRow.index, and one more for the second half of a row. */
+  readonly places: number[] = []
   readonly #list: boolean
   readonly #ends: number[] = []
   /** It is written to, from its start; nobody else may have it until the body is sent. */
@@ -42,13 +44,20 @@ export class Body {
     this.#byte(OPEN)
   }
   get count(): number {
-    return this.items.length
+    return this.#ends.length
   }
   /** Behind each event. */
-  add(item: Item): void {
-    this.items.push(item)
+  add(place: number): void {
+    this.places.push(place)
     this.#ends.push(this.out.at)
     this.#byte(COMMA)
+  }
+  /** The places are the caller's to add. Of a list only. */
+  addAll({ memory, from, ends }: Events): void {
+    const { out } = this
+    const moved = out.at - from
+    for (const end of ends) this.#ends.push(end + moved - 1)
+    out.bytes(memory, from, ends.at(-1)!)
   }
   /** No more events will come. */
   close(): void {

@@ -10,9 +10,11 @@
  *   time           of the transaction
  *   sluiceversion  the version: of two events with one key, which is the newer
  */
-import { PRESENT } from '../../change.ts'
+import { AFTER, BEFORE, PRESENT } from '../../change.ts'
 import { fixed, Out, type Constant } from '../../out.ts'
-import { keySide, keyText, PlainWriter } from '../shape/plain.ts'
+import { writeLines, type Written } from '../lines/lines.ts'
+import { compileLines, type Kind, type LinesProgram, type Steps } from '../lines/program.ts'
+import { ID_SLOT, keySide, keyText, PlainWriter, plainSteps, VERSION_SLOT } from '../shape/plain.ts'
 import { escapeJson, type JsonOptions } from '../shape/json.ts'
 import type { SinkRow, TargetTable } from '../shape/row.ts'
 import { RowNames } from '../shape/version.ts'
@@ -44,12 +46,15 @@ interface TableEvents {
 
 const SPEC = '1.0'
 const QUOTE = 0x22
-const HEAD = fixed(`{"specversion":"${SPEC}","id":"`)
+const HEAD_TEXT = `{"specversion":"${SPEC}","id":"`
+const HEAD = fixed(HEAD_TEXT)
 /** Where in a structured event its id begins. */
 export const ID_AT = HEAD.length
 const OLD = fixed('-old')
-const VERSION = fixed(',"sluiceversion":"')
-const DATA = fixed('","datacontenttype":"application/json","data":')
+const VERSION_TEXT = ',"sluiceversion":"'
+const VERSION = fixed(VERSION_TEXT)
+const DATA_TEXT = '","datacontenttype":"application/json","data":'
+const DATA = fixed(DATA_TEXT)
 const END = fixed('}')
 
 /** Rows with the same answer are one after the other in the target. */
@@ -62,12 +67,26 @@ export class EventWriter {
   readonly #source: string
   readonly #names = new RowNames()
   readonly #table: (table: TargetTable) => TableEvents
+  readonly #program: (table: TargetTable) => LinesProgram | undefined
   readonly #time = new Out(64) // what stands between subject and partitionkey
   #ms = NaN
   constructor(instance: string, options: JsonOptions) {
     this.#plain = new PlainWriter(options)
     this.#source = `/sluice/${encodeURIComponent(instance)}`
     this.#table = perTable((table) => compile(table, this.#source))
+    this.#program = perTable((table) =>
+      compileLines(table, options, (steps, kind) => eventSteps(steps, table, kind, this.#source)),
+    )
+  }
+  /**
+   * All events of the row's change, a comma behind each, and hashes of their partitionkeys; undefined where they are to be
+   * written one by one.
+   */
+  all(row: SinkRow): Written | undefined {
+    const program = this.#program(row.table)
+    if (program === undefined) return undefined
+    if (row.tx.timestamp !== this.#ms) this.#newTime(row.tx.timestamp)
+    return writeLines(row.change, program, [...this.#plain.slots(row), this.#time])
   }
   /** Writes the whole event; returns a hash of its partitionkey. */
   structured(row: SinkRow, out: Out): number {
@@ -132,12 +151,30 @@ export class EventWriter {
   }
 }
 
-function compile({ database, name }: TargetTable, source: string): TableEvents {
-  const kind = (op: SinkRow['op']): Constant =>
-    fixed(
-      `","source":${JSON.stringify(source)},"type":${JSON.stringify(`sluice.${database}.${name}.${op}`)},"subject":`,
-    )
-  const subject = `${database}.${name}/`
+const TIME_SLOT = 3
+/** The same as EventWriter.structured, as steps; where the key was updated there are two events, so that goes the other way. */
+function eventSteps(steps: Steps, table: TargetTable, kind: Kind, source: string): void {
+  const subject = subjectOf(table)
+  if (kind === 'update') steps.same(table.keys)
+  steps
+    .literal(HEAD_TEXT)
+    .slot(ID_SLOT)
+    .number()
+    .literal(aboutText(table, kind, source))
+  steps.open().literal(JSON.stringify(subject).slice(0, -1))
+  steps.key(table.keys, kind === 'delete' ? BEFORE : AFTER, hashText(subject))
+  steps.literal('"').shut().slot(TIME_SLOT).again()
+  steps.literal(VERSION_TEXT).slot(VERSION_SLOT).hex().literal(DATA_TEXT)
+  plainSteps(steps, table, kind)
+  steps.literal('},')
+}
+const subjectOf = ({ database, name }: TargetTable): string => `${database}.${name}/`
+const aboutText = ({ database, name }: TargetTable, op: SinkRow['op'], source: string): string =>
+  `","source":${JSON.stringify(source)},"type":${JSON.stringify(`sluice.${database}.${name}.${op}`)},"subject":`
+
+function compile(table: TargetTable, source: string): TableEvents {
+  const kind = (op: SinkRow['op']): Constant => fixed(aboutText(table, op, source))
+  const subject = subjectOf(table)
   return {
     kinds: { insert: kind('insert'), update: kind('update'), delete: kind('delete') },
     subject: fixed(JSON.stringify(subject).slice(0, -1)),

@@ -109,20 +109,42 @@ export class SinkBatch {
    * The rows, one object moved along: take what you need before you ask for the next. With `split`, an update of the
    * primary key comes as a delete of the old row and an insert of the new one, both with the update's version and index
    * (of a change that is one half: only that).
+   * With `whole`, changes of which the batch has every row are shown to it first, as their first row, not read yet: it
+   * answers how many rows it took, all there are, and the walk yields undefined; or -1, and they come one by one.
    * Throws ROWS_MALFORMED.
    */
-  *rows(split: boolean): Generator<SinkRow, void, undefined> {
+  rows(split: boolean): Generator<SinkRow, void, undefined>
+  rows(
+    split: boolean,
+    whole: (first: SinkRow) => number,
+  ): Generator<SinkRow | undefined, void, undefined>
+  *rows(
+    split: boolean,
+    whole?: (first: SinkRow) => number,
+  ): Generator<SinkRow | undefined, void, undefined> {
     const row = new SinkRow()
     const lane = this.#lane
+    const all = lane === undefined && this.#to === Infinity ? whole : undefined
     let index = -1
     this.#count = 0
     for (const { tx, changes } of this.facts.slices) {
       row.tx = tx
       for (const change of changes) {
         if (index + 1 >= this.#to) return
-        const reader = change.reader()
         row.change = change
         row.table = this.facts.target(change.table)
+        if (all !== undefined && index + 1 >= this.#from) {
+          row.index = index + 1
+          row.op = change.kind
+          const taken = all(row)
+          if (taken >= 0) {
+            index += taken
+            this.#count += taken
+            yield undefined
+            continue
+          }
+        }
+        const reader = change.reader()
         row.reader = reader
         row.row = (change.firstRow ?? 0) - 1
         while (reader.next()) {

@@ -6,7 +6,16 @@
  *   option) · JSON → the document · ENUM → its label · SET → a list of labels · dates and times → string as MySQL prints
  *   it · characters → string · BINARY, VARBINARY, BLOB, GEOMETRY, VECTOR → base64 · NULL → null
  */
-import { NULL, PRESENT, ABSENT, type Column, type ImageSide, type Value } from '../../change.ts'
+import {
+  ABSENT,
+  NULL,
+  PRESENT,
+  type Column,
+  type ImageSide,
+  type TextForm,
+  type TextWriter,
+  type Value,
+} from '../../change.ts'
 import { SluiceError } from '../../errors.ts'
 import { fixed, type Constant, type Out } from '../../out.ts'
 import type { SinkRow, TargetColumn, TargetTable } from './row.ts'
@@ -171,10 +180,13 @@ const quoted =
     out.u8(QUOTE)
   }
 function byValue(target: TargetColumn, options: JsonOptions): JsonWriter {
-  const { type } = target.column!
-  if (type === ENUM || type === SET) return labels(target, type === SET)
-  return (row, side, out) => {
-    const value = row.value(side, target)
+  const write = ofValue(target.column!, options)
+  return (row, side, out) => write(row.value(side, target), out)
+}
+type ValueJson = (value: Value | undefined, out: Out) => void
+function ofValue({ type }: Column, options: JsonOptions): ValueJson {
+  if (type === ENUM || type === SET) return labels(type === SET)
+  return (value, out) => {
     if (value instanceof Uint8Array) {
       const { buffer, byteOffset, length } = value
       const text = Buffer.from(buffer, byteOffset, length).toString(options.binary ?? 'base64')
@@ -184,10 +196,9 @@ function byValue(target: TargetColumn, options: JsonOptions): JsonWriter {
 }
 /** So many different values of a column are kept ready. */
 const LABELS_MAX = 256
-function labels(target: TargetColumn, isSet: boolean): JsonWriter {
+function labels(isSet: boolean): ValueJson {
   const ready = new Map<string, Constant>()
-  return (row, side, out) => {
-    const value = row.value(side, target)
+  return (value, out) => {
     if (typeof value !== 'string') return writeValue(value, out)
     let text = ready.get(value)
     if (text === undefined) {
@@ -201,6 +212,28 @@ function writeValue(value: Value | undefined, out: Out): void {
   if (typeof value === 'string') writeJsonString(value, out)
   else if (typeof value === 'number') out.int(value) // a YEAR; or labels that are not known
   else out.constant(NULL_TEXT)
+}
+
+/** How a value gets from its bytes in the log into JSON, without a row. */
+export interface ColumnJson {
+  /** Written as it is, between quotes, or between quotes and with escapes. */
+  readonly form: 'bare' | 'quoted' | 'escaped'
+  /** What `write` does, where that has a name; a document is written as MySQL prints it. */
+  readonly kind: TextForm | undefined
+  readonly write: TextWriter
+}
+/** undefined for a value that the mapping makes. */
+export function columnJson(target: TargetColumn, options: JsonOptions): ColumnJson | undefined {
+  const { column, derived } = target
+  if (column === undefined || derived !== undefined) return undefined
+  const form = formOf(target, options)
+  if (form !== 'made') return { form, kind: column.form, write: column.text }
+  const kind = column.type === JSON_TYPE ? column.form : undefined
+  const write = kind === 'json' ? writeDocument : ofValue(column, options)
+  return { form: 'bare', kind, write: (b, at, end, out) => write(column.value(b, at, end), out) }
+}
+function writeDocument(value: Value | undefined, out: Out): void {
+  out.utf8(value as string)
 }
 
 /** A column, with what stands in front of its value ready to be copied: `"name":`, with the quote where there is one. */

@@ -12,6 +12,8 @@
 import { ABSENT, AFTER, BEFORE, type ImageSide, type Transaction } from '../../change.ts'
 import { fixed, Out, type Constant } from '../../out.ts'
 import { perTable, type SinkStatement } from '../sink.ts'
+import { writeLines, type Written } from '../lines/lines.ts'
+import { compileLines, type Kind, type LinesProgram, type Steps } from '../lines/program.ts'
 import { JsonObjectWriter, type JsonOptions } from './json.ts'
 import type { SinkRow, TargetTable } from './row.ts'
 import { RowNames } from './version.ts'
@@ -38,11 +40,28 @@ export function keyText(row: SinkRow): string {
 
 export class PlainWriter {
   readonly #table: (table: TargetTable) => (row: SinkRow, out: Out) => void
+  readonly #program: (table: TargetTable) => LinesProgram | undefined
   readonly #names = new RowNames()
   readonly #end = new Out(128)
   #endOf: Transaction | undefined
   constructor(options: JsonOptions = {}) {
     this.#table = perTable((table) => compile(table, options))
+    this.#program = perTable((table) =>
+      compileLines(table, options, (steps, kind) => {
+        plainSteps(steps, table, kind)
+        steps.literal('\n')
+      }),
+    )
+  }
+  /** All rows of the row's change, each on a line; undefined where they are to be written one by one. */
+  lines(row: SinkRow): Written | undefined {
+    const program = this.#program(row.table)
+    return program && writeLines(row.change, program, this.slots(row))
+  }
+  /** For the steps of plainSteps. */
+  slots(row: SinkRow): readonly Out[] {
+    if (row.tx !== this.#endOf) this.#newEnd(row.tx)
+    return [...this.#names.heads(row), this.#end]
   }
   row(row: SinkRow, out: Out): void {
     this.#table(row.table)(row, out)
@@ -69,6 +88,30 @@ export class PlainWriter {
   }
 }
 
+/** Slots of plainSteps. */
+export const VERSION_SLOT = 0
+export const ID_SLOT = 1
+const END_SLOT = 2
+
+/** The same as PlainWriter.row, as steps. */
+export function plainSteps(steps: Steps, table: TargetTable, kind: Kind): void {
+  const { columns, keys } = table
+  const side = kind === 'delete' ? BEFORE : AFTER
+  steps.literal(headText(table, kind))
+  if (keys.length > 0) steps.object(keys, side)
+  else steps.literal('null')
+  steps.literal(',"before":')
+  if (kind === 'insert') steps.literal('null')
+  else steps.object(columns, BEFORE)
+  steps.literal(',"after":')
+  if (kind === 'delete') steps.literal('null')
+  else steps.object(columns, AFTER)
+  steps.literal(',"version":"').slot(VERSION_SLOT).hex()
+  steps.literal('","id":"').slot(ID_SLOT).number().slot(END_SLOT)
+}
+const headText = ({ database, name }: TargetTable, op: SinkRow['op']): string =>
+  `${JSON.stringify({ kind: 'row', op, database, table: name }).slice(0, -1)},"key":`
+
 const NULL = fixed('null')
 const VERSION = fixed(',"version":"')
 const ID = fixed('","id":"')
@@ -76,9 +119,7 @@ const AFTER_MEMBER = fixed(',"after":')
 const NO_AFTER = fixed(',"after":null')
 
 function compile(table: TargetTable, options: JsonOptions): (row: SinkRow, out: Out) => void {
-  const { database, name } = table
-  const head = (op: SinkRow['op']): Constant =>
-    fixed(`${JSON.stringify({ kind: 'row', op, database, table: name }).slice(0, -1)},"key":`)
+  const head = (op: SinkRow['op']): Constant => fixed(headText(table, op))
   const heads = { insert: head('insert'), update: head('update'), delete: head('delete') }
   const inserted = fixed(',"before":null')
   const before = fixed(',"before":')

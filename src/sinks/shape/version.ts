@@ -97,6 +97,11 @@ export class RowNames {
     out.append(this.#id)
     out.int(row.row)
   }
+  /** What stands before the row in a version, and before its number in an id. The same objects, for all calls. */
+  heads(row: Numbered): readonly [version: Out, id: Out] {
+    if (row.change !== this.#of) this.#begin(row)
+    return [this.#version, this.#id]
+  }
   #begin({ tx, change }: Numbered): void {
     this.#of = change
     this.#version.reset()

@@ -1,8 +1,7 @@
 /**
  * What a family of metrics is, and how one is made of plain numbers of every instance, client, sink or destination.
  */
-import type { Traffic } from '../../server/clients.ts'
-import type { Counters } from '../../server/session.ts'
+import type { Counters, Traffic } from '../../server/clients.ts'
 import type { LoadStatus } from '../../snapshot/load.ts'
 import type { InstanceFacts } from '../facts.ts'
 import type { Stage } from '../health.ts'

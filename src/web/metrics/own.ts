@@ -2,7 +2,7 @@
  * Metrics under our own names: state, watchdog, lags hop by hop, what the source keeps, snapshots, clients, sinks, ports and the
  * process.
  */
-import type { Counters } from '../../server/session.ts'
+import type { Counters } from '../../server/clients.ts'
 import { shownStates } from '../facts.ts'
 import {
   client,

@@ -1,0 +1,233 @@
+/**
+ * Row images → rows as JSON, in WebAssembly: the inner loop of src/sinks/lines/. AssemblyScript: see values.ts.
+ *
+ * Knows no format: what stands around the values is a program made by src/sinks/lines/program.ts, one list of steps for
+ * each kind of change. Whole images only; bytes that do not add up end `lines` with -1, and so does what the program refuses:
+ * the caller's own way knows what to do.
+ *
+ * Its program: u32 columns, then a record for each, then the steps, then constants, each padded to words of eight.
+ */
+import {
+  begin,
+  copy,
+  copyBytes,
+  escapeCopy,
+  escapeHere,
+  integer,
+  past,
+  refused,
+  same,
+  signed,
+  SIGNED,
+  unsigned,
+  UNSIGNED,
+  UTF8,
+  valueEnd,
+  write,
+} from './values'
+
+const PROGRAM = 2048
+const RECORDS = PROGRAM + 8
+
+/** A record of a column. */
+const RECORD = 24
+const SIZE = 0 // as Column.size
+const FROM = 4 // in the before image; eight bytes on: in the after image
+const TO = 8 // NULL: -1
+
+/** What is to be done, as words: set by src/server/rows/kernel.ts before each call. */
+const JOB = 1600
+const ROW = JOB // number of the first row
+const SIDES = JOB + 4 // bit 0: before images, bit 1: after images
+const STEPS = JOB + 8
+const STEPS_END = JOB + 12
+const ENDS = JOB + 16 // where the end of each row's output goes, and the hash of its key
+const HASHES = JOB + 20
+const ROWS_MAX = JOB + 24
+const SLOTS = JOB + 28 // address and length of each text that is the same for all rows
+const ROWS = JOB + 32 // the answer
+
+/** A step. Before anything else it writes its prefix. */
+const STEP = 48
+const OPERATION = 0
+const A = 4
+const B = 8
+const PREFIX = 12 // an address and a length
+const OTHERWISE = 20 // of VALUE: instead of the prefix and the value, where there is none
+const FORM = 28 // of VALUE
+const KIND = 32 // of VALUE and KEY, with what write() of values.ts needs
+const META = 36
+const WRITER = 40
+
+/** Operations, as in src/sinks/lines/program.ts. */
+const LITERAL = 0
+const SLOT = 1 // A: which
+const NUMBER = 2 // the row's number
+const HEX = 3 // the same, eight hexadecimal digits
+const VALUE = 4 // A: record, B: 0 for the before image, 8 for the after image
+const KEY = 5 // A, B: as VALUE: text of a part of the key, with a colon between it and what is there
+const MARK = 6
+const ESCAPE = 7 // A: seed: the hash of what was written since MARK; then its escapes
+const OPEN = 8
+const SHUT = 9 // what is written again was written since OPEN
+const AGAIN = 10
+const SAME = 11 // A: record: the row is refused where the column changed
+
+/** Forms of a value, as in src/sinks/lines/program.ts; 1 is between quotes, without escapes. */
+const BARE = 0
+const ESCAPED = 2
+
+const QUOTE = 0x22
+
+/** Finds the columns of an image; returns where it ends, -1 when malformed. */
+function scan(at: i32, end: i32, side: i32): i32 {
+  const count = load<i32>(PROGRAM)
+  const bits = at
+  at += (count + 7) >> 3
+  if (at > end) return -1
+  let column = RECORDS
+  for (let i = 0; i < count; i++, column += RECORD) {
+    if ((load<u8>(bits + (i >> 3)) >> (i & 7)) & 1) {
+      store<i32>(column + side, -1, TO)
+      continue
+    }
+    const stop = valueEnd(load<i32>(column, SIZE), at, end)
+    if (stop < 0) return -1
+    store<i32>(column + side, past, FROM)
+    store<i32>(column + side, stop, TO)
+    at = stop
+  }
+  return at
+}
+
+/** The text of a value, with escapes where `form` says so. */
+function text(step: i32, from: i32, end: i32, form: i32, at: i32): i32 {
+  const kind = load<i32>(step, KIND)
+  if (kind === UTF8)
+    return form === ESCAPED ? escapeCopy(from, end, at) : copyBytes(from, end - from, at)
+  if (kind === SIGNED) {
+    const shift = 64 - 8 * (end - from)
+    return signed((i64(integer(from, end - from)) << shift) >> shift, at)
+  }
+  if (kind === UNSIGNED) return unsigned(integer(from, end - from), at)
+  const past = write(kind, load<i32>(step, META), load<i32>(step, WRITER), from, end, at)
+  return form === ESCAPED ? escapeHere(at, past) : past
+}
+
+function changed(column: i32): boolean {
+  const from = load<i32>(column, FROM)
+  const to = load<i32>(column, TO)
+  const now = load<i32>(column, FROM + 8)
+  const nowTo = load<i32>(column, TO + 8)
+  if (to < 0 || nowTo < 0) return to >= 0 || nowTo >= 0
+  return to - from !== nowTo - now || !same(from, now, to - from)
+}
+
+let mark: i32 = 0
+let opened: i32 = 0
+let shut: i32 = 0
+let hash: u32 = 0
+
+/** What a step writes behind its prefix; -1 to refuse the row. */
+function perform(step: i32, row: u32, at: i32): i32 {
+  switch (load<i32>(step, OPERATION)) {
+    case SLOT: {
+      const slot = load<i32>(SLOTS) + 8 * load<i32>(step, A)
+      return copy(load<i32>(slot), load<i32>(slot, 4), at)
+    }
+    case NUMBER:
+      return unsigned(row, at)
+    case HEX: {
+      for (let i = 28; i >= 0; i -= 4) {
+        const digit = (row >> i) & 15
+        store<u8>(at++, digit < 10 ? 0x30 + digit : 0x57 + digit)
+      }
+      return at
+    }
+    case KEY: {
+      if (at > mark) store<u8>(at++, 0x3a)
+      const image = load<i32>(step, A) + load<i32>(step, B)
+      const to = load<i32>(image, TO)
+      return to < 0 ? at : text(step, load<i32>(image, FROM), to, BARE, at)
+    }
+    case MARK:
+      mark = at
+      return at
+    case ESCAPE: {
+      let h: u32 = load<u32>(step, A)
+      for (let i = mark; i < at; i++) h = (h ^ load<u8>(i)) * 0x01000193
+      hash = h
+      return escapeHere(mark, at)
+    }
+    case OPEN:
+      opened = at
+      return at
+    case SHUT:
+      shut = at
+      return at
+    case AGAIN:
+      return copyBytes(opened, shut - opened, at)
+    case SAME:
+      return changed(load<i32>(step, A)) ? -1 : at
+  }
+  return at
+}
+
+/** Runs the steps for one row; returns where its output ends, -1 when it is refused. */
+function rowAt(row: u32, at: i32): i32 {
+  const last = load<i32>(STEPS_END)
+  for (let step = load<i32>(STEPS); step < last; step += STEP) {
+    const operation = load<i32>(step, OPERATION)
+    if (operation !== VALUE) {
+      at = copy(load<i32>(step, PREFIX), load<i32>(step, PREFIX + 4), at)
+      if (operation !== LITERAL) {
+        at = perform(step, row, at)
+        if (at < 0) return -1
+      }
+      continue
+    }
+    const image = load<i32>(step, A) + load<i32>(step, B)
+    const to = load<i32>(image, TO)
+    if (to < 0) {
+      at = copy(load<i32>(step, OTHERWISE), load<i32>(step, OTHERWISE + 4), at)
+      continue
+    }
+    at = copy(load<i32>(step, PREFIX), load<i32>(step, PREFIX + 4), at)
+    const form = load<i32>(step, FORM)
+    at = text(step, load<i32>(image, FROM), to, form, at)
+    if (form !== BARE) store<u8>(at++, QUOTE)
+  }
+  return at
+}
+
+/**
+ * Writes all rows in [at, end); returns where the output ends, -1 when it is refused. ROWS, ENDS and HASHES say
+ * more. The output is the last in the memory: what does not fit there ends in a trap.
+ */
+export function lines(at: i32, end: i32, out: i32): i32 {
+  const sides = load<i32>(SIDES)
+  const first = load<u32>(ROW)
+  const most = load<u32>(ROWS_MAX)
+  const ends = load<i32>(ENDS)
+  const hashes = load<i32>(HASHES)
+  let rows: u32 = 0
+  begin(true)
+  for (; at < end; rows++) {
+    const from = at
+    if (sides & 1) {
+      at = scan(at, end, 0)
+      if (at < 0) return -1
+    }
+    if (sides & 2) {
+      at = scan(at, end, 8)
+      if (at < 0) return -1
+    }
+    if (at === from || rows >= most) return -1
+    out = rowAt(first + rows, out)
+    if (out < 0 || refused) return -1
+    store<i32>(ends + i32(rows) * 4, out)
+    store<u32>(hashes + i32(rows) * 4, hash)
+  }
+  store<u32>(ROWS, rows)
+  return out
+}
