@@ -21,6 +21,7 @@ import type { InstanceConfig } from './config/config.ts'
 import { Reading, type ReadCounts } from './counts.ts'
 import { continueFrom, readKnown } from './epoch.ts'
 import type { Known } from './epoch.ts'
+import { stateChannel, told } from './diagnostics.ts'
 import { SluiceError } from './errors.ts'
 import { compileFilter } from './filter.ts'
 import type { Logger } from './logger.ts'
@@ -458,6 +459,7 @@ export class Instance {
   }
   #openStore(origin: Position, againUntilMs?: number): Store {
     return new Store({
+      instance: this.name,
       againUntilMs,
       windowBytes: this.config.windowBytes,
       catchUpReaders: this.config.catchUpReaders,
@@ -517,10 +519,12 @@ export class Instance {
     this.#status = next
     this.#since = Date.now()
     const resume = this.#store?.resume
-    const fields = {
-      state: next.state,
-      ...(resume && { position: formatPosition(resume) }),
-      ...more,
+    const position = resume && formatPosition(resume)
+    const { state } = next
+    const fields = { state, ...(position !== undefined && { position }), ...more }
+    if (stateChannel.hasSubscribers) {
+      const error = told('error' in next ? next.error : undefined)
+      stateChannel.publish({ instance: this.name, sink: undefined, state, position, error })
     }
     if (next.state === 'failed') {
       this.#log.error(

@@ -12,13 +12,24 @@ interface Rule {
 }
 
 /** Anybody may import these; they know only each other. */
-const vocabulary = ['change', 'gtid', 'out', 'slab', 'crc', 'wasm', 'errors', 'number']
+const vocabulary = [
+  'change',
+  'gtid',
+  'out',
+  'slab',
+  'crc',
+  'wasm',
+  'errors',
+  'number',
+  'diagnostics',
+]
 const inProcess =
   'instance counts fleet upstream epoch lookup logger config store sinks sources mysql catalog binlog filter snapshot'
 
 const rules: Record<string, Rule> = {
   ...Object.fromEntries(vocabulary.map((name) => [name, { modules: '' }])),
   crc: { modules: '', outside: 'node:zlib' },
+  diagnostics: { modules: '', outside: 'node:diagnostics_channel' },
   logger: { modules: '', outside: 'pino' },
   pattern: { modules: '' },
   protobuf: { modules: '' },

@@ -8,7 +8,8 @@
  *
  * Over 500 lines because get, ack and rollback share one state, which nobody else may see.
  */
-import type { Position, Transaction } from '../change.ts'
+import { formatPosition, type Position, type Transaction } from '../change.ts'
+import { ackChannel, batchChannel } from '../diagnostics.ts'
 import { assert, type ErrorCode, SluiceError } from '../errors.ts'
 import type { GtidSet } from '../gtid.ts'
 import {
@@ -60,6 +61,7 @@ export const ackedOf = (client: Client): Position => client.cursor?.acked ?? cli
 
 /** What a cursor needs of its store. */
 export interface Host {
+  readonly instance: string
   readonly window: Window
   readonly readers: Readers
   readonly state: State
@@ -204,6 +206,10 @@ export class ClientCursor implements Cursor {
     }
     const { end, gained, size } = this.#outstanding.shift()!
     this.#client.tally.ack(size)
+    if (ackChannel.hasSubscribers) {
+      const { client } = this
+      ackChannel.publish({ instance: this.#host.instance, client, id, ...size })
+    }
     this.#firstId++
     if (this.#outstanding.length > 0) {
       this.#acked = { ...end, gtids: joinGtids(this.#acked.gtids, gained) }
@@ -316,6 +322,18 @@ export class ClientCursor implements Cursor {
     this.#track.start(end)
     this.#draft = undefined
     client.tally.give(size)
+    if (batchChannel.hasSubscribers) {
+      batchChannel.publish({
+        instance: this.#host.instance,
+        client: client.name,
+        id,
+        ...size,
+        redelivered,
+        start: formatPosition(draft.start),
+        end: formatPosition(end),
+        committedAt: end.timestamp,
+      })
+    }
     return draft.finish(id, end, redelivered, this.#wanted)
   }
 

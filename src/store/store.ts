@@ -23,6 +23,7 @@ const QUEUE_BYTES_MAX = 8 * 1024 * 1024
 const READER_IDLE_MS = 2000
 
 export interface StoreOptions {
+  readonly instance?: string // whose it is, for whoever listens (diagnostics.ts)
   readonly windowBytes: number
   readonly catchUpReaders: number // at most at once; further cursors queue
   readonly catchUp: Source['read'] // own connection, server_id and replica uuid for each call
@@ -138,6 +139,7 @@ export class Store {
       state.flush()
     }
     const host = {
+      instance: this.#options.instance ?? '',
       window: this.#window,
       readers: this.#readers,
       state,
