@@ -181,6 +181,38 @@ describe('the folder', () => {
       expect(refusal(() => files.write('bad', empty, 'absent')).status).toBe(422)
     expect(readdirSync(join(dir, 'instances'))).toEqual([])
   })
+  test('a secret is not shown by putting its mark, or an alias of it, somewhere else', () => {
+    const secret = 'hunter2-of-this-test'
+    files.write('trick', `source: {password: ${secret}, tls: {mode: disabled}}\n`, 'absent')
+    const { yaml, tag } = files.read('trick')
+    const mark = /\(hidden [0-9a-f]{8}\)/.exec(yaml)![0]
+    const tricks = [
+      `source: {port: ${mark}}`,
+      `source: {user: ${mark}, password: x}`,
+      `source: {user: "a ${mark}"}`,
+      `# ${mark}\nsource: {password: ${mark}}`,
+      `${mark}: 1`,
+      `source: {user: x, password: &p ${mark}}\nstandbys: [{host: *p}]`,
+      `source: {password: a${mark}}`,
+      `source: *${mark}`,
+      `source: {password: ${mark}`,
+      `source: !${mark} x`,
+      `filter: {include: "http://${mark}:x@h"}`,
+      `sinks: {h: {type: http, url: "http://h", headers: {X: [${mark}]}}}`,
+      `sinks: {h: {type: http, url: 5, bearerToken: {a: ${mark}}}}`,
+    ]
+    for (const trick of tricks) {
+      const said = refusal(() => files.write('trick', trick, { tag }))
+      expect([trick, said.status]).toEqual([trick, 422])
+      expect(said.message).not.toContain(secret)
+      expect(JSON.stringify(said.faults)).not.toContain(secret)
+      expect(JSON.stringify(files.check('trick', trick).faults)).not.toContain(secret)
+    }
+    const moved = `standbys: [{host: b, password: ${mark}}]\nsource: {password: "\${PW:-x}"}\n`
+    files.write('trick', moved, { tag })
+    expect(readFileSync(path('trick.yaml'), 'utf8')).toContain(`{host: b, password: ${secret}}`)
+    files.remove('trick', 'any')
+  })
   test('no name leads out of the folder, and no link is followed', () => {
     const names = [
       '../x',

@@ -5,12 +5,16 @@
  * is what stands under a key that sounds like one (as in the log), or between `//user:` and `@` of a URL; in comments too. Pure.
  */
 import { createHmac } from 'node:crypto'
-import { isAlias, isScalar, parseDocument, visit, type Document, type Node } from 'yaml'
+import { isAlias, isPair, isScalar, parseDocument, visit, type Document, type Node } from 'yaml'
 
 export interface Hidden {
   readonly text: string
   /** As they stand in the file, by their marks. */
   readonly secrets: ReadonlyMap<string, string>
+  /** Places where a secret would be shown nevertheless: aliases of one under a key that does not sound like one. */
+  readonly exposed: readonly number[]
+  /** The text is no YAML; what is hidden in it was found by its words. */
+  readonly broken: boolean
 }
 /** A piece of the text. */
 interface Piece {
@@ -41,8 +45,22 @@ export function hide(text: string, key: Buffer): Hidden {
     shown += text.slice(at, from) + mark
     at = to
   }
-  return { text: shown + text.slice(at), secrets }
+  const broken = document.errors.length > 0
+  return { text: shown + text.slice(at), secrets, exposed: aliases(document, found), broken }
 }
+/** Places of marks that would no longer be hidden in `whole`, which was made of `text`: a mark may only stand where a secret does. */
+export function misplaced(text: string, secrets: Hidden['secrets'], whole: Hidden): number[] {
+  const left = new Map<string, number>()
+  for (const [mark] of whole.text.matchAll(MARK)) left.set(mark, (left.get(mark) ?? 0) + 1)
+  return [...text.matchAll(MARK)].flatMap(({ 0: mark, index }) => {
+    const times = left.get(mark) ?? 0
+    left.set(mark, times - 1)
+    return times > 0 || !secrets.has(mark) ? [] : [index]
+  })
+}
+/** Whether what stands at this path of keys is a secret. */
+export const isSecret = (path: string): boolean =>
+  path.split(/[.[\]]/).some((key) => SECRET_KEY.test(key))
 
 /** The text with the secrets that its marks stand for; `unknown` has the marks that stand for none, with their places. */
 export function reveal(
@@ -76,6 +94,21 @@ function bySecretKeys(document: Document, text: string): Piece[] {
     },
   })
   return pieces
+}
+/** Aliases of what is hidden, under keys that hide nothing. */
+function aliases(document: Document, hidden: readonly Piece[]): number[] {
+  const places: number[] = []
+  visit(document, {
+    Alias: (_, alias, path) => {
+      const under = path.some(
+        (node) => isPair(node) && isScalar(node.key) && SECRET_KEY.test(String(node.key.value)),
+      )
+      const [from = 0, to = 0] = alias.resolve(document)?.range ?? []
+      if (!under && hidden.some((p) => p.from < to && p.to > from))
+        places.push(alias.range?.[0] ?? 0)
+    },
+  })
+  return places
 }
 function pieceOf(value: unknown, range: Node['range'], text: string): Piece[] {
   if (!range || value === null || value === '' || typeof value === 'boolean') return []
