@@ -24,6 +24,7 @@ export interface FleetOptions {
   readonly dataDir: string
   readonly log: Logger
   readonly thread?: ReaderThread | undefined // where instances read their logs; left out, in this thread
+  readonly memoryBytesMax?: number | undefined // for the windows of all instances together
 }
 /** What is known of one instance file. */
 export interface FleetMember {
@@ -265,7 +266,9 @@ export class Fleet {
     }
     try {
       const { dataDir, thread } = this.#options
+      this.#requireRoom(config)
       entry.instance = Instance.open({ name, config, dataDir, log, thread })
+      this.#share()
       entry.instance.start()
     } catch (error) {
       const message = error instanceof Error ? error.message : String(error)
@@ -283,8 +286,45 @@ export class Fleet {
     } catch (error) {
       this.#log.error({ instance: instance?.name }, `stopping: ${(error as Error).message}`)
     }
+    this.#share()
+  }
+
+  // ── memory ─────────────────────────────────────────────────────────────────
+
+  #running(): Instance[] {
+    return [...this.#entries.values()].flatMap(({ instance }) => instance ?? [])
+  }
+  /** Throws CONFIG_INVALID when one more window cannot have the least that it needs. */
+  #requireRoom(config: InstanceConfig): void {
+    const { memoryBytesMax } = this.#options
+    const all = [...this.#running().map((instance) => instance.config), config]
+    const least = all.reduce((sum, one) => sum + leastWindow(one), 0)
+    if (memoryBytesMax === undefined || least <= memoryBytesMax) return
+    const text =
+      `memoryBytesMax: expected room for ${all.length} instances, which need ${least} bytes at least ` +
+      `(twice the partBytes of each), found ${memoryBytesMax}`
+    throw new SluiceError('CONFIG_INVALID', text)
+  }
+  /** Each window gets its least, and of the rest what its windowBytes asks for, less in proportion where that is too much. */
+  #share(): void {
+    const { memoryBytesMax } = this.#options
+    if (memoryBytesMax === undefined) return
+    const running = this.#running()
+    const sum = (of: (config: InstanceConfig) => number): number =>
+      running.reduce((total, { config }) => total + of(config), 0)
+    const least = sum(leastWindow)
+    const more = sum((c) => c.windowBytes) - least
+    const part = more > 0 ? Math.min(1, (memoryBytesMax - least) / more) : 0
+    for (const instance of running) {
+      const { config } = instance
+      const own = leastWindow(config)
+      instance.resize(own + Math.floor((config.windowBytes - own) * part))
+    }
   }
 }
+
+/** A transaction travels in parts, of which two must fit. */
+const leastWindow = ({ partBytes }: InstanceConfig): number => 2 * partBytes
 
 /** Changes with every write of a file; undefined when it is not there or empty (being written). */
 function stampOf(file: string): string | undefined {

@@ -105,6 +105,7 @@ export class Instance {
   #store: Store | undefined
   readonly #sinkOptions: { readonly dataDir: string; readonly types: readonly SinkType[] }
   #sinks: Sinks | undefined
+  #windowBytes: number
   #connection = new AbortController() // ends one read of the source
   #reopen = false // the state file was changed beneath the store
   #catalog: Catalog | undefined
@@ -126,6 +127,7 @@ export class Instance {
   private constructor(options: InstanceOptions, state: State) {
     this.name = options.name
     this.config = options.config
+    this.#windowBytes = options.config.windowBytes
     this.#log = options.log
     this.#thread = options.thread
     this.#state = state
@@ -214,6 +216,11 @@ export class Instance {
     this.#knownOrThrow()
     await this.#catalog?.forget(database, table)
     this.#connection.abort()
+  }
+  /** How much of `windowBytes` it may use from now on: what others leave it. */
+  resize(windowBytes: number): void {
+    this.#windowBytes = windowBytes
+    this.#store?.resize(windowBytes)
   }
   /** Lets sinks that have failed try again. */
   retrySinks(): void {
@@ -473,7 +480,7 @@ export class Instance {
     return new Store({
       instance: this.name,
       againUntilMs,
-      windowBytes: this.config.windowBytes,
+      windowBytes: this.#windowBytes,
       catchUpReaders: this.config.catchUpReaders,
       catchUp: (from, signal) => this.#readOwn(from, signal),
       state: this.#state,

@@ -33,7 +33,8 @@ export async function serve(args: Arguments): Promise<number> {
   levelBySignal(book)
   dieOfBugs(log)
   const thread = new ReaderThread()
-  const fleet = new Fleet({ folder: config.instancesDir, dataDir: config.dataDir, log, thread })
+  const { instancesDir: folder, dataDir, memoryBytesMax } = config
+  const fleet = new Fleet({ folder, dataDir, log, thread, memoryBytesMax })
   const admin = await openAdmin(config, fleet, { book, version: version() })
   await fleet.open()
   // A client that comes as soon as the port answers should find its destination.

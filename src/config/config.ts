@@ -88,6 +88,11 @@ export const serverSchema = section({
   instancesDir: path('a folder')
     .default('../instances')
     .describe('Folder of the instance files; watched while the server runs'),
+  memoryBytesMax: bytes('2MiB', '1024GiB')
+    .optional()
+    .describe(
+      'Memory for the windows of all instances together; they shrink in proportion. None: each has its windowBytes',
+    ),
   shutdownMs: duration('0s', '1h')
     .prefault('10s')
     .describe('How long a graceful stop may take before connections are cut'),

@@ -114,6 +114,12 @@ export class Store {
     return this.#window.end.position()
   }
 
+  /** Another size of the window. What is too much leaves as soon as an open cursor has read it. */
+  resize(windowBytes: number): void {
+    this.#window.bytesMax = windowBytes
+    this.#admit()
+  }
+
   /**
    * Opens a client's cursor; one that is already open is taken over: it throws CURSOR_TAKEN from now on, and the new
    * one starts at what it had acked. Durable when it returns. Throws as State's writes do.

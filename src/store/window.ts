@@ -153,7 +153,7 @@ export function joinGtids(
 }
 
 export class Window {
-  readonly bytesMax: number
+  bytesMax: number // as the store says
   bytes = 0
   /** Sequence number of the oldest entry; the next one to come where the window is empty. */
   head = 0
