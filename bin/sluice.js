@@ -40,7 +40,9 @@ const SMALL_MALLOC = {
   MALLOC_MMAP_THRESHOLD_: String(256 * 1024),
 }
 const lasting = ['serve', 'work'].includes(process.argv[2] ?? '')
-const wanted = lasting ? SMALL_HEAP.filter((flag) => !process.execArgv.includes(flag)) : []
+/** Of it, what Node's command line and NODE_OPTIONS do not speak of: what was said on purpose wins. */
+const said = [...process.execArgv, process.env.NODE_OPTIONS].join(' ')
+const wanted = lasting ? SMALL_HEAP.filter((flag) => !said.includes(flag.split('=')[0])) : []
 const environment = { ...(lasting && SMALL_MALLOC), ...process.env }
 
 /** Whether a version like "24.15.0" is enough. */

@@ -15,6 +15,7 @@ const scripts: Readonly<Record<string, readonly string[]>> = {
   'chaos-core': ['node', 'test/chaos/core.ts', '--kills', '60'],
   'oracle-ddl': ['node', 'test/catalog/oracle.ts', '--statements', '2000'],
   'oracle-ddl-8.0': ['node', 'test/catalog/oracle.ts', '--statements', '2000', '--server', '8.0'],
+  mutants: ['node', 'test/mutants.ts'],
   'bench-sinks': ['node', 'bench/sinks.ts'],
 }
 const everything = ['crash', 'slow', 'big', 'malformed', ...Object.keys(scripts)]

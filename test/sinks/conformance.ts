@@ -5,13 +5,14 @@
  * SELECT on the source. A destination that keeps changes instead of rows is applied, one change after the other, and must
  * have every change once at least, in order per key.
  */
-import { cpSync, mkdirSync, rmSync } from 'node:fs'
+import { cpSync, mkdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, onTestFailed, test } from 'vitest'
 import { seed } from '../e2e/load.ts'
 import { sharedMysql, versions, type MysqlServer } from '../support/mysql.ts'
+import type { SluiceProcess } from '../support/sluice.ts'
 import { Scene, SINK, type Destination } from './conformance/scene.ts'
 import { disorder, distinct } from './conformance/seen.ts'
 import { randomTuples, typeTables } from './conformance/tables.ts'
@@ -265,6 +266,13 @@ async function twoWriters(scene: Scene): Promise<void> {
   await scene.run('DELETE FROM items WHERE id % 4 = 0')
   scene.sluice = second
   await scene.inStep([REFUSED])
+  // The stale one wakes up for a moment: what it has in hand must not be seen, for nobody would write over it again.
+  for (let i = 0; i < 4; i++) {
+    first.process.kill('SIGCONT')
+    await busy(first, scene.random.int(5, 20))
+    first.process.kill('SIGSTOP')
+    await scene.inStep([REFUSED])
+  }
   first.process.kill('SIGCONT')
   // both write now; the stale one may give up, the other must not
   await scene.work(30)
@@ -280,6 +288,19 @@ async function twoWriters(scene: Scene): Promise<void> {
   rmSync(copy, { recursive: true })
   await scene.start()
   await scene.work(5)
+}
+
+/** Until a process has had so many hundredths of a second, whatever else the machine does; an idle one has two seconds. */
+async function busy({ process, log }: SluiceProcess, ticks: number): Promise<void> {
+  const used = (): number => {
+    const stat = readFileSync(`/proc/${process.pid}/stat`, 'utf8')
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+    return Number(fields[11]) + Number(fields[12])
+  }
+  const from = used()
+  const deadline = Date.now() + 2000
+  const over = (): boolean => log.some((line) => line.includes(`sink ${SINK} failed`))
+  while (used() < from + ticks && Date.now() < deadline && !over()) await sleep(5)
 }
 
 async function until(scene: Scene, done: () => boolean, limitMs = 30_000): Promise<void> {

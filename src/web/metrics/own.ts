@@ -74,6 +74,27 @@ const instances: readonly Family[] = [
     one((i) => i.status?.counts.failures),
   ),
   family(
+    'sluice_standby_ready',
+    'gauge',
+    '1: the standby could take over; 0: it cannot be asked, does not replicate, or is too far behind',
+    each((i, destination) =>
+      (i.status?.standbys ?? []).map(({ server, reason }): Sample => [
+        { destination, standby: server },
+        Number(reason === ''),
+      ]),
+    ),
+  ),
+  family(
+    'sluice_standby_lag_seconds',
+    'gauge',
+    'How far a standby is behind, by its own account',
+    each((i, destination) =>
+      (i.status?.standbys ?? []).flatMap(({ server, lagMs }): Sample[] =>
+        lagMs === undefined ? [] : [[{ destination, standby: server }, lagMs / 1000]],
+      ),
+    ),
+  ),
+  family(
     'sluice_store_bytes',
     'gauge',
     'Bytes in the window',
