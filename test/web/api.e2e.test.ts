@@ -17,8 +17,13 @@ beforeAll(async () => {
   mysql = await sharedMysql(versions[0]!)
   const folder = join('/tmp', `sluice-api-${process.pid}`)
   mkdirSync(folder, { recursive: true })
+  const { host, port, user, password } = mysql
   rig = await AdminRig.start(mysql, {
-    instance: { sinks: { lines: { type: 'file', path: join(folder, 'lines') } } },
+    instance: {
+      // Commands connect too: the rig's short time limit is for tests that freeze the source.
+      source: { host, port, user, password, heartbeatMs: '200ms' },
+      sinks: { lines: { type: 'file', path: join(folder, 'lines') } },
+    },
   })
 })
 afterAll(() => rig[Symbol.asyncDispose]())

@@ -15,8 +15,11 @@ let browser: Browser
 let page: ConsolePage
 beforeAll(async () => {
   mysql = await sharedMysql(versions[0]!)
+  const { host, port, user, password } = mysql
   rig = await AdminRig.start(mysql, {
     instance: {
+      // Setting a position connects too: the rig's short time limit is for tests that freeze the source.
+      source: { host, port, user, password, heartbeatMs: '200ms' },
       sinks: {
         lines: {
           type: 'file',
