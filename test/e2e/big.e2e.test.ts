@@ -49,6 +49,7 @@ test.each(cases)(
   '$name passes through',
   async ({ name, rows, pad, padBytes, compressed }) => {
     await using s = await Scenario.start({ mysql, seed, writers: 0 })
+    await s.sluice.logged('"state":"running"') // on a busy machine that takes longer than clients wait
     const base = memoryOf(s.pid).rss
     await mysql.query(
       `CREATE TABLE ${s.database}.big (id INT PRIMARY KEY, pad LONGBLOB, crc INT UNSIGNED AS (CRC32(pad)) STORED)`,
@@ -103,6 +104,7 @@ test.each(LARGE)(
   'rows of 64 MiB pass through: $type',
   async ({ type, value, change: statement }) => {
     await using s = await Scenario.start({ mysql, seed, writers: 0 })
+    await s.sluice.logged('"state":"running"') // on a busy machine that takes longer than clients wait
     const base = memoryOf(s.pid).rss
     await using writer = await mysql.connect({ database: s.database })
     await writer.query(`CREATE TABLE big (id INT PRIMARY KEY, pad ${type})`)
@@ -146,6 +148,7 @@ test(
     const rows = scaled(2_000, 20_000)
     const columns = Array.from({ length: 999 }, (_, i) => `c${i}`)
     await using s = await Scenario.start({ mysql, seed, writers: 0 })
+    await s.sluice.logged('"state":"running"')
     const types = columns.map(
       (name, i) => `${name} ${i % 2 ? 'INT UNSIGNED' : 'VARCHAR(8) CHARACTER SET ascii'}`,
     )

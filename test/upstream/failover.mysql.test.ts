@@ -238,6 +238,45 @@ test('the standby that has everything is taken, and one that could not take over
   await instance.stop()
 })
 
+test('MariaDB, by its GTIDs', async () => {
+  const args = ['--log-slave-updates']
+  await using primary = await privateMysql('mariadb-10.11', { args })
+  await using standby = await privateMysql('mariadb-10.11', { args })
+  const insert = async (mysql: MysqlServer, from: number, to: number): Promise<void> => {
+    for (const id of numbers(from, to)) await mysql.query(`INSERT INTO p8.t VALUES (${id}, '')`)
+  }
+  const position = async (): Promise<string> =>
+    (await primary.query<{ pos: string }>('SELECT @@global.gtid_binlog_pos AS pos'))[0]!.pos
+  const { host, port, user, password } = primary
+  await standby.query('RESET MASTER')
+  await standby.query('SET GLOBAL gtid_slave_pos = ?', [await position()])
+  await standby.query(
+    `CHANGE MASTER TO MASTER_HOST = '${host}', MASTER_PORT = ${port}, MASTER_USER = '${user}', MASTER_PASSWORD = '${password}',
+     MASTER_USE_GTID = slave_pos; START SLAVE`,
+  )
+  await primary.query('CREATE DATABASE p8; CREATE TABLE p8.t (id INT PRIMARY KEY, v VARCHAR(250))')
+  const instance = rig.open({
+    source: sourceOf(primary),
+    standbys: [{ host: standby.host, port: standby.port }],
+    failover: { afterMs: 300, divergedMs: '60s' },
+  })
+  instance.start()
+  await rig.until(() => instance.status.standbys.length === 1)
+  const server = `${standby.host}:${standby.port}`
+  expect(instance.status.standbys).toMatchObject([{ server, state: 'replicating', reason: '' }])
+  const cursor = instance.store!.subscribe('1001')
+  await insert(primary, 1, 30)
+  expect(await rig.read(cursor, 30)).toEqual(numbers(1, 30))
+  await insert(primary, 31, 40) // read before or after: by GTIDs none is missing or repeated
+  await standby.query('SELECT MASTER_GTID_WAIT(?)', [await position()])
+  await primary.kill()
+  await standby.query('STOP SLAVE; RESET SLAVE ALL')
+  await insert(standby, 41, 50)
+  expect(await rig.read(cursor, 50)).toEqual(numbers(31, 50))
+  expect(instance.status).toMatchObject({ server, failovers: 1, position: { epoch: 2 } })
+  await instance.stop()
+})
+
 test('without GTIDs: what was acked is found in the other log by what it looks like, else by time', async () => {
   const args = ['--gtid-mode=OFF', '--enforce-gtid-consistency=OFF']
   await using primary = await privateMysql(version, { args })
