@@ -3,7 +3,7 @@
  * run: the dump floor, @vlasky/zongji decoding to objects, Sluice decoding to values, and Sluice end to end over TCP to
  * a client that acks. Each subject is a process of its own. Prints one table; `--json FILE` writes the rows.
  *
- *   npm run bench -- [--short] [--json FILE] [--only narrow_ins,…] [--repeat N]
+ *   npm run bench -- [--short] [--json FILE] [--only narrow_ins,…,latency] [--repeat N]
  */
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
@@ -149,7 +149,7 @@ function median(rows: readonly BenchRow[]): BenchRow {
   return rows.toSorted((a, b) => a.seconds - b.seconds)[(rows.length - 1) >> 1]!
 }
 
-function print(rows: readonly BenchRow[], latency: LatencyRow): void {
+function print(rows: readonly BenchRow[], latencies: readonly LatencyRow[]): void {
   const lines = [
     '| workload | subject | rows/s | MB/s | CPU s | peak RSS MB | ÷ floor | ÷ zongji |',
     '|---|---|---|---|---|---|---|---|',
@@ -163,10 +163,14 @@ function print(rows: readonly BenchRow[], latency: LatencyRow): void {
       `| ${r.workload} | ${r.subject} | ${Math.round(r.rowsPerSecond).toLocaleString('en')} | ${r.mbPerSecond.toFixed(0)} | ${r.cpuSeconds.toFixed(1)} | ${r.peakRssMb.toFixed(0)} | ${ratio('floor')} | ${ratio('zongji')} |`,
     )
   }
-  lines.push(
-    '',
-    `Commit to client at 1,000 transactions a second: p50 ${latency.p50Ms.toFixed(1)} ms, p99 ${latency.p99Ms.toFixed(1)} ms.`,
-  )
+  const ms = (value: number): string => `${value.toFixed(1)} ms`
+  for (const l of latencies) {
+    lines.push(
+      '',
+      `Commit to client at 1,000 transactions a second: p50 ${ms(l.p50Ms)}, p99 ${ms(l.p99Ms)}.`,
+      `Commit to a bare dump's socket, no Sluice: p50 ${ms(l.floorP50Ms)}, p99 ${ms(l.floorP99Ms)}; from there to the client: p50 ${ms(l.addedP50Ms)}, p99 ${ms(l.addedP99Ms)}.`,
+    )
+  }
   console.log(`\n${lines.join('\n')}\n`)
 }
 
@@ -200,6 +204,8 @@ for (const workload of chosen) {
   for (const subject of Object.keys(subjects))
     out.push(median(runs.filter((r) => r.subject === subject)))
 }
-const latency = await measureLatency(mysql, args.short ? 3_000 : 15_000)
-print(out, latency)
-if (args.json) writeFileSync(args.json, JSON.stringify([...out, latency], null, 2) + '\n')
+const latencies: LatencyRow[] = []
+if (!args.only || args.only.split(',').includes('latency'))
+  latencies.push(await measureLatency(mysql, args.short ? 3_000 : 15_000))
+print(out, latencies)
+if (args.json) writeFileSync(args.json, JSON.stringify([...out, ...latencies], null, 2) + '\n')

@@ -151,6 +151,8 @@ export interface RowReader {
   text(side: ImageSide, column: number, out: Out): void
   /** As `text`, but a TIMESTAMP in UTC. */
   utc(side: ImageSide, column: number, out: Out): void
+  /** The bytes that a PRESENT value is made of; undefined where it is made of several. Missing where nobody knows them. */
+  raw?(side: ImageSide, column: number): Buffer | undefined
   /** null for NULL, undefined for ABSENT. */
   value(side: ImageSide, column: number): Value | undefined
   /** Whether after differs from before in value or nullness; a column without a before image has changed. */

@@ -205,6 +205,24 @@ const commands: Readonly<Record<string, Command>> = {
       'Exit code 1 when not all of them were written.',
     run: async (args) => (await import('./commands/steer/sinks.ts')).deadletters(args),
   },
+  backup: {
+    usage: '<folder> [destination…] [options]',
+    summary: 'copy the state of instances into a folder, while the server runs',
+    words: [1, 1000],
+    options: { config, json: json('what was copied') },
+    examples: ['sluice backup /backup/sluice', 'sluice backup /backup/sluice orders'],
+    run: async (args) => (await import('./commands/steer/backup.ts')).backup(args),
+  },
+  restore: {
+    usage: '<folder> [destination…] [options]',
+    summary: 'put copied state back, where no server has it; what is there is kept beside it',
+    words: [1, 1000],
+    options: { config, json: json('what was restored') },
+    examples: ['sluice restore /backup/sluice orders'],
+    notes:
+      'What was acked after the copy was made comes again. A position that the source has purged since: onPositionLost.',
+    run: async (args) => (await import('./commands/steer/backup.ts')).restore(args),
+  },
   types: {
     usage: '<destination> [options]',
     summary: 'write TypeScript types of the rows of the tables that an instance reads',

@@ -328,6 +328,7 @@ export class SluiceClient implements AsyncDisposable {
   }
   async #reconnect(): Promise<void> {
     this.#stale()
+    this.#ackedFile = -1 // what went into an old connection may have been lost with it
     const link = await Link.open(this.#link)
     try {
       this.#open()

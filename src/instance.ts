@@ -21,6 +21,7 @@ import type { InstanceConfig } from './config/config.ts'
 import { Reading, type ReadCounts } from './counts.ts'
 import { continueFrom, readKnown } from './epoch.ts'
 import type { Known } from './epoch.ts'
+import { stateChannel, told } from './diagnostics.ts'
 import { SluiceError } from './errors.ts'
 import { compileFilter } from './filter.ts'
 import type { Logger } from './logger.ts'
@@ -49,6 +50,7 @@ import { Watch, type Needed, type Outlook } from './upstream/purge.ts'
 import { SemiSync, withoutSemiSync } from './upstream/semisync.ts'
 import { settle } from './upstream/settle.ts'
 import { Sources } from './upstream/sources.ts'
+import { StandbyWatch, type StandbyStatus } from './upstream/standby/watch.ts'
 
 export type InstanceState =
   | { readonly state: 'connecting' | 'running' | 'stopped' }
@@ -59,6 +61,7 @@ export type InstanceStatus = InstanceState & {
   readonly since: number // ms, of the last change of state
   readonly server: string // host:port of the source that is read
   readonly failovers: number // how often it was another one before
+  readonly standbys: readonly StandbyStatus[] // when last looked at
   readonly positionsLost: number // how often the source no longer had what was needed
   readonly lost: LostRange | undefined // the last time
   readonly purge: Outlook | undefined // of what the slowest client needs, when last looked at
@@ -95,6 +98,7 @@ export class Instance {
   readonly #slabs = new SlabPool()
   readonly #sources: Sources
   readonly #watch: Watch
+  readonly #standbys: StandbyWatch
   readonly #semiSync: SemiSync | undefined
   #lookup: Lookup
   #known: Known | undefined
@@ -135,6 +139,11 @@ export class Instance {
       connect: () => this.#sources.connect,
       needed: () => this.#needed(),
     })
+    this.#standbys = new StandbyWatch({
+      log: options.log,
+      others: () => this.#sources.others,
+      read: () => this.#store?.resume.gtids,
+    })
     if (options.config.semiSync) {
       const semiSync = new SemiSync(
         () => state.cursors(),
@@ -171,6 +180,7 @@ export class Instance {
       since: this.#since,
       server: this.#sources.name,
       failovers: this.#sources.failovers,
+      standbys: this.#standbys.status,
       positionsLost: this.#lostCount,
       lost: this.#lost,
       purge: this.#watch.purge,
@@ -217,6 +227,7 @@ export class Instance {
     this.snapshots.close()
     await this.#store?.close()
     this.#watch.stop()
+    this.#standbys.stop()
     this.#lookup.close()
     this.#state.close()
     if (this.#status.state !== 'stopped') this.#enter({ state: 'stopped' })
@@ -243,7 +254,8 @@ export class Instance {
   async #failed(error: unknown, signal: AbortSignal): Promise<boolean> {
     const retryable = error instanceof SluiceError && (error.retryable || this.#doubtful(error))
     const was = this.#sources.name
-    const next = this.#sources.failed(Date.now(), error, retryable)
+    const rank = (name: string): number => this.#standbys.rank(name)
+    const next = this.#sources.failed(Date.now(), error, retryable, rank)
     if (next === 'fail') {
       if (error instanceof SluiceError && error.code === 'POSITION_LOST') this.#lostCount++
       this.#enter({ state: 'failed', error: asError(error) })
@@ -316,6 +328,7 @@ export class Instance {
         if (this.#status.state !== 'connecting') return
         this.#enter({ state: 'running' }, about)
         this.#watch.start()
+        if (this.#sources.several) this.#standbys.start()
       },
     }
     const source = this.#thread
@@ -458,6 +471,7 @@ export class Instance {
   }
   #openStore(origin: Position, againUntilMs?: number): Store {
     return new Store({
+      instance: this.name,
       againUntilMs,
       windowBytes: this.config.windowBytes,
       catchUpReaders: this.config.catchUpReaders,
@@ -517,10 +531,12 @@ export class Instance {
     this.#status = next
     this.#since = Date.now()
     const resume = this.#store?.resume
-    const fields = {
-      state: next.state,
-      ...(resume && { position: formatPosition(resume) }),
-      ...more,
+    const position = resume && formatPosition(resume)
+    const { state } = next
+    const fields = { state, ...(position !== undefined && { position }), ...more }
+    if (stateChannel.hasSubscribers) {
+      const error = told('error' in next ? next.error : undefined)
+      stateChannel.publish({ instance: this.name, sink: undefined, state, position, error })
     }
     if (next.state === 'failed') {
       this.#log.error(

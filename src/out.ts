@@ -3,6 +3,8 @@
  * Protobuf lengths that stand before what they measure are reserved by `begin` and filled in by `end`, which moves the
  * bytes only when the guessed width was wrong.
  */
+import { giveBack } from './slab.ts'
+
 const NOTHING = new Uint8Array(0)
 /** ISO-8859-1 up to half of this is not counted before it is written. */
 const SHORT = 128
@@ -11,6 +13,7 @@ const WORDS_MIN = 16
 const WORDS_MAX = 192
 /** From here on the buffer grows to a quarter more than is needed, not by itself: what is not written takes no memory. */
 const LARGE = 8 * 1024 * 1024
+const SMALL = 256
 
 export class Out {
   buf: Buffer
@@ -44,6 +47,19 @@ export class Out {
   }
   reset(): void {
     this.at = 0
+  }
+  /** Starts over, and returns memory that was needed once and is large to the system. */
+  shrink(): void {
+    this.at = 0
+    if (this.buf.length < LARGE) return
+    giveBack(this.buf)
+    this.use(Buffer.allocUnsafeSlow(SMALL))
+  }
+  /** What was written, as text; then starts over, as `shrink` does. */
+  take(): string {
+    const text = this.buf.toString('utf8', 0, this.at)
+    this.shrink()
+    return text
   }
   u8(v: number): void {
     this.buf[this.at++] = v
@@ -148,10 +164,9 @@ export class Out {
   latin1(src: Uint8Array, start: number, end: number): void {
     let room = (end - start) * 2
     if (room > SHORT) {
-      let high = 0
-      for (let i = start; i < end; i++) high += src[i]! >> 7
-      if (high === 0) return this.bytes(src, start, end)
-      room = end - start + high
+      const size = latin1Size(src, start, end)
+      if (size === end - start) return this.bytes(src, start, end)
+      room = size
     }
     this.ensure(room)
     const { buf } = this
@@ -253,6 +268,12 @@ function viewOf(b: Uint8Array): DataView {
   return new DataView(b.buffer, b.byteOffset, b.byteLength)
 }
 
+/** Bytes that src[start, end), read as ISO-8859-1, takes as UTF-8. */
+export function latin1Size(src: Uint8Array, start: number, end: number): number {
+  let size = end - start
+  for (let i = start; i < end; i++) size += src[i]! >> 7
+  return size
+}
 /** Bytes of an unsigned varint. */
 export function varintSize(v: number): number {
   let n = 1

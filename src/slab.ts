@@ -24,6 +24,10 @@ export class Slab {
     this.bytes = bytes
     this.#owner = owner
   }
+  /** Nobody holds it any more. */
+  get free(): boolean {
+    return this.#refs === 0
+  }
   retain(): this {
     assert(this.#refs > 0, 'a released slab was retained')
     this.#refs++

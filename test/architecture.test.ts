@@ -12,13 +12,24 @@ interface Rule {
 }
 
 /** Anybody may import these; they know only each other. */
-const vocabulary = ['change', 'gtid', 'out', 'slab', 'crc', 'wasm', 'errors', 'number']
+const vocabulary = [
+  'change',
+  'gtid',
+  'out',
+  'slab',
+  'crc',
+  'wasm',
+  'errors',
+  'number',
+  'diagnostics',
+]
 const inProcess =
   'instance counts fleet upstream epoch lookup logger config store sinks sources mysql catalog binlog filter snapshot'
 
 const rules: Record<string, Rule> = {
   ...Object.fromEntries(vocabulary.map((name) => [name, { modules: '' }])),
   crc: { modules: '', outside: 'node:zlib' },
+  diagnostics: { modules: '', outside: 'node:diagnostics_channel' },
   logger: { modules: '', outside: 'pino' },
   pattern: { modules: '' },
   protobuf: { modules: '' },
@@ -28,7 +39,8 @@ const rules: Record<string, Rule> = {
   catalog: { modules: 'binlog filter' },
   sources: {
     modules: 'mysql binlog catalog filter',
-    outside: 'node:crypto node:fs/promises node:path node:stream node:worker_threads node:zlib',
+    outside:
+      'node:crypto node:fs/promises node:module node:path node:stream node:worker_threads node:zlib',
   },
   store: { modules: '', outside: 'node:fs node:path node:sqlite node:timers/promises' },
   snapshot: {

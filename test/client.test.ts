@@ -233,6 +233,28 @@ describe('the connection', () => {
     expect([idsOf(second), second.redelivered]).toEqual([[2n], false])
   })
 
+  it('acks that were lost with the connection prove nothing, also where a new binlog file began', async () => {
+    await using h = await Harness.start()
+    await using proxy = await Proxy.start({ host: '127.0.0.1', port: h.server.port })
+    await using client = await connect(to(proxy.port))
+    const first: Batch[] = []
+    for (const file of ['binlog.000001', 'binlog.000002']) {
+      const changes = [begin(), rowsOf('insert', [{ after: ['1', file] }]), commit()]
+      h.append(changes, { file })
+      first.push((await client.get())!)
+    }
+    proxy.requestRule = () => Buffer.alloc(0)
+    for (const batch of first) await batch.ack()
+    proxy.cut(true)
+    proxy.requestRule = (chunk) => chunk
+    const again = (await client.get())!
+    expect([...first, again].map((b) => [b.first.file, b.changes[0]!.redelivered])).toEqual([
+      ['binlog.000001', false],
+      ['binlog.000002', false],
+      ['binlog.000001', true],
+    ])
+  })
+
   it('fails at once where it never was, after its attempts where it was', async () => {
     const h = await Harness.start()
     const retries: number[] = []

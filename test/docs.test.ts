@@ -43,14 +43,22 @@ const named = (prefix: RegExp): string[] =>
 const nameOf = (found: string): string => found.slice(found.indexOf(': ') + 2)
 
 describe('the error manual', () => {
-  const rows = [
-    ...read('docs/errors.md').matchAll(/^\| `([A-Z_]+)` \| (yes|no) \| (.+) \| (.+) \|$/gm),
-  ]
+  const rows = [...read('docs/errors.md').matchAll(/^\| `([A-Z_]+)` \| (yes|no) \| (.*) \|$/gm)]
 
   it('has every code once, in the order of the table, with whether it is retried', () => {
     const manual = rows.map(([, name, retried]) => `${name} ${retried}`)
     const table = errorCodes.map((c) => `${c} ${new SluiceError(c, '').retryable ? 'yes' : 'no'}`)
     expect(manual).toEqual(table)
+  })
+  it('says of every code what one sees, why, and what to do', () => {
+    const heads = read('docs/errors.md').match(/^\| code .+$/gm)!
+    expect(new Set(heads)).toEqual(new Set(['| code | retried | symptom | cause | what to do |']))
+    const wanting = rows.filter(([, , , rest]) => {
+      const cells = rest!.split(' | ')
+      const words = cells.every((text) => /[A-Za-z]{3}/.test(text))
+      return cells.length !== 3 || new Set(cells).size !== 3 || !words
+    })
+    expect(wanting).toEqual([])
   })
   it('names no code that does not exist, in any document', () => {
     const families = new Set(errorCodes.map((c) => c.split('_').at(-1)))

@@ -2,28 +2,10 @@
  * The dump floor: socket read and packet framing only. mysql2 connects, then the stream is framed by hand: nothing is
  * decoded but each event's type, size and position, to know where the stretch ends.
  */
-import { createConnection } from 'mysql2/promise'
-import type { Socket } from 'node:net'
 import { finish, task } from './common.ts'
+import { openDump } from './dump.ts'
 
-const db = await createConnection({
-  host: task.host,
-  port: task.port,
-  user: task.user,
-  password: task.password,
-})
-await db.query("SET @source_binlog_checksum = 'CRC32', @master_binlog_checksum = 'CRC32'")
-const socket = (db as unknown as { connection: { stream: Socket } }).connection.stream
-socket.removeAllListeners('data')
-
-const name = Buffer.from(task.file)
-const body = Buffer.alloc(11 + name.length)
-body[0] = 0x12 // COM_BINLOG_DUMP
-body.writeUInt32LE(task.from, 1)
-body.writeUInt32LE(424_242, 7)
-name.copy(body, 11)
-const head = Buffer.from([body.length, 0, 0, 0])
-socket.write(Buffer.concat([head, body]))
+const socket = await openDump({ ...task, serverId: 424_242 })
 
 let rest: Buffer = Buffer.alloc(0)
 for await (const piece of socket) {

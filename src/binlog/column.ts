@@ -366,7 +366,7 @@ const json = (name: string): ColumnType => ({
   value: () => (bytes, at, end) => {
     scratch.reset()
     writeJson(bytes, at, end, 'mysql', scratch)
-    return scratch.buf.toString('utf8', 0, scratch.at)
+    return scratch.take()
   },
   name: () => name,
 })

@@ -240,6 +240,12 @@ class ImageReader implements RowReader {
     const i = side * this.#columns.length + column
     utc(this.#bytes, starts[i]!, ends[i]!, out)
   }
+  raw(side: ImageSide, column: number): Buffer | undefined {
+    if (this.#diffs !== undefined && side === AFTER && this.#diffs[column] === 1) return undefined
+    const { starts, ends } = this.#places
+    const i = side * this.#columns.length + column
+    return this.#bytes.subarray(starts[i], ends[i])
+  }
   value(side: ImageSide, column: number): Value | undefined {
     const { starts, ends } = this.#places
     const i = side * this.#columns.length + column
@@ -272,7 +278,10 @@ class ImageReader implements RowReader {
     afterText.reset()
     this.text(BEFORE, column, beforeText)
     this.text(AFTER, column, afterText)
-    return beforeText.buf.compare(afterText.buf, 0, afterText.at, 0, beforeText.at) !== 0
+    const differ = beforeText.buf.compare(afterText.buf, 0, afterText.at, 0, beforeText.at) !== 0
+    beforeText.shrink()
+    afterText.shrink()
+    return differ
   }
 
   /** Finds the columns of one image that begins at `#at`; returns its end. */
@@ -354,7 +363,7 @@ class ImageReader implements RowReader {
   #diffValue(column: number): Value {
     scratch.reset()
     if (!this.#writePatched(column, 'mysql', scratch)) return this.#expression(column)
-    return scratch.buf.toString('utf8', 0, scratch.at)
+    return scratch.take()
   }
 
   /** Gives itself back; from here on every column is absent. */

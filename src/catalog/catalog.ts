@@ -144,7 +144,7 @@ export class Catalog {
     const says = readMetadata(map)
     if (isDefinition(now) && (says.full || disagreement(map, says, now.columns) === ''))
       return this.#make(map, { now, columns: columnsOf(map, says, now), origin: version!.origin })
-    if (says.full) return this.#lend(key, map, says, now)
+    if (says.full) return this.#alone(() => this.#lend(map, says, at))
     return this.#alone(() => this.#heal(map, says, at))
   }
 
@@ -219,12 +219,21 @@ export class Catalog {
   }
 
   /** An event that describes itself: the server lends type texts, whenever it is asked. */
-  async #lend(key: string, map: TableMap, says: TableMetadata, now: Knowledge): Promise<Table> {
-    if (!this.#lent.has(key)) this.#lent.set(key, await this.#capture(map.database, map.table))
-    const lent = this.#lent.get(key)
+  async #lend(map: TableMap, says: TableMetadata, at: LogPlace): Promise<Table> {
+    const { database, table } = map
+    const key = `${database}\0${table}`
+    if (!this.#lent.has(key)) {
+      if (this.history.at(database, table, at)?.now === 'unknown') {
+        // a statement was not understood: what is certain is kept, so that it is lent again when these rows come again
+        const { captured, between } = await this.#ask(map, at)
+        this.#lent.set(key, captured)
+        if (captured && between.length === 0 && disagreement(map, says, captured.columns) === '')
+          this.#remember(map, at, captured)
+      } else this.#lent.set(key, await this.#capture(database, table))
+    }
     return this.#make(map, {
-      now,
-      columns: fromEvent(map, says, lent?.columns ?? []),
+      now: this.history.at(database, table, at)?.now,
+      columns: fromEvent(map, says, this.#lent.get(key)?.columns ?? []),
       origin: 'event',
     })
   }
@@ -248,22 +257,26 @@ export class Catalog {
         return make(later.now, 'captured')
       }
     }
+    const { captured, between } = await this.#ask(map, at)
+    if (captured && fits(captured) && between.length === 0) {
+      this.#remember(map, at, captured)
+      return make(captured, this.#options.end ? 'captured' : 'assumed')
+    }
+    return this.#doubt(map, says, { at, captured, between })
+  }
+
+  /** What the server says of a table of `at`, under the name it has now, and what can have changed it since. */
+  async #ask(map: TableMap, at: LogPlace): Promise<Omit<Doubt, 'at'>> {
     const { end } = this.#options
     let name: TableName = map
     for (let attempt = 1; ; attempt++) {
       const captured = await this.#capture(name.database, name.table)
-      const to = end && (await end())
-      const fate = fateOf(map, to ? await this.#since(at, to) : [], this.#same)
+      const fate = fateOf(map, end ? await this.#since(at, await end()) : [], this.#same)
       const between = fate.changed
-      if (between.length === 0 && !sameName(fate.name, name) && attempt < ATTEMPTS) {
-        name = fate.name // it is called so now
-        continue
-      }
-      if (captured && fits(captured) && between.length === 0 && sameName(fate.name, name)) {
-        this.#remember(map, at, captured)
-        return make(captured, to ? 'captured' : 'assumed')
-      }
-      return this.#doubt(map, says, { at, captured, between })
+      const moved = !sameName(fate.name, name)
+      if (between.length > 0 || !moved) return { captured, between }
+      if (attempt === ATTEMPTS) return { captured: undefined, between }
+      name = fate.name
     }
   }
 

@@ -125,9 +125,9 @@ export class Track {
     if (file === this.#file && offset === this.#offset) this.#acked.push(order + 1)
   }
 
-  /** An ack that ended in this file is known to be durable: nothing of an earlier file comes again. */
+  /** An ack that ended in this file (-1: none) is known to be durable: nothing of an earlier file comes again. */
   durable(file: number): void {
-    if (file <= this.#file) this.#durableFile = file
+    if (file >= 0 && file <= this.#file) this.#durableFile = file
   }
 
   /** Takes the entries of one reply. Throws SluiceError WIRE_MALFORMED. */

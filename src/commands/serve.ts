@@ -4,9 +4,10 @@
  */
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+import { flushCompileCache } from 'node:module'
 import type { TlsOptions } from 'node:tls'
-import { PerformanceObserver } from 'node:perf_hooks'
-import { getHeapSpaceStatistics, setFlagsFromString } from 'node:v8'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { version, type Arguments } from '../cli.ts'
 import { DEFAULT_CONFIG, loadServer, orThrow } from '../config/config.ts'
 import type { ServerConfig } from '../config/config.ts'
@@ -51,6 +52,7 @@ export async function serve(args: Arguments): Promise<number> {
     `serving Canal clients on ${config.canal.host}:${server.port}`,
   )
   warnIfOpen(config, log)
+  started()
   const signal = await stopped
   log.info({ signal }, `${signal}: stopping`)
   const ended = await within(config.shutdownMs, async () => {
@@ -75,24 +77,27 @@ function levelBySignal(book: LogBook): void {
   })
 }
 
-/** What the youngest generation may take: the objects of a batch in the making should fit, to die where they were born. */
-const NEW_SPACE_BYTES = 8 * 1024 * 1024
-
 /**
- * V8 lets its heap grow to several times what lives in it before it collects. What lives here is small and turns over
- * fast (the bytes are in slabs, outside), so it may collect early: measured, half the resident memory at the same speed.
+ * bin/sluice.js says all this, and the size of the youngest generation, when it starts Node. Where it did not start it
+ * (`node src/main.ts`, or a parent with a channel to us), what can still be changed is.
  */
 function keepHeapSmall(): void {
+  if (process.execArgv.includes('--optimize-for-size')) return
+  setFlagsFromString('--optimize-for-size')
   setFlagsFromString('--heap-growing-percent=30')
-  // So little survives that waking four threads for it costs more than it saves.
   setFlagsFromString('--no-parallel-scavenge')
-  const collected = new PerformanceObserver(() => {
-    const young = getHeapSpaceStatistics().find((space) => space.space_name === 'new_space')
-    if (!young || young.space_size < NEW_SPACE_BYTES) return
-    setFlagsFromString('--semi-space-growth-factor=1')
-    collected.disconnect()
-  })
-  collected.observe({ entryTypes: ['gc'] })
+  setFlagsFromString('--semi-space-growth-factor=1')
+}
+
+/**
+ * What only starting took is given back: half of the heap is garbage of loading the program, which V8 would keep for later. And
+ * what was compiled is kept on disk now, as a process that is killed has no time for it.
+ */
+function started(): void {
+  setFlagsFromString('--expose-gc')
+  const collect = runInNewContext('gc') as (options: object) => void
+  collect({ type: 'major', execution: 'sync', flavor: 'last-resort' })
+  flushCompileCache()
 }
 
 async function listen(config: ServerConfig, fleet: Fleet, log: Logger): Promise<CanalServer> {

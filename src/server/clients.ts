@@ -46,6 +46,33 @@ export class Traffic {
     this.bytes += bytes
   }
 }
+/** What the server needs of a logger (pino fits). */
+export interface Log {
+  info(fields: object, message: string): void
+  warn(fields: object, message: string): void
+  error(fields: object, message: string): void
+}
+/** Plain numbers, read by metrics at scrape time. */
+export class Counters {
+  connectionsOpen = 0
+  connectionsTotal = 0
+  connectionsRefused = 0
+  bytesIn = 0
+  bytesOut = 0
+  /** By packet type, 0 to 12; what is outside counts at 0. */
+  readonly packetsIn: number[] = Array.from({ length: 13 }, () => 0)
+  readonly packetsOut: number[] = Array.from({ length: 13 }, () => 0)
+  batches = 0
+  emptyBatches = 0
+  entries = 0
+  errors400 = 0
+  errors401 = 0
+  errors402 = 0
+  malformed = 0
+  authFailures = 0
+  takeOvers = 0
+}
+
 /** A cursor in a connection's hands. */
 export interface Held {
   readonly key: string

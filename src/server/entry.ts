@@ -5,36 +5,24 @@
  * be released as soon as `encode` returns. Must not know sockets, sessions or MySQL's formats.
  */
 import {
-  ABSENT,
-  AFTER,
-  BEFORE,
-  NULL,
   eventSeconds,
   eventServerId,
   type BeginChange,
   type Change,
   type CommitChange,
-  type ImageSide,
   type QueryChange,
   type RawEvent,
-  type RowReader,
   type RowsChange,
   type Transaction,
 } from '../change.ts'
 import { formatGtid, isMariadb, type GtidSet } from '../gtid.ts'
 import { Out, constantOf, varintSize, type Constant } from '../out.ts'
-import {
-  AFTER_TAG,
-  codecOf,
-  compileNames,
-  type Big,
-  type ColumnCodec,
-  type Forms,
-  type TableCodec,
-} from './columns.ts'
+import { codecOf, compileNames } from './columns.ts'
 import { entryTypes, eventTypes } from './entries.ts'
 import { putIntField, putTextField } from '../protobuf.ts'
 import { quickRows } from './rows/rowdata.ts'
+import { moved, sizeOf, writeLargeRows, type Span } from './rows/large.ts'
+import { writeRows } from './rows/plain.ts'
 
 const { ROWDATA, TRANSACTIONBEGIN, TRANSACTIONEND } = entryTypes
 const UTF_8 = constantOf(Buffer.from('\x2a\x05UTF-8'))
@@ -87,12 +75,17 @@ export class EntryEncoder {
     }
     if (this.#gtid) this.#executed(tx)
   }
-  /** Writes one change as an element of Messages.messages: tag, length, Entry. */
-  encode(change: Change, out: Out): void {
+  /**
+   * Writes one change as an element of Messages.messages: tag, length, Entry. Given `spans`, values that are huge are not
+   * written but noted there, to be written where they belong: the change's bytes must be kept until that is done.
+   */
+  encode(change: Change, out: Out, spans?: Span[]): void {
     switch (change.kind) {
       case 'insert':
       case 'update':
       case 'delete':
+        if (spans && change.event.end - change.event.start > HUGE_BYTES)
+          return this.#largeRows(change, out, spans)
         return this.#rows(change, out)
       case 'begin':
         return this.#begin(change, out)
@@ -212,6 +205,28 @@ export class EntryEncoder {
     out.at += length
   }
 
+  /** The same without the values that are huge: what remains is small, and is copied once it is known how much there is of all. */
+  #largeRows(change: RowsChange, out: Out, spans: Span[]): void {
+    const codec = codecOf(change.table)
+    const rest = new Out()
+    const own: Span[] = []
+    putIntField(rest, 1, change.tableId)
+    const eventType = rowTypes[change.kind]
+    putIntField(rest, 2, eventType)
+    putIntField(rest, 10, 0)
+    const count = writeLargeRows(change, codec, rest, own)
+    const length = rest.at + sizeOf(own)
+    this.#snapshot = change.snapshot
+    const head = this.#writeHead(change.event, ROWDATA, eventType, codec.names, count, length)
+    this.#snapshot = false
+    out.ensure(12)
+    out.u8(0x12)
+    out.varint(head.at + length)
+    out.append(head)
+    for (const span of own) spans.push(moved(span, out.at))
+    out.bytes(rest.buf, 0, rest.at)
+  }
+
   #compileOrigin(serverId: number, seconds: number): void {
     this.#serverId = serverId
     this.#seconds = seconds
@@ -293,100 +308,4 @@ function putRowsCount(out: Out, count: number): void {
   out.constant(ROWS_COUNT)
   out.u8(digits)
   out.int(count)
-}
-
-/** RowChange.rowDatas; returns how many. */
-function writeRows(change: RowsChange, codec: TableCodec, out: Out): number {
-  const reader = change.reader()
-  const { kind } = change
-  const { columns } = codec
-  let width = codec.rowWidth
-  let count = 0
-  while (reader.next()) {
-    count++
-    out.ensure(12)
-    out.u8(0x62)
-    const mark = out.begin(width)
-    if (kind === 'insert') {
-      for (let i = 0; i < columns.length; i++) writeColumn(reader, AFTER, columns[i]!, true, out)
-    } else {
-      const { places } = codec
-      for (let i = 0; i < columns.length; i++) {
-        places[i] = out.at
-        writeColumn(reader, BEFORE, columns[i]!, false, out)
-      }
-      places[columns.length] = out.at
-      if (kind === 'update') writeAfter(reader, codec, out)
-    }
-    width = out.end(mark, width)
-  }
-  codec.rowWidth = width
-  return count
-}
-
-/** The after image of an update. A column that has not changed has the bytes it has in the before image, but for its tag. */
-function writeAfter(reader: RowReader, codec: TableCodec, out: Out): void {
-  const { columns, places } = codec
-  for (let i = 0; i < columns.length; i++) {
-    const column = columns[i]!
-    if (reader.changed(column.index)) writeColumn(reader, AFTER, column, true, out)
-    else out.again(places[i]!, places[i + 1]!, AFTER_TAG)
-  }
-}
-
-/** One Column with its tag and length; nothing when the column is absent from the image. */
-function writeColumn(
-  reader: RowReader,
-  side: ImageSide,
-  column: ColumnCodec,
-  updated: boolean,
-  out: Out,
-): void {
-  const state = reader.state(side, column.index)
-  if (state === ABSENT) return
-  if (state === NULL) {
-    if (side === BEFORE) return out.constant(column.nullBefore)
-    return out.constant(updated ? column.nullUpdated : column.nullAfter)
-  }
-  const start = out.at
-  const { big } = column
-  writeValue(reader, side, column, formsOf(column, side, updated), out)
-  if (big !== undefined && isBig(column, big, out)) {
-    out.at = start
-    writeValue(reader, side, column, formsOf(big, side, updated), out)
-  }
-}
-
-function formsOf(of: ColumnCodec | Big, side: ImageSide, updated: boolean): Forms {
-  return side === BEFORE ? of.before : updated ? of.updated : of.after
-}
-
-function writeValue(
-  reader: RowReader,
-  side: ImageSide,
-  column: ColumnCodec,
-  forms: Forms,
-  out: Out,
-): void {
-  const { lengthWidth, valueWidth } = column
-  const mark = out.at + 1 + lengthWidth
-  out.constant(lengthWidth === 1 ? forms[0] : forms[1])
-  const valueMark = out.begin(valueWidth)
-  reader.text(side, column.index, out)
-  column.valueBytes = out.at - valueMark
-  column.valueWidth = out.end(valueMark, valueWidth)
-  out.constant(column.suffix)
-  column.lengthWidth = out.end(mark, lengthWidth) === 1 ? 1 : 2
-}
-
-/** Whether the unsigned value just written (its text stands before the suffix) is `from` or more. */
-function isBig(column: ColumnCodec, big: Big, out: Out): boolean {
-  const { from } = big
-  if (column.valueBytes !== from.length) return column.valueBytes > from.length
-  const { buf } = out
-  const start = out.at - column.suffix.length - from.length
-  for (let i = 0; i < from.length; i++) {
-    if (buf[start + i] !== from[i]) return buf[start + i]! > from[i]!
-  }
-  return true
 }

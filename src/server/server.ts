@@ -5,9 +5,9 @@
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net'
 import { createServer as createTlsServer, type TlsOptions } from 'node:tls'
 import { SluiceError } from '../errors.ts'
-import { Clients, type Destination, type Traffic } from './clients.ts'
+import { Clients, Counters, type Destination, type Log, type Traffic } from './clients.ts'
 import { ChunkPool } from './reply.ts'
-import { Counters, Session, type Log, type Shared } from './session.ts'
+import { Session, type Shared } from './session.ts'
 
 export interface ServerOptions {
   readonly host: string

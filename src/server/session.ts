@@ -11,16 +11,19 @@ import type { Socket } from 'node:net'
 import { setImmediate } from 'node:timers/promises'
 import { SluiceError } from '../errors.ts'
 import type { Batch, Limit } from '../store/cursor.ts'
-import { Holdings, clientOf, shorten, taken, type Clients, type Held } from './clients.ts'
+import {
+  Holdings,
+  clientOf,
+  shorten,
+  taken,
+  type Clients,
+  type Counters,
+  type Held,
+  type Log,
+} from './clients.ts'
 import { Reply, SLICE_MS, addressOf, encodeBatch, type ChunkPool } from './reply.ts'
 import * as wire from './wire.ts'
 
-/** What the server needs of a logger (pino fits). */
-export interface Log {
-  info(fields: object, message: string): void
-  warn(fields: object, message: string): void
-  error(fields: object, message: string): void
-}
 /** What all connections of a server share. */
 export interface Shared {
   readonly user: string
@@ -32,27 +35,6 @@ export interface Shared {
   readonly counters: Counters
   readonly clients: Clients
 }
-/** Plain numbers, read by metrics at scrape time. */
-export class Counters {
-  connectionsOpen = 0
-  connectionsTotal = 0
-  connectionsRefused = 0
-  bytesIn = 0
-  bytesOut = 0
-  /** By packet type, 0 to 12; what is outside counts at 0. */
-  readonly packetsIn: number[] = Array.from({ length: 13 }, () => 0)
-  readonly packetsOut: number[] = Array.from({ length: 13 }, () => 0)
-  batches = 0
-  emptyBatches = 0
-  entries = 0
-  errors400 = 0
-  errors401 = 0
-  errors402 = 0
-  malformed = 0
-  authFailures = 0
-  takeOvers = 0
-}
-
 type ErrorNumber = 400 | 401 | 402
 /** Raw bytes one reply is made of at most, whatever fetch_size asks for. */
 const BATCH_BYTES_MAX = 8 * 1024 * 1024
@@ -88,6 +70,7 @@ export class Session {
   #busy = false
   #draining = false
   #inGet = false // a GET waits in its cursor
+  #behind: Buffer[] | undefined // frames that wait until the reply at hand is written
   #durable: Promise<unknown> = Promise.resolve()
   #room: (() => void) | undefined // resumes who waits for the socket
   #complained = false
@@ -304,12 +287,19 @@ export class Session {
     }
     held.lastBatch = batch.id
     await this.#encode(held, batch)
-    await durable
-    if (held.takenBy !== '') {
-      this.#reply.drop()
-      throw taken(held) // who took it gets this batch
+    const { borrows } = this.#reply
+    try {
+      await durable
+      if (held.takenBy !== '') {
+        this.#reply.drop()
+        throw taken(held) // who took it gets this batch
+      }
+      const { frame, sent } = this.#sendBatch(batch.id)
+      if (sent) await this.#alone(sent)
+      held.traffic.sent(frame, since)
+    } finally {
+      if (borrows) batch.release()
     }
-    held.traffic.sent(this.#sendBatch(batch.id), since)
   }
   async #next(held: Held, limit: Limit): Promise<Batch | undefined> {
     this.#inGet = true
@@ -323,6 +313,7 @@ export class Session {
       this.#inGet = false
     }
   }
+  /** Releases the batch, unless the reply goes on borrowing from it. */
   async #encode(held: Held, batch: Batch): Promise<void> {
     const { cursor, destination, encoder } = held
     try {
@@ -330,7 +321,9 @@ export class Session {
         transactionEntries: destination.transactionEntries ?? true,
         cancelled: () => this.#state === 'gone',
       })
+      if (!this.#reply.borrows) batch.release()
     } catch (error) {
+      batch.release()
       this.#reply.drop()
       try {
         cursor.rollback() // or the next GET would go on behind the batch that was lost here
@@ -338,8 +331,6 @@ export class Session {
         // the cursor is another connection's or closed: nothing can be lost
       }
       throw error
-    } finally {
-      batch.release()
     }
   }
   #limit(get: wire.Get): Limit {
@@ -401,17 +392,25 @@ export class Session {
     const { counters } = this.#shared
     counters.packetsOut[type]!++
     counters.bytesOut += frame.length
-    this.#socket.write(frame, this.#taken)
+    if (this.#behind) this.#behind.push(frame)
+    else this.#socket.write(frame, this.#taken)
   }
-  #sendBatch(id: bigint): number {
-    if (this.#state === 'gone') return (this.#reply.drop(), 0)
+  /** While a reply is written piece by piece, nothing may come between. */
+  async #alone(sent: Promise<void>): Promise<void> {
+    this.#behind = []
+    await sent
+    for (const frame of this.#behind) this.#socket.write(frame, this.#taken)
+    this.#behind = undefined
+  }
+  #sendBatch(id: bigint): ReturnType<Reply['send']> {
+    if (this.#state === 'gone') return (this.#reply.drop(), { frame: 0, sent: undefined })
     const { counters } = this.#shared
     counters.packetsOut[MESSAGES]!++
     counters.batches++
     counters.entries += this.#reply.entries
-    const bytes = this.#reply.send(id, this.#socket, this.#taken)
-    counters.bytesOut += bytes
-    return bytes
+    const going = this.#reply.send(id, this.#socket, this.#taken)
+    counters.bytesOut += going.frame
+    return going
   }
   #taken = (): void => {
     this.#writtenAt = performance.now()

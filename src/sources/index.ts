@@ -12,5 +12,12 @@ export {
   type MysqlSourceOptions,
   type SourceFacts,
 } from './mysql.ts'
-export { fileSeconds, findBoundary, findTime, logFiles, type LogFile } from './places.ts'
+export {
+  fileSeconds,
+  findBoundary,
+  findTime,
+  logFiles,
+  refuseIncident,
+  type LogFile,
+} from './places.ts'
 export { ReaderThread, type ThreadSourceOptions } from './thread/thread.ts'

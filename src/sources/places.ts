@@ -3,11 +3,18 @@
  * beginning, as a dump of its own. Knows where transactions begin, when, and which GTIDs lie before them. Whole values
  * are read only of events that say so; of a row event nothing but its header is looked at.
  */
-import { readGtid, readPreviousGtids, readQuery, statementText } from '../binlog/event.ts'
+import {
+  readGtid,
+  readIncident,
+  readPreviousGtids,
+  readQuery,
+  statementText,
+} from '../binlog/event.ts'
 import {
   FLAG_ARTIFICIAL,
   HEADER_BYTES,
   eventFlags,
+  eventNextPosition,
   eventSize,
   eventType,
   eventTypes,
@@ -16,6 +23,7 @@ import {
 import { SluiceError } from '../errors.ts'
 import type { Gtid, GtidSet } from '../gtid.ts'
 import { Connection, type ConnectOptions } from '../mysql/connection.ts'
+import { incidentAt } from './log/events.ts'
 import { Identities } from './mysql.ts'
 
 /** A place between two transactions. */
@@ -72,6 +80,7 @@ export async function findBoundary(
     if (at && (at.offset >= end || ask(at))) return false
     return event.offset + event.size < end
   })
+  if (!found && walk.closing > 0) ask(walk.end(walk.closing))
   if (!found) ask(walk.end(end))
   return { ...last, found, before }
 }
@@ -105,6 +114,29 @@ export async function findTime(
   }
 }
 
+/**
+ * Throws INCIDENT where one stands between `offset` in the first of `files` and the next transaction. A server that is asked by
+ * GTID passes over it: it begins with the newest file before which nothing is missing.
+ */
+export async function refuseIncident(
+  connect: ConnectOptions,
+  files: readonly string[],
+  offset: number,
+): Promise<void> {
+  let begun = false // a transaction, which the server will send
+  for (const [i, file] of files.entries()) {
+    if (begun) return
+    const visit = (event: WalkedEvent): boolean => {
+      begun ||= !apart.has(event.type)
+      if (event.type === INCIDENT) {
+        const { incident, message } = readIncident(event.bytes, 0, event.bytes.length)
+        throw incidentAt(file, event, `${incident} (${message})`)
+      }
+      return !begun
+    }
+    await walkEvents(connect, file, visit, i === 0 ? offset : 4)
+  }
+}
 // ── events ───────────────────────────────────────────────────────────────────
 
 interface WalkedEvent {
@@ -116,7 +148,7 @@ interface WalkedEvent {
 }
 const { QUERY, ROTATE, STOP, FORMAT_DESCRIPTION, XID, XA_PREPARE } = eventTypes
 const { GTID, ANONYMOUS_GTID, GTID_TAGGED, PREVIOUS_GTIDS } = eventTypes
-const { HEARTBEAT, HEARTBEAT_V2 } = eventTypes
+const { HEARTBEAT, HEARTBEAT_V2, INCIDENT } = eventTypes
 /** MariaDB's: GTID begins a transaction; the others stand between transactions. */
 const MARIADB = { CHECKPOINT: 161, GTID: 162, GTID_LIST: 163, ENCRYPTION: 164 } as const
 const read = new Set<number>([
@@ -126,20 +158,24 @@ const read = new Set<number>([
   ANONYMOUS_GTID,
   GTID_TAGGED,
   QUERY,
+  INCIDENT,
 ])
+/** What stands between transactions. */
+const apart = new Set<number>([FORMAT_DESCRIPTION, PREVIOUS_GTIDS, ROTATE, STOP, INCIDENT])
 const READ_MAX = 64 * 1024 * 1024
 const WALK_HEARTBEAT_MS = 100 // an idle server says with it that the log ends here
 
-/** Every event that stands in `file`, until `visit` says false, the file ends, or the log does. */
+/** Every event that stands in `file` from an event on, until `visit` says false, the file ends, or the log does. */
 async function walkEvents(
   connect: ConnectOptions,
   file: string,
   visit: (event: WalkedEvent) => boolean,
+  from = 4,
 ): Promise<void> {
   const stop = new AbortController()
   const connection = await Connection.open(connect)
   const { identity } = new Identities({}).draw()
-  const request = { file, offset: 4, gtids: undefined, place: `${file}:4` }
+  const request = { file, offset: from, gtids: undefined, place: `${file}:${from}` }
   let stream: Awaited<ReturnType<Connection['dump']>> | undefined
   try {
     stream = await connection.dump(
@@ -148,7 +184,7 @@ async function walkEvents(
     )
     const head = new Head()
     const { packets } = stream
-    let offset = 4
+    let offset = from
     for (;;) {
       while (!packets.next()) if (!(await stream.more())) return
       if (packets.first) head.begin()
@@ -158,6 +194,8 @@ async function walkEvents(
       const type = eventType(bytes, 0)
       if (type === HEARTBEAT || type === HEARTBEAT_V2) return
       if (eventFlags(bytes, 0) & FLAG_ARTIFICIAL) continue
+      // it is sent wherever one begins
+      if (type === FORMAT_DESCRIPTION && eventNextPosition(bytes, 0) === 0) continue
       const size = eventSize(bytes, 0)
       if (!visit({ type, seconds: bytes.readUInt32LE(0), offset, size, bytes })) return
       if (type === ROTATE || type === STOP) return
@@ -214,6 +252,8 @@ class Walk {
   #gtid: Gtid | undefined // of the transaction under way
   #open = false
   #begun = false // by BEGIN: its own end is to come
+  /** Where the event that ends the file begins: everything is before it. 0 before it was seen. */
+  closing = 0
 
   /** The boundary before `event`, where there is one. */
   take(event: WalkedEvent): Boundary | undefined {
@@ -234,7 +274,8 @@ class Walk {
       this.#open = true
       this.#begun = true
       return at
-    } else if (type !== ROTATE && type !== STOP && !between(type)) {
+    } else if (type === ROTATE || type === STOP) this.closing = offset
+    else if (!between(type)) {
       const at = this.#open ? undefined : this.#boundary(offset, seconds)
       this.#open = true
       this.#follow(event, end)
@@ -272,4 +313,7 @@ class Walk {
   }
 }
 const between = (type: number): boolean =>
-  type === MARIADB.CHECKPOINT || type === MARIADB.GTID_LIST || type === MARIADB.ENCRYPTION
+  type === INCIDENT ||
+  type === MARIADB.CHECKPOINT ||
+  type === MARIADB.GTID_LIST ||
+  type === MARIADB.ENCRYPTION

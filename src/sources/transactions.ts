@@ -25,6 +25,7 @@ import {
   LARGE,
   MORE,
   checksumMismatch,
+  incidentAt,
   isIntact,
   type Pieces,
 } from './log/events.ts'
@@ -265,10 +266,9 @@ class LogReader {
         return
       case eventTypes.INCIDENT: {
         const { incident, message } = readIncident(bytes, start, body)
-        throw new SluiceError(
-          'INCIDENT',
-          `${this.#where()}: the source reports incident ${incident} (${message}): changes may be missing from its binlog`,
-        )
+        const { file, offset: past } = this.#place
+        const at = offset < 0 ? past : offset
+        throw incidentAt(file, { offset: at, size: past - at }, `${incident} (${message})`)
       }
       case eventTypes.START_ENCRYPTION:
         if (this.#framed) return // a server sends it, and what follows decrypted

@@ -135,8 +135,11 @@ export class Draft {
   bytes = 0
   bytesBefore = 0 // the transaction that was taken last
   kind: unknown // what Limit.apart says of all its changes
-  constructor(start: Position) {
+  readonly #released: () => void
+  /** @param released told whenever what it took was let go */
+  constructor(start: Position, released: () => void) {
     this.start = start
+    this.#released = released
   }
   /** Whether the next change, of `size` bytes, belongs to the next batch. `begun`: its transaction has begun before. */
   endsBefore(limit: Limit, kind: unknown, size: number, begun: boolean): boolean {
@@ -157,6 +160,7 @@ export class Draft {
   release(): void {
     for (const slab of this.#slabs) slab.release()
     this.#slabs.length = 0
+    this.#released()
   }
   finish(id: bigint, end: Position, redelivered: boolean, wanted: Wanted): Batch {
     return new DraftedBatch(this, id, end, redelivered, wanted)

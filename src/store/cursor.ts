@@ -8,7 +8,8 @@
  *
  * Over 500 lines because get, ack and rollback share one state, which nobody else may see.
  */
-import type { Position, Transaction } from '../change.ts'
+import { formatPosition, type Position, type Transaction } from '../change.ts'
+import { ackChannel, batchChannel } from '../diagnostics.ts'
 import { assert, type ErrorCode, SluiceError } from '../errors.ts'
 import type { GtidSet } from '../gtid.ts'
 import {
@@ -60,11 +61,14 @@ export const ackedOf = (client: Client): Position => client.cursor?.acked ?? cli
 
 /** What a cursor needs of its store. */
 export interface Host {
+  readonly instance: string
   readonly window: Window
   readonly readers: Readers
   readonly state: State
   /** The cursor has read on: the window may have room now. */
   moved(): void
+  /** The cursor has let go of what it had given out. */
+  readonly released: () => void
   /** The cursor's acked place has moved. */
   acked(): void
   closed(cursor: ClientCursor): void
@@ -155,6 +159,11 @@ export class ClientCursor implements Cursor {
     return oldest !== undefined && compareEnd(oldest, this.#track) <= 0
   }
 
+  /** Whether a get waits and has all there is in the window. */
+  get waits(): boolean {
+    return this.#limit !== undefined && this.#draft === undefined && this.live
+  }
+
   async get(limit: Limit, signal: AbortSignal): Promise<Batch | undefined> {
     this.#check()
     assert(this.#limit === undefined, 'a cursor was asked for a batch while another get waits')
@@ -197,6 +206,10 @@ export class ClientCursor implements Cursor {
     }
     const { end, gained, size } = this.#outstanding.shift()!
     this.#client.tally.ack(size)
+    if (ackChannel.hasSubscribers) {
+      const { client } = this
+      ackChannel.publish({ instance: this.#host.instance, client, id, ...size })
+    }
     this.#firstId++
     if (this.#outstanding.length > 0) {
       this.#acked = { ...end, gtids: joinGtids(this.#acked.gtids, gained) }
@@ -309,6 +322,18 @@ export class ClientCursor implements Cursor {
     this.#track.start(end)
     this.#draft = undefined
     client.tally.give(size)
+    if (batchChannel.hasSubscribers) {
+      batchChannel.publish({
+        instance: this.#host.instance,
+        client: client.name,
+        id,
+        ...size,
+        redelivered,
+        start: formatPosition(draft.start),
+        end: formatPosition(end),
+        committedAt: end.timestamp,
+      })
+    }
     return draft.finish(id, end, redelivered, this.#wanted)
   }
 
@@ -447,7 +472,7 @@ export class ClientCursor implements Cursor {
   }
   #begin(): Draft {
     if (this.#slid) this.#settle()
-    return new Draft(this.#track.position())
+    return new Draft(this.#track.position(), this.#host.released)
   }
   #add(draft: Draft, tx: Transaction, from: number, to: number): void {
     draft.add(tx, from, to)

@@ -2,7 +2,8 @@
  * The store of one instance: transactions in commit order in a window of bounded bytes, and every client's cursor over
  * them. A cursor pins nothing: the window moves on as soon as one open cursor has read its oldest entry, and who falls
  * out reads from the source on his own until he is back. Only when no open cursor has read the oldest entry does
- * append wait, and with it the main reader, its socket and MySQL. What every client has acked leaves at once.
+ * append wait, and with it the main reader, its socket and MySQL. What every client has acked leaves at once. What is larger than
+ * the whole window is alone in memory: nothing more is read before it was let go, unless somebody waits who has done with it.
  *
  * Acked positions, batch ids and subscriptions are durable in the State it is given, which stays the owner's to close.
  * Must not know where transactions come from, nor who reads them.
@@ -22,6 +23,7 @@ const QUEUE_BYTES_MAX = 8 * 1024 * 1024
 const READER_IDLE_MS = 2000
 
 export interface StoreOptions {
+  readonly instance?: string // whose it is, for whoever listens (diagnostics.ts)
   readonly windowBytes: number
   readonly catchUpReaders: number // at most at once; further cursors queue
   readonly catchUp: Source['read'] // own connection, server_id and replica uuid for each call
@@ -71,6 +73,7 @@ export class Store {
   readonly #clients = new Map<string, Client>()
   #open: ClientCursor[] = []
   #pending: Pending | undefined
+  #oversize: { readonly tx: Transaction; readonly over: () => void } | undefined
   #closed = false
 
   constructor(options: StoreOptions) {
@@ -91,17 +94,20 @@ export class Store {
   }
 
   /**
-   * Takes over the caller's reference to the slab. Returns a promise only when it must wait for room; that resolves
-   * quietly, without the transaction appended, when `signal` is aborted or the store is closed.
+   * Takes over the caller's reference to the slab. Returns a promise only when it must wait for room, or until one that is
+   * larger than the window was let go; that resolves quietly, where it waited for room without the transaction appended, when
+   * `signal` is aborted or the store is closed.
    */
   append(tx: Transaction, signal: AbortSignal): void | Promise<void> {
-    assert(this.#pending === undefined, 'two transactions were appended at once')
+    const waits = this.#pending !== undefined || this.#oversize !== undefined
+    assert(!waits, 'two transactions were appended at once')
     if (this.#closed || signal.aborted) {
       tx.slab?.release()
       return undefined
     }
-    if (this.#makeRoom(tx.bytes)) return this.#push(tx)
-    return this.#brake(tx, signal)
+    if (!this.#makeRoom(tx.bytes)) return this.#brake(tx, signal)
+    this.#push(tx)
+    return this.#letGo(tx) ? undefined : this.#until(tx, signal)
   }
   /** Where the main reader (re)starts: at first by resumeFrom, later after the newest transaction appended. */
   get resume(): Position {
@@ -133,10 +139,12 @@ export class Store {
       state.flush()
     }
     const host = {
+      instance: this.#options.instance ?? '',
       window: this.#window,
       readers: this.#readers,
       state,
       moved: (): void => this.#admit(),
+      released: this.#released,
       acked: (): void => this.#trim(),
       closed: (closed: ClientCursor): void => {
         this.#open = this.#open.filter((open) => open !== closed)
@@ -190,7 +198,7 @@ export class Store {
       transactions: window.count,
       first: window.start,
       last,
-      braking: this.#pending !== undefined,
+      braking: this.#pending !== undefined || this.#oversize !== undefined,
       readers: this.#readers.running,
       cursors,
     }
@@ -210,6 +218,7 @@ export class Store {
       this.#pending.tx.slab?.release()
       this.#pending.admitted()
     }
+    this.#oversize?.over()
     while (this.#window.count > 0) this.#window.evict()
     await this.#readers.ended()
     this.#options.state.flush()
@@ -230,7 +239,11 @@ export class Store {
     }
     return true
   }
-  #brake(tx: Transaction, signal: AbortSignal): Promise<void> {
+  async #brake(tx: Transaction, signal: AbortSignal): Promise<void> {
+    await this.#room(tx, signal)
+    if (!signal.aborted && !this.#closed && !this.#letGo(tx)) await this.#until(tx, signal)
+  }
+  #room(tx: Transaction, signal: AbortSignal): Promise<void> {
     return new Promise((resolve) => {
       const admitted = (): void => {
         this.#pending = undefined
@@ -245,7 +258,36 @@ export class Store {
       this.#pending = { tx, admitted }
     })
   }
+  /**
+   * Whether nobody needs the memory of what was just appended: true of all that fits into the window. More than that leaves it
+   * as soon as one open cursor has read it, and is waited for until its batch is released.
+   */
+  #letGo(tx: Transaction): boolean {
+    const window = this.#window
+    if (tx.bytes <= window.bytesMax) return true
+    while (window.bytes > window.bytesMax) {
+      if (!this.#open.some(isPastOldest)) return false
+      window.evict()
+    }
+    return tx.slab?.free !== false || this.#open.some((cursor) => cursor.waits)
+  }
+  #until(tx: Transaction, signal: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      const over = (): void => {
+        this.#oversize = undefined
+        signal.removeEventListener('abort', over)
+        resolve()
+      }
+      signal.addEventListener('abort', over, { once: true })
+      this.#oversize = { tx, over }
+    })
+  }
+  #released = (): void => {
+    const oversize = this.#oversize
+    if (oversize && this.#letGo(oversize.tx)) oversize.over()
+  }
   #admit(): void {
+    this.#released()
     const pending = this.#pending
     if (pending === undefined || !this.#makeRoom(pending.tx.bytes)) return
     pending.admitted()

@@ -8,7 +8,7 @@ import type { InstanceConfig } from '../config/config.ts'
 import { begin, recognise, type Known } from '../epoch.ts'
 import type { GtidSet } from '../gtid.ts'
 import type { ConnectOptions } from '../mysql/connection.ts'
-import type { SourceFacts } from '../sources/index.ts'
+import { refuseIncident, type SourceFacts } from '../sources/index.ts'
 import type { State } from '../store/state.ts'
 import { recover, rememberLog, replacedLog, type LostRange } from './lost.ts'
 import { startPosition } from './start.ts'
@@ -29,7 +29,7 @@ export interface Settling {
 
 /**
  * `lost`: positions that the source could not serve; with a `to` they were moved, and whoever holds positions reads them
- * again. Throws what startPosition, recognise and recover throw; nothing is written once `signal` has aborted.
+ * again. Throws what startPosition, recognise and recover throw, and INCIDENT; nothing is written once `signal` has aborted.
  */
 export async function settle(
   about: Settling,
@@ -50,8 +50,23 @@ export async function settle(
   const place = (to: 'earliest' | 'latest') => startPosition(connect, facts, to, log)
   const policy = config.onPositionLost
   const lost = await recover(state, { known, facts, place, policy, resume, signal }, log)
+  if (lost?.to === undefined) await refuseGap(about, known, resume)
   await remember(about)
   return { known, lost }
+}
+/** The source says itself that its log lacks something behind `resume`, in a file that it would pass over. */
+async function refuseGap(
+  { connect, facts, signal }: Settling,
+  { epoch }: Known,
+  resume: Position,
+): Promise<void> {
+  const { files, latest, executed, mariadb, serverUuid } = facts
+  const here = resume.epoch === epoch && resume.server === serverUuid
+  if (mariadb || !executed || !resume.gtids || !here || resume.file === latest.file) return
+  const first = files.indexOf(resume.file)
+  if (first < 0) return
+  await refuseIncident(connect, files.slice(first), resume.offset)
+  signal.throwIfAborted()
 }
 async function remember({ state, connect, facts, signal }: Settling): Promise<void> {
   const mark = await rememberLog(connect, facts)

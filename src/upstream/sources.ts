@@ -16,6 +16,7 @@ export class Sources {
   #at: number
   #downSince: number | undefined // ms
   #given = 0 // up since something was read
+  readonly #tried = new Set<number>() // those given up since then
   /** How often the source was changed for another. */
   failovers = 0
 
@@ -49,16 +50,29 @@ export class Sources {
     return connectOptions(this.current)
   }
 
+  /** Those that are not read now, in order. */
+  get others(): readonly { readonly name: string; readonly connect: ConnectOptions }[] {
+    const others = this.#all.filter((source) => source !== this.current)
+    return others.map((source) => ({ name: nameOf(source), connect: connectOptions(source) }))
+  }
+
   /** Something was read from the current one. */
   worked(): void {
     this.#downSince = undefined
     this.#given = 0
+    this.#tried.clear()
   }
   /**
    * What is to be done after an error: 'wait' and try the current one, which may be another one now; try the 'next' one at
    * once, which is the current one now; or 'fail', for no source can help. `retryable`: trying the same again may help.
+   * `rank`: of those that were not tried the lowest is the next, in their order where that is the same.
    */
-  failed(now: number, error: unknown, retryable: boolean): 'wait' | 'next' | 'fail' {
+  failed(
+    now: number,
+    error: unknown,
+    retryable: boolean,
+    rank: (name: string) => number = () => 0,
+  ): 'wait' | 'next' | 'fail' {
     this.#downSince ??= now
     const otherwise = retryable ? 'wait' : 'fail'
     const code = error instanceof SluiceError ? error.code : undefined
@@ -70,11 +84,19 @@ export class Sources {
     }
     const tried = this.#given >= this.#all.length - 1
     if (tried && !away) return 'fail'
-    this.#at = (this.#at + 1) % this.#all.length
+    this.#at = tried ? (this.#at + 1) % this.#all.length : this.#next(rank)
     if (tried) return 'wait'
     this.#given++
     this.failovers++
     return 'next'
+  }
+  #next(rank: (name: string) => number): number {
+    this.#tried.add(this.#at)
+    const count = this.#all.length
+    const order = this.#all.map((_, i) => (this.#at + 1 + i) % count)
+    const left = order.filter((i) => !this.#tried.has(i))
+    const ranked = left.map((i) => ({ i, rank: rank(nameOf(this.#all[i]!)) }))
+    return ranked.reduce((best, other) => (other.rank < best.rank ? other : best)).i
   }
 }
 

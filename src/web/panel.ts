@@ -7,14 +7,13 @@ import type { Fleet, FleetMember } from '../fleet.ts'
 import type { Instance } from '../instance.ts'
 import type { LogBook } from '../logger.ts'
 import type { CanalServer } from '../server/server.ts'
-import { showInstance, type InstanceView, type Rates } from './api/views.ts'
+import { showInstance, type InstanceView } from './api/views.ts'
 import type { Audit } from './audit.ts'
 import { Watchdog } from './health.ts'
 import type { InstanceFacts } from './facts.ts'
 import { InstanceFiles } from './files/files.ts'
+import { Past } from './live/past.ts'
 import { notFound, notNow } from './refused.ts'
-
-const RATE_LOOKS = 10 // a rate is over so many looks of the watchdog
 
 export interface PanelOptions {
   readonly fleet: Fleet
@@ -24,9 +23,6 @@ export interface PanelOptions {
   readonly audit: Audit
   readonly version: string
   readonly health: AdminConfig['health']
-}
-interface Sample extends Rates {
-  readonly at: number // performance.now()
 }
 
 export class Panel {
@@ -40,7 +36,7 @@ export class Panel {
   readonly watchdog: Watchdog
   /** The Canal port, once it is open. */
   canal: CanalServer | undefined
-  readonly #samples = new Map<string, Sample[]>()
+  readonly past = new Past()
 
   constructor(options: PanelOptions) {
     const { fleet, dataDir, instancesDir, book, audit, version, health } = options
@@ -50,7 +46,7 @@ export class Panel {
     this.book = book
     this.audit = audit
     this.version = version
-    this.watchdog = new Watchdog(fleet, health, (facts) => this.#sample(facts))
+    this.watchdog = new Watchdog(fleet, health, (facts) => this.past.take(facts, performance.now()))
   }
 
   /** Whether every instance that should run has reached its source, and clients are served. */
@@ -83,28 +79,6 @@ export class Panel {
   }
   #show(facts: InstanceFacts): InstanceView {
     const { stages } = this.watchdog
-    return showInstance(facts, { stages, rates: this.#rates(facts.member.name) })
-  }
-
-  #sample(facts: readonly InstanceFacts[]): void {
-    const at = performance.now()
-    for (const { member, status } of facts) {
-      const samples = this.#samples.get(member.name) ?? []
-      const { transactions = 0, changes = 0, logBytes = 0 } = status?.counts ?? {}
-      if (transactions < (samples.at(-1)?.transactions ?? 0)) samples.length = 0 // it began anew
-      samples.push({ at, transactions, changes, bytes: logBytes })
-      if (samples.length > RATE_LOOKS + 1) samples.shift()
-      this.#samples.set(member.name, samples)
-    }
-    for (const name of this.#samples.keys())
-      if (!facts.some((f) => f.member.name === name)) this.#samples.delete(name)
-  }
-  #rates(destination: string): Rates {
-    const samples = this.#samples.get(destination) ?? []
-    const [first, last] = [samples[0], samples.at(-1)]
-    if (!first || !last || first === last) return { transactions: 0, changes: 0, bytes: 0 }
-    const per = (key: keyof Rates): number =>
-      Math.round(((last[key] - first[key]) * 1e5) / (last.at - first.at)) / 100
-    return { transactions: per('transactions'), changes: per('changes'), bytes: per('bytes') }
+    return showInstance(facts, { stages, rates: this.past.rates(facts.member.name) })
   }
 }

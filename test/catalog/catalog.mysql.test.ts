@@ -13,6 +13,7 @@ import { SluiceError } from '../../src/errors.ts'
 import { compileColumns, everyColumn } from '../../src/filter.ts'
 import { privateMysql, versions } from '../support/mysql.ts'
 import type { MysqlServer } from '../support/mysql.ts'
+import { MemoryHistory } from './reader.ts'
 import { createWide, insertWide, readTableMaps } from './wide.ts'
 
 const HERE: LogPlace = { epoch: 1, file: 'binlog.000001', offset: 4 }
@@ -338,6 +339,26 @@ describe.each(versions)('catalog on MySQL %s', (version) => {
         await server.query('DROP TABLE d.q')
         await server.query('RENAME TABLE d.q2 TO d.q')
       }
+    })
+    it('is remembered for events that describe themselves too: they get the same types when they come again', async () => {
+      const AT: LogPlace = { ...HERE, offset: 100 }
+      const [described] = await tableMaps(
+        'FULL',
+        'CREATE TABLE d.lent (a TINYINT(1))',
+        'INSERT INTO d.lent VALUES (1)',
+      )
+      const history = new MemoryHistory()
+      const types = async (...list: string[]): Promise<string[]> => {
+        const scanned = list.map((sql) => ({ at: LATER, sql, database: 'd' }))
+        const catalog = catalogOf(query, { history, scan: () => Promise.resolve(scanned) })
+        await catalog.prepare()
+        catalog.statement(statement('ALTER TABLE lent NOVELTY'), AT)
+        return (await catalog.resolve(described!, AT)).columns.map((c) => c.mysqlType)
+      }
+      expect(await types()).toEqual(['tinyint(1)'])
+      await server.query('ALTER TABLE d.lent CHANGE a b INT')
+      expect(await types('ALTER TABLE lent CHANGE a b INT')).toEqual(['tinyint(1)'])
+      await server.query('DROP TABLE d.lent')
     })
     it('may fail, and be tried again', async () => {
       const { state, catalog } = counted()

@@ -259,8 +259,9 @@ describe.each(versions)('definitions through time on MySQL %s', (version) => {
 // The long form of this is npm run oracle:ddl.
 it('random statements: every definition and every row as the server had it', async () => {
   await using mysql = await privateMysql(versions[0]!)
-  const { statements, mismatches, rows } = await runOracle(mysql, 150, seed)
+  const { statements, mismatches, madeUp, rows } = await runOracle(mysql, 150, seed)
   expect(mismatches, `SLUICE_SEED=${seed}`).toEqual([])
   expect(statements).toBe(150)
+  expect(madeUp).toBeGreaterThan(0)
   expect(rows).toBeGreaterThan(30)
 }, 300_000)

@@ -2,18 +2,21 @@
  * The oracle of the DDL reader: random statements run on a real server with minimal metadata, and after each one every
  * table must be, by what effectsOf made of it, what information_schema says. In between rows are written, and a reader
  * that keeps up must name their columns as they were then; so must one that goes back to the beginning with the history
- * of the first, and one that begins there with none, unless it says that it had to guess.
+ * of the first, and one that begins there with none, unless it says that it had to guess. Some statements reach the readers as
+ * text of a version that does not exist yet (newer.ts): they must say that they do not know, and find out by themselves.
  * `npm run oracle:ddl -- --statements N --seed N`.
  */
 import { parseArgs } from 'node:util'
 import type { Position } from '../../src/change.ts'
 import { effectsOf, type Effect, type Schema } from '../../src/catalog/ddl/apply.ts'
+import { classify } from '../../src/catalog/ddl/classify.ts'
 import type { Definition, Knowledge } from '../../src/catalog/definition.ts'
 import { captureTables, captureDialect } from '../../src/catalog/capture.ts'
 import type { Dialect } from '../../src/catalog/ddl/dialect.ts'
 import { Random } from '../e2e/load.ts'
 import { factsOf } from '../sources/reading.ts'
 import { privateMysql, type MysqlServer } from '../support/mysql.ts'
+import { newer, type Newer } from './newer.ts'
 import { LogReader, MemoryHistory, type ReadRow } from './reader.ts'
 import { Statements, type Shape } from './statements.ts'
 
@@ -84,6 +87,8 @@ export interface OracleResult {
   readonly mismatches: readonly string[]
   readonly recovered: number
   readonly refused: number
+  /** Of the statements, those that the readers saw as text they cannot know. */
+  readonly madeUp: number
   /** Rows that were written, and how many of them were read with names that were guessed, and said to be. */
   readonly rows: number
   readonly guessed: number
@@ -97,18 +102,25 @@ class Witness {
   readonly #history: MemoryHistory
   readonly #expected: { readonly name: string; readonly columns: string[] }[] = []
   readonly #reader: LogReader
+  readonly #newer: Newer
   #read = 0
 
-  private constructor(mysql: MysqlServer, reader: LogReader, history: MemoryHistory) {
+  private constructor(
+    mysql: MysqlServer,
+    reader: LogReader,
+    history: MemoryHistory,
+    unknown: Newer,
+  ) {
     this.#mysql = mysql
+    this.#newer = unknown
     this.#reader = reader
     this.#history = history
   }
-  static async open(mysql: MysqlServer): Promise<Witness> {
+  static async open(mysql: MysqlServer, unknown: Newer): Promise<Witness> {
     await mysql.query('SET GLOBAL binlog_row_metadata = MINIMAL')
     const history = new MemoryHistory()
-    const reader = await LogReader.open(mysql, { history })
-    return new Witness(mysql, reader, history)
+    const reader = await LogReader.open(mysql, { history, newer: unknown })
+    return new Witness(mysql, reader, history, unknown)
   }
   get rows(): number {
     return this.#expected.length
@@ -132,9 +144,12 @@ class Witness {
   }
   /** Reads everything again, with the history and without one. */
   async reread(from: Position): Promise<void> {
-    await using again = await LogReader.open(this.#mysql, { history: this.#history }, from)
+    const seen = { newer: this.#newer }
+    const history = this.#history
+    await using again = await LogReader.open(this.#mysql, { history, ...seen }, from)
     this.#compare('read again', await again.read(), 0, false)
-    await using anew = await LogReader.open(this.#mysql, { ambiguous: 'positional' }, from)
+    const lax = { ambiguous: 'positional', ...seen } as const
+    await using anew = await LogReader.open(this.#mysql, lax, from)
     this.#compare('read without a history', await anew.read(), 0, true)
     await this.#reader[Symbol.asyncDispose]()
   }
@@ -152,6 +167,8 @@ class Witness {
     }
   }
 }
+
+const MADE_UP_PERCENT = 10
 
 /** Runs `count` statements that the server accepts. */
 export async function runOracle(
@@ -180,7 +197,8 @@ export async function runOracle(
   }
   const dialect: Dialect = await captureDialect(query)
   const { latest: from } = await factsOf(mysql)
-  const witness = await Witness.open(mysql)
+  const unknown = newer(seed, MADE_UP_PERCENT)
+  const witness = await Witness.open(mysql, unknown)
   for (const name of databases) await db.query(`CREATE DATABASE \`${name}\``)
   const schema = new MemorySchema()
   schema.apply(await captureTables(query, dialect, databases))
@@ -188,6 +206,7 @@ export async function runOracle(
   const mismatches: string[] = []
   let recovered = 0
   let refused = 0
+  let madeUp = 0
   let current = databases[0]!
   let mode = ''
   for (let done = 0; done < count;) {
@@ -202,8 +221,13 @@ export async function runOracle(
       continue
     }
     done++
-    const effects = effectsOf({ sql, database: current, sqlMode: bits[mode]!, dialect }, schema)
-    schema.apply(effects)
+    const seen = unknown(sql, current)
+    const hidden = seen === sql ? undefined : classify(seen, current).tables[0]
+    if (hidden) madeUp++
+    const facts = { sql: seen, database: current, sqlMode: bits[mode]!, dialect }
+    schema.apply(effectsOf(facts, schema))
+    if (hidden && schema.table(hidden.database, hidden.table) !== 'unknown')
+      mismatches.push(`${seen}: was taken for something known`)
     const truth = new MemorySchema()
     truth.apply(await captureTables(query, dialect, databases))
     for (const name of databases) {
@@ -227,7 +251,8 @@ export async function runOracle(
         schema.apply([{ kind: 'database', database: name, collation: truth.collation(name) }])
       }
     }
-    const shape = random.chance(60) ? pickShape(shapes(schema), random) : undefined
+    // What was left unknown must be found out: its next row comes at once.
+    const shape = hidden ?? (random.chance(60) ? pickShape(shapes(schema), random) : undefined)
     const now = shape && truth.table(shape.database, shape.table)
     if (shape && now !== undefined && now !== 'unknown')
       await witness.write(shape.database, shape.table, now)
@@ -237,7 +262,7 @@ export async function runOracle(
   await db.end()
   mismatches.push(...witness.wrong)
   const { rows, guessed } = witness
-  return { statements: count, mismatches, recovered, refused, rows, guessed }
+  return { statements: count, mismatches, recovered, refused, madeUp, rows, guessed }
 }
 
 const pickShape = (list: readonly Shape[], random: Random): Shape | undefined =>
@@ -274,14 +299,14 @@ if (process.argv[1] === import.meta.filename) {
     },
   })
   await using mysql = await privateMysql(values.server as '9.7')
-  const { statements, mismatches, recovered, refused, rows, guessed } = await runOracle(
+  const { statements, mismatches, recovered, refused, madeUp, rows, guessed } = await runOracle(
     mysql,
     Number(values.statements),
     Number(values.seed),
   )
   for (const text of mismatches.slice(0, 20)) console.log(text.slice(0, 1500))
   console.log(
-    `seed ${values.seed}, MySQL ${mysql.version}, ${refused} more statements were refused by the server`,
+    `seed ${values.seed}, MySQL ${mysql.version}, ${madeUp} statements were shown as of an unknown version, ${refused} more were refused by the server`,
   )
   console.log(
     `${rows} rows were read three times; without a history ${guessed} of them were matched by position, and said to be`,

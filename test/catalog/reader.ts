@@ -12,6 +12,7 @@ import { SlabPool } from '../../src/slab.ts'
 import { logEnd, mysqlSource, scanStatements } from '../../src/sources/index.ts'
 import type { MysqlServer } from '../support/mysql.ts'
 import { connectOptions, factsOf } from '../sources/reading.ts'
+import type { Newer } from './newer.ts'
 
 /** A history file that a test can look into. */
 export class MemoryHistory implements HistoryFile {
@@ -42,6 +43,8 @@ export interface ReaderOptions {
   readonly history?: HistoryFile
   readonly ambiguous?: CatalogOptions['ambiguous']
   readonly filter?: Filter
+  /** What the reader sees in place of a statement of the log. */
+  readonly newer?: Newer | undefined
 }
 
 export class LogReader implements AsyncDisposable {
@@ -53,12 +56,14 @@ export class LogReader implements AsyncDisposable {
   readonly #mysql: MysqlServer
   readonly #lookup: Lookup
   readonly #filter: Filter
+  readonly #newer: Newer
   #position: Position
 
   private constructor(mysql: MysqlServer, from: Position, options: ReaderOptions) {
     this.#mysql = mysql
     this.#lookup = new Lookup(connectOptions(mysql))
     this.#filter = options.filter ?? ((database) => database !== 'mysql')
+    this.#newer = options.newer ?? ((sql) => sql)
     this.#position = { ...from, gtids: undefined }
     this.catalog = new Catalog({
       query: (sql, params) => (this.queries++, this.#lookup.query(sql, params)),
@@ -68,7 +73,11 @@ export class LogReader implements AsyncDisposable {
       history: options.history,
       ambiguous: options.ambiguous,
       end: () => logEnd(this.#lookup, 1),
-      scan: (begin, end) => (this.scans++, scanStatements(this.#source, begin, end)),
+      scan: async (begin, end) => {
+        this.scans++
+        const found = await scanStatements(this.#source, begin, end)
+        return found.map((f) => ({ ...f, sql: this.#newer(f.sql, f.database) }))
+      },
     })
   }
   /** Begins at `from`, or where the log ends now. */
@@ -96,7 +105,13 @@ export class LogReader implements AsyncDisposable {
     const rows: ReadRow[] = []
     const source = mysqlSource({
       ...this.#source,
-      catalog: this.catalog,
+      catalog: {
+        resolve: (map, at) => this.catalog.resolve(map, at),
+        statement: (logged, at) => {
+          const sql = this.#newer(logged.sql, logged.database)
+          this.catalog.statement({ ...logged, sql }, at)
+        },
+      },
       filter: this.#filter,
       heartbeatMs: 50,
     })

@@ -201,7 +201,7 @@ function faultsOf(world: World, count: number): Fault[] {
   const { reader } = world
   const list: Fault[] = []
   for (let n = 0; n < count; n++) list.push(['kill -9 sluice', () => world.kill()])
-  const cuts = short ? 1 : count + 1
+  const cuts = short ? 1 : 3
   const others = (): Fault[] => [
     ...Array.from({ length: cuts }, (): Fault => ['cut mysql', () => world.cut(world.source)]),
     ['cut client', () => world.cut(world.front)],
@@ -338,7 +338,7 @@ async function main(): Promise<number> {
 
   const names = new Names()
   const order = shuffled(short ? both : turns)
-  const rounds = Math.max(order.length, Math.ceil(kills / 4))
+  const rounds = Math.max(order.length, Math.ceil(kills / 10))
   let result: Verdict = { changes: 0, lost: 0, wrong: [] }
   for (let n = 0; n < rounds; n++) {
     const count = Math.floor(((n + 1) * kills) / rounds) - Math.floor((n * kills) / rounds)

@@ -1,4 +1,5 @@
-import { execFileSync } from 'node:child_process'
+import { execFileSync, fork } from 'node:child_process'
+import { once } from 'node:events'
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
@@ -87,6 +88,44 @@ describe('the launcher', () => {
       expect((await server.result).code).toBe(0)
     },
   )
+  test('what runs for long has a small heap unless told otherwise, in the process that was started', async () => {
+    using c = checkout({}, { log: { level: '${LEVEL}' } })
+    const env = { LEVEL: 'debug', MALLOC_ARENA_MAX: '3', NODE_OPTIONS: '--max-semi-space-size=5' }
+    const server = start(['serve', '-c', c.config], env, process.execPath)
+    await server.printed('serving Canal clients')
+    const words = (file: string): string[] =>
+      readFileSync(`/proc/${server.child.pid}/${file}`, 'utf8').split('\0')
+    const line = words('cmdline')
+    const environment = words('environ').filter((word) => /^(MALLOC|LEVEL)/.test(word))
+    server.child.kill('SIGTERM')
+    const { code, stdout, stderr } = await server.result
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+    expect(stdout).toContain(`"pid":${server.child.pid},`)
+    expect(line).toEqual(
+      expect.arrayContaining(['--optimize-for-size', '--heap-growing-percent=30']),
+    )
+    expect(line).not.toContain('--max-semi-space-size=2') // NODE_OPTIONS has another
+    expect(line.filter((word) => word === 'serve')).toHaveLength(1)
+    expect(environment.toSorted()).toEqual([
+      'LEVEL=debug',
+      'MALLOC_ARENA_MAX=3',
+      'MALLOC_MMAP_THRESHOLD_=262144',
+      'MALLOC_TRIM_THRESHOLD_=1048576',
+    ])
+  })
+  test('a parent with a channel to it keeps it', async () => {
+    using c = checkout({})
+    const server = fork(
+      join(import.meta.dirname, '../../bin/sluice.js'),
+      ['serve', '-c', c.config],
+      {
+        silent: true,
+      },
+    )
+    await once(server.stdout!, 'data')
+    server.disconnect() // "the launcher is gone": main.ts stops
+    expect(await once(server, 'exit')).toEqual([0, null])
+  })
   test('npx sluice works in the checkout', () => {
     // The test runner's own npm settings must not leak in: a user has none.
     const env = Object.fromEntries(Object.entries(process.env).filter(([k]) => !/^npm_/i.test(k)))

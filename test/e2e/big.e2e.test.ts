@@ -1,7 +1,7 @@
 /**
  * What is larger than the process may be: a transaction of hundreds of MiB (1 GiB in the long form), plain and
- * compressed, a row of 64 MiB, and rows of 1,000 columns. Each passes through whole and in order, within the process's memory, and the stream
- * goes on behind it.
+ * compressed, rows of 64 MiB, and rows of 1,000 columns. Each passes through whole and in order, under 300 MB of resident memory at
+ * the highest, and the stream goes on behind it.
  */
 import { crc32 } from 'node:zlib'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -14,8 +14,14 @@ import { fact, memoryOf, MIB, scaled, seed, TEST_MS } from './load.ts'
 let mysql: MysqlServer
 beforeAll(async () => {
   mysql = await privateMysql(versions[0]!, { args: ['--max-allowed-packet=1G'] })
+  // The first start in a checkout also has the compiler of TypeScript in memory, which an installation never has.
+  await using first = await Scenario.start({ mysql, seed, writers: 0 })
+  await first.sluice.stop()
 })
 afterAll(() => mysql[Symbol.asyncDispose]())
+
+/** What Sluice may take at the highest. */
+const MEMORY_MB = 300
 
 /** Half of it cannot be compressed. */
 const PAD = `CONCAT(${Array.from({ length: 4 }, () => 'RANDOM_BYTES(1024)').join()}, REPEAT(RANDOM_BYTES(1024), 4))`
@@ -27,9 +33,8 @@ interface Big {
   readonly pad: string
   readonly padBytes: number
   readonly compressed: boolean
-  readonly memoryMb: number
 }
-const plain = { pad: PAD, padBytes: PAD_BYTES, compressed: false, memoryMb: 300 }
+const plain = { pad: PAD, padBytes: PAD_BYTES, compressed: false }
 const cases: Big[] = [
   { ...plain, name: 'a plain transaction', rows: (scaled(256, 1024) * MIB) / PAD_BYTES },
   {
@@ -38,20 +43,11 @@ const cases: Big[] = [
     rows: (128 * MIB) / PAD_BYTES,
     compressed: true,
   },
-  {
-    name: 'a row of 64 MiB',
-    rows: 1,
-    pad: 'REPEAT(RANDOM_BYTES(1024), 65536)',
-    padBytes: 64 * MIB,
-    compressed: false,
-    // The insert as the source wrote it and as text for the client, whole, 64 + 96 MiB, while the update is read, 64 MiB.
-    memoryMb: 450,
-  },
 ]
 
 test.each(cases)(
   '$name passes through',
-  async ({ name, rows, pad, padBytes, compressed, memoryMb }) => {
+  async ({ name, rows, pad, padBytes, compressed }) => {
     await using s = await Scenario.start({ mysql, seed, writers: 0 })
     const base = memoryOf(s.pid).rss
     await mysql.query(
@@ -84,11 +80,62 @@ test.each(cases)(
       await writing
       expect(next).toBe(rows + 1)
       expect(seen).toEqual(['begin', 'insert', 'commit', 'begin', 'update', 'commit'])
-      expect(memoryOf(s.pid).peak).toBeLessThan(memoryMb)
+      expect(memoryOf(s.pid).peak).toBeLessThan(MEMORY_MB)
     })
     fact(
       `big, ${name}, ${(rows * padBytes) / MIB} MiB: peak ${s.peaks.at(-1)} MB, ${base} MB before`,
     )
+  },
+  TEST_MS,
+)
+
+const REVERSE = 'UPDATE big SET pad = REVERSE(pad) WHERE id = 1'
+const DELETE = 'DELETE FROM big WHERE id = 1'
+
+/** Half of a BLOB's bytes take two as Canal's text. A JSON document is made text whole, so there is one of it in a change. */
+const LARGE = [
+  { type: 'LONGBLOB', value: 'REPEAT(RANDOM_BYTES(1024), 65536)', change: REVERSE },
+  { type: 'LONGTEXT', value: 'REPEAT(HEX(RANDOM_BYTES(512)), 65536)', change: REVERSE },
+  { type: 'JSON', value: 'JSON_QUOTE(REPEAT(HEX(RANDOM_BYTES(512)), 65536))', change: DELETE },
+]
+
+test.each(LARGE)(
+  'rows of 64 MiB pass through: $type',
+  async ({ type, value, change: statement }) => {
+    await using s = await Scenario.start({ mysql, seed, writers: 0 })
+    const base = memoryOf(s.pid).rss
+    await using writer = await mysql.connect({ database: s.database })
+    await writer.query(`CREATE TABLE big (id INT PRIMARY KEY, pad ${type})`)
+    const sums = `SELECT CONCAT(LENGTH(CAST(pad AS CHAR CHARACTER SET binary)), ' ', CRC32(pad)) AS pad FROM big`
+    const writing = writer.query(
+      [
+        `INSERT INTO big VALUES (1, ${value})`,
+        sums,
+        statement,
+        sums,
+        `INSERT INTO big VALUES (2, '[]')`,
+      ].join('; '),
+    )
+    await s.run(async () => {
+      await using client = await connect({ destination: 'load', port: s.port, silenceMs: 120_000 })
+      const seen: string[] = []
+      for await (const batch of client.batches()) {
+        for (const change of batch.changes) {
+          if (change.kind !== 'rows') continue
+          for (const { before, after } of change.rows)
+            seen.push(`${sumOf(before)} → ${sumOf(after)}`)
+        }
+        await batch.ack()
+        if (seen.length === 3) break
+      }
+      const [results] = (await writing) as unknown as [{ pad: string }[][]]
+      const [first, second] = [results[1]![0]!.pad, results[3]![0]?.pad ?? '']
+      const size = Number(first.split(' ')[0])
+      expect(size).toBeGreaterThanOrEqual(64 * MIB)
+      expect(seen).toEqual([` → ${first}`, `${first} → ${second}`, ` → 2 ${crc32('[]')}`])
+      expect(memoryOf(s.pid).peak).toBeLessThan(MEMORY_MB)
+    })
+    fact(`big, rows of 64 MiB, ${type}: peak ${s.peaks.at(-1)} MB, ${base} MB before`)
   },
   TEST_MS,
 )
@@ -130,13 +177,18 @@ test(
         await batch.ack()
         if (seen === rows) break
       }
-      expect(memoryOf(s.pid).peak).toBeLessThan(300)
+      expect(memoryOf(s.pid).peak).toBeLessThan(MEMORY_MB)
     })
     fact(`big, ${rows} rows of 1,000 columns: peak ${s.peaks.at(-1)} MB`)
   },
   TEST_MS,
 )
 
+/** A value as the server sums it up. */
+function sumOf(image: Readonly<Record<string, unknown>> | undefined): string {
+  const pad = image?.['pad']
+  return typeof pad === 'string' || Buffer.isBuffer(pad) ? `${pad.length} ${crc32(pad)}` : ''
+}
 function checked(change: RowsChange, from: number, padBytes: number): number {
   let next = from
   for (const { after } of change.rows) {

@@ -7,7 +7,8 @@ import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { SOURCE_SHA256 } from '../../src/server/rows/wasm.ts'
-import { bothWays } from './quick.ts'
+import { encodeJson } from '../binlog/json/encode.ts'
+import { bothWays, inOnePiece, withSpans } from './quick.ts'
 import {
   blob,
   cases,
@@ -19,6 +20,8 @@ import {
   rowsOf,
   tableOf,
   UTF8MB4,
+  type Images,
+  type Kind,
 } from './random.ts'
 
 describe('the quick way writes what the slow one writes', () => {
@@ -79,6 +82,76 @@ describe('the quick way writes what the slow one writes', () => {
       expect(usual === slow).toBe(true)
       expect(quick).toBe(of.length < 3000) // whose program is too long
     }
+  })
+})
+
+describe('huge values are left out and put where they belong', () => {
+  const MIB = 1024 * 1024
+  const value = (prefix: number, bytes: Buffer): Buffer => {
+    const head = Buffer.alloc(prefix)
+    head.writeUIntLE(bytes.length, 0, prefix)
+    return Buffer.concat([head, bytes])
+  }
+  const pattern = (size: number): Buffer => Buffer.alloc(size, Buffer.from('abc\u00e9', 'latin1'))
+  // a BLOB, a TEXT in utf8mb4 and one in latin1, a JSON document, and what stands between them
+  const of: Kind[] = [
+    kinds[3]!,
+    blob(4, 63, raw(1)),
+    blob(4, UTF8MB4, raw(1)),
+    blob(4, 8, raw(1)),
+    { type: 245, meta: 4, values: raw(1) },
+    { type: 15, meta: 40, collation: UTF8MB4, values: raw(1) },
+  ]
+  const flags = (except?: number): boolean[] => of.map((_, i) => i !== except)
+  const row = (id: number, sizes: readonly (number | null)[], word: string): Images => {
+    const [binary, utf8, latin1, json] = sizes.map((size) =>
+      size === null ? null : value(4, pattern(size)),
+    )
+    const text = utf8 && value(4, Buffer.alloc(utf8.length - 4, 'Grüße'))
+    const document = json && value(4, encodeJson({ a: 'x'.repeat(json.length), b: [1] }, true))
+    return [Buffer.of(id, 0, 0, 0), binary!, text!, latin1!, document!, value(1, Buffer.from(word))]
+  }
+  it.each([
+    ['a BLOB', [2 * MIB, 5, 5, 5], 1],
+    ['a TEXT', [5, 2 * MIB, null, 5], 1],
+    ['a TEXT in another character set', [null, 5, 2 * MIB, 5], 1],
+    ['a JSON document', [5, 5, 5, 2 * MIB], 1],
+    ['all of them', [MIB, MIB, MIB, MIB], 4],
+    ['one just large enough, among others that are not', [256 * 1024, 255 * 1024, MIB, 9], 2],
+  ] as const)('%s', (_, sizes, spans) => {
+    const table = tableOf(of, flags(0), flags())
+    const small = row(200, [1, 2, 3, 4], 'small')
+    const large = row(7, sizes, 'large')
+    const rows = [
+      { before: large, after: small },
+      { before: small, after: large },
+      { before: large, after: large }, // nothing has changed
+    ]
+    for (const [kind, times] of [
+      ['insert', 2],
+      ['update', 4],
+      ['delete', 2],
+    ] as const) {
+      const change = rowsOf(table, kind, eventOf(kind, rows))
+      const found = withSpans(change)
+      expect(found.spans).toBe(spans * times)
+      expect(found.entry.equals(inOnePiece(change))).toBe(true)
+    }
+  })
+  it('but not of columns that are not delivered, nor in events that are not large', () => {
+    const large = row(1, [2 * MIB, 1, 1, 1], '')
+    const body = eventOf('insert', [{ before: large, after: large }])
+    const hidden = rowsOf(tableOf(of, flags(), flags(1)), 'insert', body)
+    expect(withSpans(hidden)).toEqual({ entry: inOnePiece(hidden), spans: 0 })
+    const less = row(1, [MIB / 2, 1, 1, 1], '')
+    const event = eventOf('insert', [{ before: less, after: less }])
+    const whole = rowsOf(tableOf(of, flags(), flags()), 'insert', event)
+    expect(withSpans(whole).spans).toBe(0)
+  })
+  it('and rows that do not add up fail as they always do', () => {
+    const body = eventOf('insert', [{ before: [], after: row(1, [2 * MIB, 1, 1, 1], 'x') }])
+    const short = rowsOf(tableOf(of, flags(), flags()), 'insert', body.subarray(0, -1))
+    expect(() => withSpans(short)).toThrow(/expected it to end within the event's/)
   })
 })
 

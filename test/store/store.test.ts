@@ -212,14 +212,49 @@ test('append waits when no open cursor has read the oldest, and only then', asyn
   expect(log.doneAt(store.resume)).toBe(4)
 })
 
-test('a part that is larger than the window is taken when nothing else is there', async () => {
+test('a part that is larger than the window is taken when nothing else is there, and is alone until it was let go', async () => {
   open({ windowBytes: 100 })
-  append(1)
-  const waiting = store.append(whole(log.write(['t0', 't1'])), never)
+  let appended = 0
+  const bring = async (): Promise<void> => {
+    const tx = whole(log.write(['t0']))
+    maker.end() // its slab is its own
+    await store.append(tx, never)
+    appended++
+  }
+  const first = bring()
+  expect(store.status()).toMatchObject({ bytes: 130, transactions: 1, braking: true })
   const cursor = store.subscribe('c')
-  expect(await get(cursor)).toHaveLength(3 + 4)
-  await waiting
-  expect(store.status()).toMatchObject({ bytes: 170, transactions: 1 })
+  const batch = await cursor.get(poll, never)
+  await turn()
+  // it is in the batch only
+  expect(store.status()).toMatchObject({ bytes: 0, transactions: 0, braking: true })
+  expect(appended).toBe(0)
+  batch!.release()
+  await first
+  expect(store.status().braking).toBe(false)
+
+  // one that waits for a place waits there, too
+  const second = bring()
+  const third = second.then(bring)
+  const held = await cursor.get(poll, never)
+  await turn()
+  expect(appended).toBe(1)
+  // nobody who has done with it is kept waiting by who has not
+  expect(await get(cursor)).toEqual([])
+  await second
+  expect(await get(cursor)).toEqual(['3:1', '3:2', '3:4'])
+  held!.release()
+  expect(await get(cursor)).toEqual([])
+  await third
+
+  const abort = new AbortController()
+  const aborted = store.append(whole(log.write(['t0'])), abort.signal)
+  abort.abort()
+  await aborted
+  expect(log.doneAt(store.resume)).toBe(4)
+  const last = store.append(whole(log.write(['t0'])), never)
+  await store.close()
+  await last
 })
 
 test('what every client has acked leaves the window', async () => {

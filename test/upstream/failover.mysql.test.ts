@@ -192,6 +192,52 @@ test('with GTIDs, read in the thread: every change that the standby has, in orde
   await wrong.stop()
 })
 
+test('the standby that has everything is taken, and one that could not take over is warned about', async () => {
+  await using primary = await privateMysql(version)
+  await using stale = await privateMysql(version)
+  await using fresh = await privateMysql(version)
+  const insert = (mysql: MysqlServer, id: number) =>
+    mysql.query(`INSERT INTO p8.t VALUES (${id}, '')`)
+  /** Until both have executed the same. */
+  const caughtUp = async (standby: MysqlServer): Promise<void> => {
+    const [row] = await primary.query<{ set: string }>('SELECT @@global.gtid_executed AS `set`')
+    await standby.query('SELECT WAIT_FOR_EXECUTED_GTID_SET(?)', [row!.set])
+  }
+  await primary.query('CREATE DATABASE p8; CREATE TABLE p8.t (id INT PRIMARY KEY, v VARCHAR(250))')
+  for (const standby of [stale, fresh]) {
+    await replicate(primary, standby, true)
+    await caughtUp(standby)
+  }
+  await stale.query('STOP REPLICA')
+  await insert(primary, 1)
+  await caughtUp(fresh)
+  const standbys = [stale, fresh].map(({ host, port }) => ({ host, port }))
+  const failover = { afterMs: 300, divergedMs: '60s' }
+  const instance = rig.open({ source: sourceOf(primary), standbys, failover })
+  instance.start()
+  await rig.until(() => instance.status.standbys.length === 2)
+  const [first, second] = standbys.map(({ host, port }) => `${host}:${port}`)
+  expect(instance.status.standbys).toMatchObject([
+    { server: first, state: 'stopped', complete: false, reason: 'its replication is stopped' },
+    { server: second, state: 'replicating', complete: true, lagMs: 0, reason: '' },
+  ])
+  expect(rig.logged('could not take over')).toBe(
+    `standby ${first} could not take over: its replication is stopped`,
+  )
+  const cursor = instance.store!.subscribe('1001')
+  await insert(primary, 2)
+  expect(await rig.read(cursor, 2)).toEqual([2])
+  await caughtUp(fresh)
+  await primary.kill()
+  await promote(fresh)
+  await insert(fresh, 3)
+  expect(await rig.read(cursor, 3)).toEqual([3])
+  expect(instance.status).toMatchObject({ server: second, failovers: 1 })
+  // the other two are looked at now
+  await rig.until(() => instance.status.standbys.some(({ state }) => state === 'away'))
+  await instance.stop()
+})
+
 test('without GTIDs: what was acked is found in the other log by what it looks like, else by time', async () => {
   const args = ['--gtid-mode=OFF', '--enforce-gtid-consistency=OFF']
   await using primary = await privateMysql(version, { args })

@@ -1,17 +1,18 @@
 /**
- * The console in a real Chromium, on a real server with a real MySQL: every page, every kind of action, hostile contents, the
+ * The console in a real Chromium, on a real server with a real MySQL: instances, dead letters, the audit log, every action there is on them, hostile contents, the
  * keyboard, two sizes, dark. With SLUICE_SCREENSHOTS=FOLDER it leaves a picture of every page there.
  */
-import { join } from 'node:path'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, beforeEach, expect, onTestFailed, test } from 'vitest'
 import { sharedMysql, versions, type MysqlServer } from '../support/mysql.ts'
 import { Browser } from '../support/services/chromium.ts'
+import { ConsolePage } from './page.ts'
 import { AdminRig, OPERATOR, READER } from './rig.ts'
 
 const HOSTILE = '"><img src=x onerror="window.hurt=1"><script>window.hurt=1</script>'
 let mysql: MysqlServer
 let rig: AdminRig
 let browser: Browser
+let page: ConsolePage
 beforeAll(async () => {
   mysql = await sharedMysql(versions[0]!)
   rig = await AdminRig.start(mysql, {
@@ -27,37 +28,26 @@ beforeAll(async () => {
     },
   })
   browser = await Browser.start()
+  page = new ConsolePage(browser, rig.port)
+  await browser.size(1100, 800)
 }, 600_000)
+// What was seen last says more than a time limit.
+beforeEach(() => onTestFailed(async () => console.log(await page.text())))
 afterAll(async () => {
   await browser?.[Symbol.asyncDispose]()
   await rig[Symbol.asyncDispose]()
 })
 
-const text = () => browser.run<string>('document.body.innerText')
-const shows = (words: string) =>
-  browser.until(`document.body.innerText.includes(${JSON.stringify(words)})`)
-const click = (name: string) =>
-  browser.run(
-    `[...document.querySelectorAll('main button, header button, main a')].find((b) => (b.ariaLabel ?? b.innerText) === ${JSON.stringify(name)} || b.innerText === ${JSON.stringify(name)}).click()`,
-  )
-const go = (hash: string) => browser.run(`void (location.hash = ${JSON.stringify(hash)})`)
-async function confirm(): Promise<void> {
-  await browser.until("document.getElementById('ask').open")
-  await browser.run("document.getElementById('ask-yes').click()")
-}
-async function picture(name: string): Promise<void> {
-  const folder = process.env['SLUICE_SCREENSHOTS']
-  if (folder) await browser.screenshot(join(folder, `${name}.png`))
-}
-async function enter(token: string): Promise<void> {
-  await browser.until("document.querySelector('input[name=token]')")
-  await browser.run("document.querySelector('input[name=token]').focus()")
-  await browser.type(token)
-  await browser.press('Enter')
-}
+const text = () => page.text()
+const shows = (words: string) => page.shows(words)
+const click = (name: string) => page.click(name)
+const go = (hash: string) => page.go(hash)
+const confirm = () => page.confirm()
+const picture = (name: string) => page.picture(name)
+const enter = (token: string) => page.enter(token)
 
 test('lets nobody in with a wrong token, and says so; with a right one it shows the instances', async () => {
-  await browser.open(`http://127.0.0.1:${rig.port}/`)
+  await page.open()
   await enter('a wrong token, long enough')
   await shows('NOT_AUTHORIZED')
   await picture('login')
@@ -81,17 +71,23 @@ test('an instance, reached by the keyboard alone, with its flow, positions, clie
   await browser.press('Enter')
   await shows('Live tail')
   await shows('1001')
-  const page = await text()
+  const shown = await text()
   for (const words of [
     'Flow',
+    'The last hour',
+    'Commit to read',
     'Position',
+    'fail-overs',
+    'positions lost',
+    'what it keeps',
+    'semi-sync',
     'Clients',
     'Sinks',
     'lines',
     'Warnings and errors',
     (await rig.instance()).position!.file,
   ])
-    expect(page).toContain(words)
+    expect(shown).toContain(words)
   await picture('instance')
 })
 
@@ -117,6 +113,18 @@ test('hostile contents are text: in the live tail, in dead letters, in names', a
   await go('#/instances/orders/deadletters')
   await shows('SINK_DATA')
   await picture('deadletters')
+  await click('1')
+  await shows('before and after')
+  await shows('window.hurt=1')
+  await picture('deadletter')
+  const attempts = () =>
+    rig.api<{ attempts: number }[]>('/instances/orders/deadletters').then(([l]) => l!.attempts)
+  const before = await attempts()
+  await click('Replay dead letter 1')
+  await confirm()
+  await rig.until(async () => (await attempts()) > before) // still too long
+  await click('All of them')
+  await shows('SINK_DATA')
   expect(await browser.run('window.hurt ?? null')).toBe(null)
   await click('Drop dead letter 1')
   await confirm()
@@ -144,6 +152,38 @@ test('acts after asking, and not when the answer is no', async () => {
   await click('Start')
   await confirm()
   await rig.when((v) => v.state === 'running')
+  await click('Restart')
+  await confirm()
+  await shows('Restart: done')
+  await rig.when((v) => v.state === 'running')
+  await go('#/')
+  await browser.until("document.querySelector('select[name=level]')")
+  await browser.run("document.querySelector('select[name=level]').value = 'warn'")
+  await click('Change the level')
+  await confirm()
+  await rig.until(async () => (await rig.api<{ logLevel: string }>('/server')).logLevel === 'warn')
+  await go('#/instances/orders')
+  await shows('Live tail')
+  const { file } = (await rig.instance()).position!
+  await rig.when((v) => v.clients.some((c) => c.client === '1001'))
+  await browser.until("document.querySelector('select[name=client] option:nth-child(2)')")
+  await browser.run("document.querySelector('select[name=client]').value = '1001'")
+  await page.fill('input[name=to]', `${file}:4`)
+  await click('Set the position')
+  await confirm()
+  await rig.when((v) => v.clients.some((c) => c.client === '1001' && c.acked.text === `${file}:4`))
+  const client = await rig.client()
+  await rig.until(async () => (await client.get({ waitMs: 1000 })) ?? false)
+  const rollbacks = async () =>
+    (await rig.instance()).clients.find((c) => c.client === '1001')?.totals.rollbacks ?? 0
+  const had = await rollbacks()
+  await click('Roll back client 1001')
+  await confirm()
+  await rig.until(async () => (await rollbacks()) > had)
+  await client.close()
+  await click('Forget client 1001')
+  await confirm()
+  await rig.when((v) => !v.clients.some((c) => c.client === '1001'))
   await go('#/audit')
   await shows('POST /instances/orders/stop')
   await picture('audit')

@@ -16,8 +16,10 @@ import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { stringify } from 'yaml'
 import { InstanceFiles } from '../../src/web/files/files.ts'
-import { hide, reveal } from '../../src/web/files/hidden.ts'
+import { hide as hideWith, reveal } from '../../src/web/files/hidden.ts'
 import { Refused } from '../../src/web/refused.ts'
+
+const hide = (text: string) => hideWith(text, Buffer.alloc(32))
 
 describe('secrets', () => {
   const text = `# password: in-a-comment
@@ -51,9 +53,9 @@ sinks:
   test('are hidden wherever they stand; what comes from the environment is kept as written', () => {
     const shown = hide(text)
     for (const secret of secrets) expect(shown.text).not.toContain(secret)
-    expect(shown.secrets).toHaveLength(secrets.length)
+    expect(shown.secrets.size).toBe(secrets.length)
     expect(shown.text).toContain('"${SEARCH_PASSWORD}"')
-    expect(shown.text).toContain('redis://default:(hidden 5)@cache:6379')
+    expect(shown.text).toMatch(/redis:\/\/default:\(hidden [0-9a-f]{8}\)@cache:6379/)
     expect(shown.text.split('\n').length).toBe(text.split('\n').length - 2) // the block is one line
   })
   test('come back where their marks stand, also after the text around them was changed', () => {
@@ -62,9 +64,14 @@ sinks:
     expect(back.unknown).toEqual([])
     expect(back.text).toContain('host: other.example\n  password: "hunter2 # not a comment"')
     expect(back.text).toContain('secret: "block\\nsecret\\n"')
-    const moved = reveal('b: (hidden 3)\na: (hidden 2)\nc: (hidden 99)', shown.secrets)
-    expect(moved.text).toBe('b: \'flow-secret\'\na: "hunter2 # not a comment"\nc: (hidden 99)')
-    expect(moved.unknown).toEqual([{ mark: '(hidden 99)', offset: 31 }])
+    const [first, second] = [...shown.secrets.keys()].slice(1)
+    const moved = reveal(`b: ${second}\na: ${first}\nc: (hidden 00000000)`, shown.secrets)
+    expect(moved.text).toBe(
+      'b: \'flow-secret\'\na: "hunter2 # not a comment"\nc: (hidden 00000000)',
+    )
+    expect(moved.unknown).toEqual([{ mark: '(hidden 00000000)', offset: 45 }])
+    const other = hideWith(text, Buffer.alloc(32, 1))
+    expect(reveal(other.text, shown.secrets).unknown).toHaveLength(secrets.length)
   })
   test('are hidden in a file that is no YAML too, with what follows them', () => {
     const broken = [
@@ -129,7 +136,7 @@ describe('the folder', () => {
     const read = files.read('orders')
     expect(read).toMatchObject({
       file: 'orders.yaml',
-      yaml: 'source: {password: (hidden 1)}\n',
+      yaml: expect.stringMatching(/^source: \{password: \(hidden [0-9a-f]{8}\)\}\n$/) as string,
       hidden: 1,
       tag: made.after,
       writable: true,
@@ -159,7 +166,8 @@ describe('the folder', () => {
     files.remove('race', 'any')
   })
   test('nothing is written while anything is wrong; everything is said at once, with its line', () => {
-    const yaml = 'source:\n  prot: 1\n  password: (hidden 7)\nwindowBytes: much\nnonsense: 1\n'
+    const yaml =
+      'source:\n  prot: 1\n  password: (hidden 00000000)\nwindowBytes: much\nnonsense: 1\n'
     const { status, code, faults, message } = refusal(() => files.write('bad', yaml, 'absent'))
     expect([status, code]).toEqual([422, 'CONFIG_INVALID'])
     expect(faults!.map(({ line, key }) => [line, key])).toEqual([
@@ -172,6 +180,38 @@ describe('the folder', () => {
     for (const empty of ['', ' \n'])
       expect(refusal(() => files.write('bad', empty, 'absent')).status).toBe(422)
     expect(readdirSync(join(dir, 'instances'))).toEqual([])
+  })
+  test('a secret is not shown by putting its mark, or an alias of it, somewhere else', () => {
+    const secret = 'hunter2-of-this-test'
+    files.write('trick', `source: {password: ${secret}, tls: {mode: disabled}}\n`, 'absent')
+    const { yaml, tag } = files.read('trick')
+    const mark = /\(hidden [0-9a-f]{8}\)/.exec(yaml)![0]
+    const tricks = [
+      `source: {port: ${mark}}`,
+      `source: {user: ${mark}, password: x}`,
+      `source: {user: "a ${mark}"}`,
+      `# ${mark}\nsource: {password: ${mark}}`,
+      `${mark}: 1`,
+      `source: {user: x, password: &p ${mark}}\nstandbys: [{host: *p}]`,
+      `source: {password: a${mark}}`,
+      `source: *${mark}`,
+      `source: {password: ${mark}`,
+      `source: !${mark} x`,
+      `filter: {include: "http://${mark}:x@h"}`,
+      `sinks: {h: {type: http, url: "http://h", headers: {X: [${mark}]}}}`,
+      `sinks: {h: {type: http, url: 5, bearerToken: {a: ${mark}}}}`,
+    ]
+    for (const trick of tricks) {
+      const said = refusal(() => files.write('trick', trick, { tag }))
+      expect([trick, said.status]).toEqual([trick, 422])
+      expect(said.message).not.toContain(secret)
+      expect(JSON.stringify(said.faults)).not.toContain(secret)
+      expect(JSON.stringify(files.check('trick', trick).faults)).not.toContain(secret)
+    }
+    const moved = `standbys: [{host: b, password: ${mark}}]\nsource: {password: "\${PW:-x}"}\n`
+    files.write('trick', moved, { tag })
+    expect(readFileSync(path('trick.yaml'), 'utf8')).toContain(`{host: b, password: ${secret}}`)
+    files.remove('trick', 'any')
   })
   test('no name leads out of the folder, and no link is followed', () => {
     const names = [

@@ -1,6 +1,6 @@
 /**
  * The quick way from row images to Canal's RowData, in WebAssembly (native/rows.ts). Whatever it refuses with -1 goes the way
- * of entry.ts.
+ * of plain.ts.
  */
 import type { RowsChange, Table } from '../../change.ts'
 import type { Out } from '../../out.ts'

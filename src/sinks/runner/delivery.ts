@@ -11,6 +11,7 @@ import {
   type Position,
   beginningOf,
 } from '../../change.ts'
+import { told, writeChannel } from '../../diagnostics.ts'
 import { SluiceError } from '../../errors.ts'
 import type { BatchFacts, SinkBatch } from '../shape/batch.ts'
 import type { SinkRow } from '../shape/row.ts'
@@ -37,6 +38,8 @@ export const noCounts = (): Counts => ({
   deadLetters: 0,
 })
 export interface DeliveryOptions {
+  readonly instance: string // "" where there is none
+  readonly name: string // of the sink
   readonly sink: Sink
   readonly config: Pick<CommonOptions, 'retry' | 'onError'>
   readonly counts: Counts
@@ -127,13 +130,27 @@ export class Delivery {
     this.#begin()
     const { sink, counts, signal } = this.#options
     const before = performance.now()
+    let failures: readonly RowFailure[] | undefined
+    let error: unknown
     try {
-      const failures = await sink.write(batch, signal)
+      failures = await sink.write(batch, signal)
       counts.writes++
       counts.rows += Math.max(0, batch.walked - failures.length)
       return failures
+    } catch (thrown) {
+      error = thrown
+      throw thrown
     } finally {
-      counts.writeMs += performance.now() - before
+      const ms = performance.now() - before
+      counts.writeMs += ms
+      if (writeChannel.hasSubscribers) {
+        const { instance, name } = this.#options
+        const refused = failures?.length ?? 0
+        const rows = failures ? Math.max(0, batch.walked - refused) : 0
+        const startedAt = performance.timeOrigin + before
+        const about = { instance, sink: name, startedAt, ms, rows, refused }
+        writeChannel.publish({ ...about, error: told(error) })
+      }
     }
   }
   #passes(error: unknown): boolean {

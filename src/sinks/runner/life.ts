@@ -26,7 +26,6 @@ import { Unlogged } from '../special/unlogged.ts'
 import { Xa } from '../special/xa.ts'
 
 export interface LifeOptions extends Omit<DeliveryOptions, 'config'> {
-  readonly name: string
   readonly client: string // the cursor's name
   readonly config: SinkConfig
   readonly cursor: Cursor

@@ -12,6 +12,7 @@ import {
   type Position,
   type Source,
 } from '../../change.ts'
+import { stateChannel, told } from '../../diagnostics.ts'
 import { SluiceError, withoutPasswords } from '../../errors.ts'
 import { compileFilter, everything, intersect } from '../../filter.ts'
 import type { Logger } from '../../logger.ts'
@@ -272,6 +273,7 @@ export class SinkRunner {
       state,
       read,
       query,
+      instance: this.#host.instance,
       name: this.name,
       client: this.#client,
       config: this.config,
@@ -378,6 +380,12 @@ export class SinkRunner {
     this.#status = next
     this.#since = Date.now()
     const { name } = this
+    if (stateChannel.hasSubscribers) {
+      const { instance } = this.#host
+      const error = told('error' in next ? next.error : undefined)
+      const position = this.#cursor && formatPosition(this.#cursor.acked)
+      stateChannel.publish({ instance, sink: name, state: next.state, position, error })
+    }
     if (next.state !== 'failed' && next.state !== 'retrying') {
       this.#log.info({ state: next.state }, `sink ${name} ${next.state}`)
     } else {

@@ -89,6 +89,8 @@ export class Writer {
     const { config, counts, control, name, log, troubled, recovered } = this.#options
     const { deadLettersMax, parallel } = config
     const delivery = new Delivery({
+      instance: '',
+      name,
       sink,
       config,
       counts,

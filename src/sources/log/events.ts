@@ -242,3 +242,16 @@ export function checksumMismatch(type: number, where: string): SluiceError {
     `${where}: expected the ${eventName(type)} event to match its CRC32: it was damaged on its way or on the source's disk`,
   )
 }
+
+/** The error for an incident event that stands at a place in the log. */
+export function incidentAt(
+  file: string,
+  { offset, size }: { readonly offset: number; readonly size: number },
+  incident: string,
+): SluiceError {
+  return new SluiceError(
+    'INCIDENT',
+    `${file}:${offset}: the source reports incident ${incident}: changes may be missing from its binlog there. ` +
+      `Compare the data; then go on behind it: sluice position <destination> set ${file}:${offset + size}`,
+  )
+}

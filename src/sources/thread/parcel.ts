@@ -255,6 +255,11 @@ export class Unpacker {
     for (const table of parcel.tables) this.#tables.set(table.id, table)
   }
 
+  /** Whether the parcel has no further transaction. */
+  get last(): boolean {
+    return this.#at * HEAD === this.#parcel!.heads.length
+  }
+
   /**
    * Moves to the next transaction: `ready`, which stays undefined at the parcel's end. A promise while the catalog looks
    * a table up: wait for it and call again. Throws what the catalog throws.

@@ -97,6 +97,8 @@ export class ReaderThread {
           else if (unpacker.ready) {
             const tx = unpacker.ready
             unpacker.ready = undefined
+            // Who takes it may wait until its slab is free.
+            if (unpacker.last) inbox.closeSlabs(report.parcel)
             yield tx
           } else break
           if (signal.aborted) return

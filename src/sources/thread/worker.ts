@@ -4,6 +4,7 @@
  * IN_FLIGHT_BYTES (or one larger transaction) are under way: then the source is not asked, which is the backpressure.
  * Knows no catalog, no store and no logger.
  */
+import { flushCompileCache } from 'node:module'
 import { parentPort, type MessagePort } from 'node:worker_threads'
 import { SluiceError } from '../../errors.ts'
 import { compileFilter } from '../../filter.ts'
@@ -16,7 +17,8 @@ import type { Failure, Order, Report, Request } from './thread.ts'
 /** A parcel is sent when it has this much, or when there is nothing more to be read for now. */
 const PARCEL_BYTES = 256 * 1024
 const IN_FLIGHT_BYTES = 1024 * 1024
-const SPARE_MAX = 4
+/** Free slabs that are kept, of all reads together: the window and what is under way once, for memory in use is reused then. */
+const SPARE_MAX = 12
 
 interface Memory {
   readonly id: number
@@ -25,11 +27,16 @@ interface Memory {
   closed: boolean // nothing more will be written to it
 }
 
+/**
+ * Free memory of one slab's size. What is dropped instead of kept is gone only when both threads' collectors have seen it,
+ * and until then a new one stands beside it.
+ */
+const spare: Buffer[] = []
+
 /** Slabs in shared memory: filled here, released there. One of its own size moves there for good. */
 class SharedSlabs implements Slabs {
   readonly #known = new Map<Slab, Memory>()
   readonly #there = new Map<number, Buffer>() // closed here, still held there
-  readonly #spare: Buffer[] = []
   #next = 0
   #fresh: Memory[] = [] // to be told
   #closed: number[] = [] // to be told
@@ -37,7 +44,7 @@ class SharedSlabs implements Slabs {
   open(size: number): Slab {
     const shared = size <= SLAB_BYTES
     const bytes = shared
-      ? (this.#spare.pop() ?? Buffer.from(new SharedArrayBuffer(SLAB_BYTES)))
+      ? (spare.pop() ?? Buffer.from(new SharedArrayBuffer(SLAB_BYTES)))
       : Buffer.allocUnsafeSlow(size)
     const slab = new Slab(bytes, this)
     this.#known.set(slab, { id: this.#next++, bytes, told: false, closed: false })
@@ -59,7 +66,7 @@ class SharedSlabs implements Slabs {
     if (bytes) this.#keep(bytes)
   }
   #keep(bytes: Buffer): void {
-    if (bytes.length === SLAB_BYTES && this.#spare.length < SPARE_MAX) this.#spare.push(bytes)
+    if (bytes.length === SLAB_BYTES && spare.length < SPARE_MAX) spare.push(bytes)
   }
   /** The number by which the other side knows, or will know, the slab. */
   idOf(slab: Slab): number {
@@ -185,3 +192,5 @@ function describe(error: unknown): Failure {
 parentPort!.on('message', ({ order, port }: { order: Order; port: MessagePort }) => {
   void new Reading(port).run(order)
 })
+// Now, for a process that is killed has no time for it.
+flushCompileCache()

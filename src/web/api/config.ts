@@ -15,7 +15,9 @@ const fileView = z.strictObject({
   file: z.string().describe('its name in the instances folder'),
   yaml: z
     .string()
-    .describe('as it stands there, but (hidden N) for every secret; ${NAME} is kept as written'),
+    .describe(
+      'as it stands there, but a mark like (hidden 5f2c91aa) for every secret; ${NAME} is kept as written',
+    ),
   hidden: z.int().describe('how many secrets are hidden'),
   tag,
   writable: z.boolean().describe('false: it can only be changed where it is kept'),
@@ -45,7 +47,7 @@ export const configActions: readonly Route[] = [
     role: 'operator',
     conditional: true,
     body: z.strictObject({
-      yaml: z.string().describe('(hidden N) stands for the N-th secret of the file as it was read'),
+      yaml: z.string().describe('a mark stands for the secret of the file that it was shown for'),
     }),
     reply: writtenView,
     tag: (reply) => reply.after ?? undefined,

@@ -5,6 +5,7 @@
 import * as z from 'zod'
 import type { TableVersions, Version } from '../../catalog/history.ts'
 import { Control, controlFile, type Letter } from '../../sinks/letters/control.ts'
+import { STEP_LOOKS } from '../live/past.ts'
 import type { Panel } from '../panel.ts'
 import { notFound } from '../refused.ts'
 import { configReads } from './config.ts'
@@ -34,17 +35,37 @@ const serverView = z.strictObject({
     .describe('null: the port is not open yet'),
   memoryBytes: z.int(),
 })
+const origin = z
+  .enum(['ddl', 'captured', 'assumed'])
+  .describe(
+    'a statement of the log; the source, when nothing can have changed it since; the source, when something may have',
+  )
+const series = z.array(z.number().nullable())
+const historyView = z
+  .strictObject({
+    stepMs: z.int(),
+    at: z.array(z.number()).describe('ms since 1970, the end of each step'),
+    changes: series.describe('read, a second'),
+    bytes: series.describe('of log read, a second'),
+    readMs: series.describe('commit to read, the worst of the step'),
+    ackMs: series.describe('read to acked, of the client that is furthest behind'),
+    storeBytes: series,
+  })
+  .describe('null: not known then')
 const tableView = z.strictObject({
   database: z.string(),
   table: z.string(),
   versions: z.int().describe('how many definitions are known, through the log'),
   state: z.enum(['known', 'unknown', 'gone']).describe('unknown: its next row asks the source'),
   columns: z.int(),
+  keys: z.array(z.string()).describe('columns of its key'),
+  from: z.string().nullable().describe('the place in the log from which the newest holds'),
+  origin: origin.nullable(),
 })
 const versionView = z.strictObject({
   from: z.string().describe('the place in the log from which it holds'),
   epoch: z.int(),
-  origin: z.enum(['ddl', 'captured', 'assumed']),
+  origin,
   state: z.enum(['known', 'unknown', 'gone']),
   columns: z.array(
     z.strictObject({
@@ -163,21 +184,37 @@ const instances: readonly Route[] = [
   }),
   route({
     method: 'GET',
+    path: '/instances/{destination}/history',
+    summary:
+      'The last hour of an instance, in steps of ten seconds, as far as this process goes back',
+    role: 'readOnly',
+    reply: historyView,
+    run: (panel, { params }) => {
+      const { at, ...rest } = panel.past.series(panel.member(params['destination']!).name)
+      return { stepMs: STEP_LOOKS * 1000, at: at.map(Number), ...rest }
+    },
+  }),
+  route({
+    method: 'GET',
     path: '/instances/{destination}/tables',
     summary: 'The tables whose definitions are known, by name',
     role: 'readOnly',
     query: z.strictObject({
       database: z.string().optional(),
+      search: z
+        .string()
+        .optional()
+        .describe('only names (database.table) with these letters, in any case'),
       after: z.string().optional().describe('database.table: only what comes behind it'),
       limit: most(1000, 200),
     }),
     reply: z.array(tableView),
-    run: (panel, { params, query: { database, after = '', limit } }) =>
+    run: (panel, { params, query: { database, search = '', after = '', limit } }) =>
       panel
         .running(params['destination']!)
         .tables.filter((t) => database === undefined || t.database === database)
         .map(showTable)
-        .filter((t) => nameOf(t) > after)
+        .filter((t) => nameOf(t) > after && nameOf(t).toLowerCase().includes(search.toLowerCase()))
         .sort((a, b) => (nameOf(a) < nameOf(b) ? -1 : 1))
         .slice(0, limit),
   }),
@@ -269,13 +306,16 @@ const stateOf = ({ now }: Version): 'known' | 'unknown' | 'gone' =>
   now === undefined ? 'gone' : now === 'unknown' ? 'unknown' : 'known'
 function showTable({ database, table, versions }: TableVersions): z.input<typeof tableView> {
   const last = versions.at(-1)
-  const columns = last && typeof last.now === 'object' ? last.now.columns.length : 0
+  const columns = typeof last?.now === 'object' ? last.now.columns : []
   return {
     database,
     table,
     versions: versions.length,
     state: last ? stateOf(last) : 'unknown',
-    columns,
+    columns: columns.length,
+    keys: columns.filter((c) => c.key).map((c) => c.name),
+    from: last ? `${last.from.file}:${last.from.offset}` : null,
+    origin: last?.origin ?? null,
   }
 }
 function showVersion(version: Version): z.input<typeof versionView> {

@@ -7,9 +7,12 @@ import { formatPosition, type Position } from '../../change.ts'
 import { roles } from '../../config/admin.ts'
 import { SluiceError, withoutPasswords } from '../../errors.ts'
 import type { LogPlace } from '../../catalog/history.ts'
+import type { LoadStatus } from '../../snapshot/load.ts'
+import { describeOutlook, isUrgent } from '../../upstream/purge.ts'
 import type { SinkStatus } from '../../sinks/runner/runner.ts'
 import { shownStates, type ClientFacts, type InstanceFacts, type Lag } from '../facts.ts'
 import type { Stage } from '../health.ts'
+import type { Rates } from '../live/past.ts'
 
 const count = z.int().min(0)
 const time = z.iso.datetime().describe('ISO 8601, UTC')
@@ -93,6 +96,50 @@ export const stageView = z.strictObject({
   limitMs: count,
   reason: z.string(),
 })
+const upstreamView = z
+  .strictObject({
+    reading: z.string().nullable().describe('host:port of the source that is read'),
+    standbys: count,
+    failovers: count.describe('how often another source was gone over to'),
+    positionsLost: count.describe('how often the source no longer had what was needed'),
+    lost: z
+      .strictObject({
+        time,
+        clients: z.array(z.string()),
+        policy: z.string(),
+        range: z.string(),
+        to: z.string().nullable().describe('where they go on; null: nowhere'),
+      })
+      .nullable()
+      .describe('the last time'),
+    purge: z
+      .strictObject({
+        client: z.string().describe('the slowest'),
+        file: z.string().describe('the one that it needs'),
+        behindFiles: count,
+        inMs: z.number().describe('until it may be removed; negative: any moment'),
+        retentionMs: count,
+        bytesPerHour: count.describe('at which the log grew since'),
+        urgent: z.boolean(),
+        text: z.string(),
+      })
+      .nullable()
+      .describe('what the source will keep, as last looked at; null: not known, or for good'),
+    semiSyncAcks: count.nullable().describe('sent; null: semiSync is off'),
+  })
+  .describe('Of the sources, since the instance was started')
+const snapshotView = z.strictObject({
+  client: z.string(),
+  state: z.enum(['running', 'paused', 'done', 'cancelled']),
+  tables: count,
+  done: count.describe('tables'),
+  table: z.string().nullable().describe('the one that is read now'),
+  rows: count,
+  rowsPerSecond: count.describe('the most that is read; 0: as fast as it goes'),
+  skipped: z.array(z.strictObject({ table: z.string(), why: z.string() })),
+  started: time,
+  ended: time.nullable(),
+})
 export const instanceView = z.strictObject({
   destination: z.string(),
   state: z
@@ -135,15 +182,11 @@ export const instanceView = z.strictObject({
   sinks: z.array(sinkView),
   stages: z.array(stageView),
   guessedTables: z.array(z.string()),
+  upstream: upstreamView,
+  snapshots: z.array(snapshotView),
 })
 export type InstanceView = z.output<typeof instanceView>
 export const whoView = z.strictObject({ name: z.string(), role: z.enum(roles) })
-
-export interface Rates {
-  readonly transactions: number
-  readonly changes: number
-  readonly bytes: number
-}
 
 const iso = (ms: number): string => new Date(ms).toISOString()
 
@@ -252,10 +295,38 @@ export function showInstance(
     ],
     stages: stages.filter((s) => s.destination === name).map(showStage),
     guessedTables: [...(status?.guessedTables ?? [])],
+    upstream: showUpstream(facts),
+    snapshots: status?.snapshots.map(showSnapshot) ?? [],
   }
 }
 const NOTHING = { transactions: 0, changes: 0, logBytes: 0, waitMs: 0, connects: 0, failures: 0 }
 
+function showUpstream({ status, member }: InstanceFacts): z.output<typeof upstreamView> {
+  const { lost, purge } = status ?? {}
+  return {
+    reading: status?.server ?? null,
+    standbys: member.config?.standbys.length ?? 0,
+    failovers: status?.failovers ?? 0,
+    positionsLost: status?.positionsLost ?? 0,
+    lost: lost
+      ? {
+          time: iso(lost.at),
+          clients: [...lost.clients],
+          policy: lost.policy,
+          range: lost.range,
+          to: lost.to ?? null,
+        }
+      : null,
+    purge: purge ? { ...purge, urgent: isUrgent(purge), text: describeOutlook(purge) } : null,
+    semiSyncAcks: status?.semiSyncAcks ?? null,
+  }
+}
+/** Not where in a table it stands: that is the contents of a row. */
+function showSnapshot(load: LoadStatus): z.output<typeof snapshotView> {
+  const { client, state, tables, done, table, rows, rowsPerSecond, skipped, started, ended } = load
+  const counts = { tables, done, table, rows, rowsPerSecond }
+  return { client, state, ...counts, skipped: [...skipped], started, ended }
+}
 export const showStage = (stage: Stage): Stage => ({
   ...stage,
   reason: withoutPasswords(stage.reason),

@@ -6,11 +6,15 @@ import { h, show } from './dom.js'
 
 const $ = (id) => document.getElementById(id)
 
-function say(text) {
+let quiet
+/** Says what became of it, for a while. */
+export function say(text) {
   show($('said'), text)
-  setTimeout(() => show($('said')), 6000)
+  clearTimeout(quiet)
+  quiet = setTimeout(() => show($('said')), 6000)
 }
-function sure(title, text, yes) {
+/** Asks whether it is really meant. */
+export function sure(title, text, yes) {
   show($('ask-title'), title)
   show($('ask-text'), text)
   show($('ask-yes'), yes)
@@ -65,6 +69,12 @@ const deeds = {
     at('instances', d, 'clients', c),
     'DELETE',
   ],
+  reload: ({ d, b, t }) => [
+    'Reload the definition?',
+    `The next row of ${b}.${t} asks the source for its columns; the log is read on by a new connection.`,
+    'Reload',
+    at('instances', d, 'tables', b, t, 'reload'),
+  ],
   replay: ({ d, i }) => [
     'Write the dead letter again?',
     `Number ${i} of ${d} goes to its sink once more, with its old version.`,
@@ -82,9 +92,35 @@ const deeds = {
     { ids: [Number(i)] },
   ],
 }
-export async function act(target) {
+export function act(target) {
   const { do: deed, ...about } = target.dataset
-  const [title, text, yes, path, method = 'POST', body] = deeds[deed](about)
+  return carryOut(deeds[deed](about))
+}
+/** The forms of the pages: what their fields say is done, after asking. */
+export function submit({ dataset, elements }) {
+  const value = (name) => elements[name].value.trim()
+  if (dataset.form === 'level') return carryOut(level(value('level')))
+  if (dataset.form === 'position')
+    return carryOut(position(dataset.d, value('to') || null, value('client') || undefined))
+  return Promise.resolve()
+}
+const level = (name) => [
+  'Change the level of the log?',
+  `From now on, until the server ends, it logs ${name} and worse.`,
+  'Change',
+  '/log',
+  'PUT',
+  { level: name },
+]
+const position = (d, to, client) => [
+  'Set the position?',
+  `${client === undefined ? `All clients of ${d}` : `Client ${client} of ${d}`} ${to === null ? 'forget where they are' : `go on at ${to}`}; the instance stops for a moment. What lies between is not delivered, or again.`,
+  'Set',
+  at('instances', d, 'position'),
+  'POST',
+  { to, ...(client !== undefined && { client }) },
+]
+async function carryOut([title, text, yes, path, method = 'POST', body]) {
   if (!(await sure(title, text, yes))) return
   try {
     await ask(path, method, body)

@@ -10,19 +10,23 @@ export const redraw = () => document.dispatchEvent(new Event('redraw'))
 
 export const authorization = () => sessionStorage.getItem('authorization') ?? ''
 class Problem extends Error {
-  constructor(status, message) {
+  constructor(status, message, problems) {
     super(message)
     this.status = status
+    this.problems = problems // of a text that was sent, each with its line
   }
 }
-export async function ask(path, method = 'GET', body) {
-  const headers = { authorization: authorization() }
+export async function ask(path, method = 'GET', body, more = {}) {
+  const headers = { authorization: authorization(), ...more }
   if (method !== 'GET') headers['content-type'] = 'application/json'
   const request = { method, headers, credentials: 'omit' }
   if (body !== undefined) request.body = JSON.stringify(body)
   const response = await fetch(API + path, request)
   const json = await response.json()
-  if (!response.ok) throw new Problem(response.status, `${json.error.code}: ${json.error.message}`)
+  if (!response.ok) {
+    const { code, message, problems } = json.error
+    throw new Problem(response.status, `${code}: ${message}`, problems)
+  }
   return json
 }
 export const at = (...parts) => parts.map((part) => `/${encodeURIComponent(part)}`).join('')

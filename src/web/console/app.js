@@ -2,10 +2,12 @@
  * The console: pages by the address behind '#', drawn anew from the API every two seconds. The token stays in this tab. Acts only through
  * the API, after asking.
  */
-import { act } from './act.js'
+import { act, submit } from './act.js'
 import { ask, authorization, session } from './api.js'
 import { h, show } from './dom.js'
-import { audit, deadLetters, instance, overview } from './pages.js'
+import { edit, editor } from './editor.js'
+import { audit, deadLetter, deadLetters, instance, overview } from './pages.js'
+import { browse, oneTable, tables } from './tables.js'
 import { endTail, toggleTail } from './tail.js'
 
 const POLL_MS = 2000
@@ -50,10 +52,16 @@ function leave() {
 }
 const nameIn = (hash) => decodeURIComponent(hash.split('/')[2] ?? '')
 function page(hash) {
-  const [first, name, last] = hash.replace(/^#\/?/, '').split('/').map(decodeURIComponent)
+  const [first, name, what, ...rest] = hash.replace(/^#\/?/, '').split('/').map(decodeURIComponent)
   if (first === 'audit') return audit
+  if (first === 'new') return () => editor('')
   if (first !== 'instances' || !name) return overview
-  return last === 'deadletters' ? () => deadLetters(name) : () => instance(name)
+  if (what === 'config') return () => editor(name)
+  if (what === 'tables')
+    return rest.length === 2 ? () => oneTable(name, ...rest) : () => tables(name)
+  if (what === 'deadletters')
+    return rest.length === 1 ? () => deadLetter(name, rest[0]) : () => deadLetters(name)
+  return () => instance(name)
 }
 async function drawHead() {
   if (!session.me) return show($('head'), h('strong', {}, 'Sluice'))
@@ -68,6 +76,7 @@ async function drawHead() {
       'nav',
       { 'aria-label': 'pages' },
       link('#/', 'Instances'),
+      session.me.role === 'operator' && link('#/new', 'New instance'),
       session.me.role === 'operator' && link('#/audit', 'Audit log'),
     ),
     h(
@@ -113,12 +122,21 @@ document.addEventListener('click', (event) => {
   if (!target) return
   if (target.dataset.do === 'leave') void leave()
   else if (target.dataset.do === 'tail') toggleTail(target.dataset.d)
+  else if (target.dataset.do === 'tables') {
+    browse({ after: target.dataset.after })
+    void draw()
+  } else if (target.dataset.do.startsWith('config-')) void edit(target)
   else void act(target)
 })
 document.addEventListener('submit', (event) => {
-  if (event.target.id !== 'login') return
+  const form = event.target
+  if (form.method === 'dialog') return
   event.preventDefault()
-  void enter(event.target)
+  if (form.id === 'login') void enter(form)
+  else if (form.dataset.form === 'tables') {
+    browse({ words: form.elements.words.value.trim(), after: '' })
+    void draw()
+  } else void submit(form)
 })
 addEventListener('hashchange', () => {
   endTail(nameIn(location.hash))

@@ -17,7 +17,9 @@ const files: Readonly<Record<string, readonly [file: string, type: string]>> = {
   '/console/api.js': ['api.js', SCRIPT],
   '/console/act.js': ['act.js', SCRIPT],
   '/console/dom.js': ['dom.js', SCRIPT],
+  '/console/editor.js': ['editor.js', SCRIPT],
   '/console/pages.js': ['pages.js', SCRIPT],
+  '/console/tables.js': ['tables.js', SCRIPT],
   '/console/tail.js': ['tail.js', SCRIPT],
 }
 export const POLICY =

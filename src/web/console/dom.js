@@ -67,6 +67,46 @@ export function chart(numbers, title) {
   return h('svg', picture, h('title', {}, title), h('polyline', { points: points.join(' ') }))
 }
 
+/** The last hour of one number, with its gaps; `text` says a number in words. */
+export function hour({ at, values, title, text, nowMs }) {
+  const known = values.filter((n) => n !== null)
+  const most = Math.max(1e-9, ...known)
+  const lines = [[]]
+  for (const [i, value] of values.entries()) {
+    const x = 100 - ((nowMs - at[i]) / 3_600_000) * 100
+    if (value === null) lines.push([])
+    else if (x >= 0) lines.at(-1).push(`${x.toFixed(2)},${(58 - (56 * value) / most).toFixed(2)}`)
+  }
+  const picture = {
+    class: 'chart hour',
+    viewBox: '0 0 100 60',
+    preserveAspectRatio: 'none',
+    role: 'img',
+    'aria-label': `${title}, the last hour`,
+  }
+  const last = known.at(-1)
+  return h(
+    'div',
+    { class: 'card' },
+    h('div', {}, `${title}: `, h('strong', {}, last === undefined ? 'not known yet' : text(last))),
+    h(
+      'svg',
+      picture,
+      h('title', {}, title),
+      lines
+        .filter((points) => points.length > 1)
+        .map((points) => h('polyline', { points: points.join(' ') })),
+    ),
+    h(
+      'div',
+      { class: 'row soft ends' },
+      h('span', {}, '−60 min'),
+      h('span', {}, known.length > 0 ? `most ${text(Math.max(...known))}` : ''),
+      h('span', {}, 'now'),
+    ),
+  )
+}
+
 export const table = (head, rows, caption) =>
   h(
     'div',
@@ -123,4 +163,6 @@ const tones = {
   held: 'warn',
   catchUp: 'warn',
 }
-export const state = (name) => h('span', { class: `state ${tones[name] ?? 'soft'}` }, name)
+/** A state in its colour; `like`: in that of another one. */
+export const state = (name, like = name) =>
+  h('span', { class: `state ${tones[like] ?? 'soft'}` }, name)

@@ -2,20 +2,19 @@
  * The pages: each asks the API and answers with what is to be shown.
  */
 import { button } from './act.js'
-import { ask, at } from './api.js'
-import { bytes, chart, facts, h, lag, state, table, time, when } from './dom.js'
+import { ask, at, session } from './api.js'
+import { bytes, chart, facts, h, hour, lag, state, table, time, when } from './dom.js'
 import { changeRow, tail } from './tail.js'
 
 const SAMPLES_MAX = 900 // half an hour
-const history = new Map() // destination → { rate: number[], lag: number[] }
+const rates = new Map() // destination → bytes a second, since the console was opened
 
 function remember(instances) {
-  for (const { destination, rates, lag: lags } of instances) {
-    const kept = history.get(destination) ?? { rate: [], lag: [] }
-    kept.rate.push(rates.bytes)
-    kept.lag.push(lags.read.ms ?? 0)
-    for (const list of Object.values(kept)) if (list.length > SAMPLES_MAX) list.shift()
-    history.set(destination, kept)
+  for (const { destination, rates: now } of instances) {
+    const kept = rates.get(destination) ?? []
+    kept.push(now.bytes)
+    if (kept.length > SAMPLES_MAX) kept.shift()
+    rates.set(destination, kept)
   }
 }
 const troubles = (stages) =>
@@ -30,8 +29,9 @@ const troubles = (stages) =>
       ),
     )
 
+const LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']
 export async function overview() {
-  const instances = await ask('/instances')
+  const [instances, server] = await Promise.all([ask('/instances'), ask('/server')])
   remember(instances)
   const cards = instances.map((i) =>
     h(
@@ -47,7 +47,7 @@ export async function overview() {
         clients: i.clients.filter((c) => c.kind === 'client').length,
         sinks: i.sinks.length,
       }),
-      chart(history.get(i.destination).rate, `bytes a second of ${i.destination}`),
+      chart(rates.get(i.destination), `bytes a second of ${i.destination}`),
       i.error && h('p', { class: 'bad' }, i.error.message),
     ),
   )
@@ -56,17 +56,42 @@ export async function overview() {
     troubles(instances.flatMap((i) => i.stages)),
     instances.length === 0 && h('p', {}, 'There is no file in the instances folder.'),
     h('div', { class: 'cards' }, cards),
+    h('h2', {}, 'Server'),
+    facts({
+      version: `${server.version}, Node ${server.node}`,
+      'runs since': when(server.startedAt),
+      memory: bytes(server.memoryBytes),
+      'Canal port': server.canal
+        ? `${server.canal.port}, ${server.canal.connections} connections, ${bytes(server.canal.sentBytes)} sent`
+        : 'not open',
+      'level of the log': server.logLevel,
+    }),
+    session.me?.role === 'operator' &&
+      h(
+        'form',
+        { 'data-form': 'level', class: 'row' },
+        h(
+          'label',
+          {},
+          'Log',
+          h(
+            'select',
+            { name: 'level', 'data-own': true },
+            LEVELS.map((name) => h('option', { selected: name === server.logLevel }, name)),
+          ),
+        ),
+        h('button', {}, 'Change the level'),
+      ),
   ]
 }
 
 export async function instance(destination) {
-  const [i, errors] = await Promise.all([
+  const [i, errors, past] = await Promise.all([
     ask(at('instances', destination)),
     ask(`/errors?destination=${encodeURIComponent(destination)}&limit=20`),
+    pastOf(destination),
   ])
-  remember([i])
   const d = destination
-  const kept = history.get(d)
   return [
     h('h1', {}, d, ' ', state(i.state)),
     h(
@@ -75,28 +100,17 @@ export async function instance(destination) {
       button('start', 'Start', { d }),
       button('stop', 'Stop', { d }),
       button('restart', 'Restart', { d }),
+      h('a', { href: `#${at('instances', d, 'tables')}` }, 'Tables'),
+      h('a', { href: `#${at('instances', d, 'deadletters')}` }, 'Dead letters'),
+      session.me?.role === 'operator' &&
+        h('a', { href: `#${at('instances', d, 'config')}` }, 'Configuration'),
     ),
     i.error && h('p', { class: 'trouble' }, `${i.error.code}: ${i.error.message}`),
     troubles(i.stages),
     h('h2', {}, 'Flow'),
     flow(i),
-    h('h2', {}, 'Since this page was opened'),
-    h(
-      'div',
-      { class: 'cards' },
-      h(
-        'div',
-        { class: 'card' },
-        `Read: ${bytes(Math.round(i.rates.bytes))}/s`,
-        chart(kept.rate, 'bytes of log a second'),
-      ),
-      h(
-        'div',
-        { class: 'card' },
-        `Behind the source: ${time(i.lag.read.ms)}`,
-        chart(kept.lag, 'milliseconds from commit to read'),
-      ),
-    ),
+    h('h2', {}, 'The last hour'),
+    charts(past),
     h('h2', {}, 'Position'),
     facts({
       reading: i.position?.text ?? 'none yet',
@@ -104,6 +118,9 @@ export async function instance(destination) {
       GTIDs: i.position?.gtids ?? 'none',
       epoch: i.epoch,
     }),
+    session.me?.role === 'operator' && positionForm(i),
+    upstreamOf(i),
+    snapshotsOf(i),
     clientsOf(i),
     sinksOf(i),
     h('h2', {}, 'Live tail'),
@@ -133,6 +150,98 @@ export async function instance(destination) {
           'warnings and errors',
         ),
   ]
+}
+/** Asked anew when there can be another point. */
+let asked = { destination: '', until: 0, past: undefined }
+async function pastOf(destination) {
+  if (asked.destination !== destination || Date.now() >= asked.until) {
+    const past = await ask(at('instances', destination, 'history'))
+    asked = { destination, until: Date.now() + past.stepMs, past }
+  }
+  return asked.past
+}
+function charts({ at: times, changes, bytes: read, readMs, ackMs }) {
+  const about = { at: times, nowMs: Math.max(Date.now(), times.at(-1) ?? 0) }
+  const rate = (n) => `${n}/s`
+  return h(
+    'div',
+    { class: 'cards' },
+    hour({ ...about, values: changes, title: 'Changes read', text: rate }),
+    hour({ ...about, values: read, title: 'Log read', text: (n) => `${bytes(n)}/s` }),
+    hour({ ...about, values: readMs, title: 'Commit to read', text: time }),
+    hour({ ...about, values: ackMs, title: 'Read to acked, of the slowest', text: time }),
+  )
+}
+function positionForm(i) {
+  const names = i.clients.map((c) => c.client)
+  return h(
+    'form',
+    { 'data-form': 'position', 'data-d': i.destination, class: 'row' },
+    h(
+      'label',
+      {},
+      'Of',
+      h(
+        'select',
+        { name: 'client', 'data-own': true, 'data-key': names.join('\n') },
+        h('option', { value: '' }, 'all clients and new ones'),
+        names.map((name) => h('option', {}, name)),
+      ),
+    ),
+    h(
+      'label',
+      {},
+      'file:offset, GTIDs, or nothing to forget',
+      h('input', { name: 'to', 'data-own': true, autocomplete: 'off' }),
+    ),
+    h('button', {}, 'Set the position'),
+  )
+}
+function upstreamOf({ upstream: u }) {
+  const lost = u.lost
+    ? `${u.positionsLost}; the last one at ${when(u.lost.time)} by ${u.lost.clients.join(', ')}: ${u.lost.range} (${u.lost.policy}: ${u.lost.to ? `they went on at ${u.lost.to}` : 'nothing was moved'})`
+    : u.positionsLost
+  return [
+    h('h2', {}, 'Source'),
+    facts({
+      reading: u.reading ?? 'none',
+      'fail-overs': `${u.failovers}, ${u.standbys} stand by`,
+      'positions lost': u.lost ? h('span', { class: 'bad' }, lost) : lost,
+      'what it keeps': u.purge
+        ? h('span', { class: u.purge.urgent ? 'bad' : '' }, u.purge.text)
+        : 'nothing needed is about to be removed',
+      'semi-sync': u.semiSyncAcks === null ? 'off' : `${u.semiSyncAcks} acknowledgements sent`,
+    }),
+  ]
+}
+const loadMood = { done: 'running', cancelled: 'failed' }
+function snapshotsOf({ snapshots }) {
+  if (snapshots.length === 0) return []
+  const rows = snapshots.map((s) =>
+    h(
+      'tr',
+      { 'data-key': s.client },
+      h('td', {}, s.client),
+      h('td', {}, state(s.state, loadMood[s.state] ?? s.state)),
+      h(
+        'td',
+        {},
+        h('progress', { max: Math.max(1, s.tables), value: s.done, 'aria-label': 'tables done' }),
+        ` ${s.done} of ${s.tables} tables`,
+      ),
+      h('td', {}, s.table ?? ''),
+      h('td', {}, s.rows),
+      h('td', {}, s.rowsPerSecond === 0 ? 'none' : `${s.rowsPerSecond} rows/s`),
+      h(
+        'td',
+        { class: 'long' },
+        s.skipped.map(({ table: t, why }) => h('div', {}, `${t}: ${why}`)),
+      ),
+      h('td', {}, when(s.ended ?? s.started)),
+    ),
+  )
+  const head = ['for', 'state', 'done', 'reads', 'rows', 'limit', 'left out', 'began or ended']
+  return [h('h2', {}, 'Snapshots'), table(head, rows, 'snapshots')]
 }
 /** As last asked; what was read since is known to be there too. */
 function endOf({ sourceEnd, position, lag: { read } }) {
@@ -250,7 +359,13 @@ export async function deadLetters(destination) {
     h(
       'tr',
       { 'data-key': l.id },
-      h('td', {}, l.id),
+      h(
+        'td',
+        {},
+        session.me?.role === 'operator'
+          ? h('a', { href: `#${at('instances', d, 'deadletters', l.id)}` }, l.id)
+          : l.id,
+      ),
       h('td', {}, when(l.time)),
       h('td', {}, l.sink),
       h('td', {}, `${l.op} ${l.table}`),
@@ -278,6 +393,45 @@ export async function deadLetters(destination) {
           rows,
           'dead letters',
         ),
+  ]
+}
+/** One of them, with its contents. */
+export async function deadLetter(destination, id) {
+  const d = destination
+  const l = await ask(at('instances', d, 'deadletters', id))
+  return [
+    h('h1', {}, `Dead letter ${l.id} of `, h('a', { href: `#${at('instances', d)}` }, d)),
+    h('p', { class: 'trouble' }, `${l.code}: ${l.error}`),
+    h(
+      'p',
+      { class: 'row' },
+      button('replay', 'Replay', { d, i: l.id }, `Replay dead letter ${l.id}`),
+      button('drop', 'Drop', { d, i: l.id }, `Drop dead letter ${l.id}`),
+      h('a', { href: `#${at('instances', d, 'deadletters')}` }, 'All of them'),
+    ),
+    facts({
+      sink: l.sink,
+      row: `${l.op} ${l.table}`,
+      key: l.key,
+      position: l.position,
+      version: l.version,
+      time: when(l.time),
+      attempts: l.attempts,
+    }),
+    table(
+      ['time', 'what', 'before and after'],
+      [
+        changeRow({
+          time: l.time,
+          type: l.op,
+          database: l.table.split('.')[0],
+          table: l.table.split('.').slice(1).join('.'),
+          before: Object.keys(l.before).length > 0 ? l.before : undefined,
+          after: Object.keys(l.after).length > 0 ? l.after : undefined,
+        }),
+      ],
+      'the row',
+    ),
   ]
 }
 export async function audit() {

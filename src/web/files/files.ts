@@ -30,7 +30,7 @@ import {
 } from '../../config/config.ts'
 import { SluiceError } from '../../errors.ts'
 import { notFound, notNow, Refused, type Fault } from '../refused.ts'
-import { hide, reveal } from './hidden.ts'
+import { hide, isSecret, misplaced, reveal } from './hidden.ts'
 
 /** What was seen of a file. "absent": that there is none; "any": whatever it holds. */
 export type Seen = { readonly tag: string } | 'absent' | 'any'
@@ -60,6 +60,7 @@ const NEW_MODE = 0o600
 
 export class InstanceFiles {
   readonly #folder: string
+  readonly #key = randomBytes(32)
 
   constructor(folder: string) {
     this.#folder = folder
@@ -68,11 +69,11 @@ export class InstanceFiles {
   read(destination: string): InstanceFile {
     const found = this.#find(destination)
     if (!found) throw notFound(`there is no instance file ${destination}`)
-    const { text, secrets } = hide(found.bytes.toString('utf8'))
+    const { text, secrets } = hide(found.bytes.toString('utf8'), this.#key)
     return {
       file: basename(found.path),
       yaml: text,
-      hidden: secrets.length,
+      hidden: secrets.size,
       tag: tagOf(found.bytes),
       writable: this.#writable() && !found.stat.isSymbolicLink(),
     }
@@ -80,22 +81,39 @@ export class InstanceFiles {
   /** The text with the secrets of the file that its marks stand for, and everything that is wrong with it. */
   check(destination: string, yaml: string): Checked {
     const now = this.#find(destination)
-    const { secrets } = hide(now?.bytes.toString('utf8') ?? '')
+    const { secrets } = hide(now?.bytes.toString('utf8') ?? '', this.#key)
     const { text, unknown } = reveal(yaml, secrets)
-    const faults = unknown.map(({ mark, offset }) => {
-      const before = yaml.slice(0, offset).split('\n')
-      const message = `expected the value itself: the file has no secret that ${mark} stands for`
-      return { line: before.length, column: before.at(-1)!.length + 1, key: '', message }
-    })
-    if (text.trim() === '') {
-      const message = 'expected at least one key: an empty file is one that is being written'
-      faults.push({ line: 1, column: 1, key: '', message })
-    }
+    const whole = hide(text, this.#key)
+    const faults: Fault[] = [
+      ...unknown.map(({ mark, offset }) =>
+        faultAt(
+          yaml,
+          offset,
+          `expected the value itself: the file has no secret any more that ${mark} stands for (marks hold until the server ends)`,
+        ),
+      ),
+      ...misplaced(yaml, secrets, whole).map((offset) =>
+        faultAt(yaml, offset, 'expected a mark only where a secret stands, and nothing beside it'),
+      ),
+      ...(secrets.size > 0 ? whole.exposed : []).map((offset) =>
+        faultAt(text, offset, 'expected no alias of a secret where it would be shown'),
+      ),
+    ]
+    if (text.trim() === '')
+      faults.push(
+        faultAt('', 0, 'expected at least one key: an empty file is one that is being written'),
+      )
     const path = join(this.#folder, `${destination}.yaml`)
-    const { config, problems } = parseInstance(path, text)
-    for (const { line, column, key, message } of problems)
-      faults.push({ line, column, key, message })
-    faults.sort((a, b) => a.line - b.line || a.column - b.column)
+    // What is wrong with a text may repeat it: only one in which every secret stands in its place is looked at with them.
+    const safe = faults.length === 0 && !whole.broken
+    const { config, problems } = parseInstance(path, safe ? text : yaml)
+    for (const { line, column, key, message } of problems) {
+      const shown = isSecret(key)
+        ? message.replace(/, found .*/s, ', found something else')
+        : message
+      faults.push({ line, column, key, message: shown })
+    }
+    faults.sort((x, y) => x.line - y.line || x.column - y.column)
     return { text, config: faults.length > 0 ? undefined : config, faults }
   }
   /** Throws Refused: 412 when the file is not as `seen`, 422 with all that is wrong, 409 when it cannot be written. */
@@ -168,6 +186,10 @@ export class InstanceFiles {
   }
 }
 
+function faultAt(text: string, offset: number, message: string): Fault {
+  const before = text.slice(0, offset).split('\n')
+  return { line: before.length, column: before.at(-1)!.length + 1, key: '', message }
+}
 const tagOf = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex')
 /** The tag of what is there. Throws Refused when that is not what was seen. */
 function expected(destination: string, now: Found | undefined, seen: Seen): string | null {

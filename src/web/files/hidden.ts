@@ -1,14 +1,20 @@
 /**
- * The text of an instance file without its secrets, and back: every secret is shown as `(hidden N)`, and a text that comes back
- * with such a mark gets the N-th secret of the file it was made from. What is written as `${NAME}` is no secret and stays. A secret
+ * The text of an instance file without its secrets, and back: every secret is shown as a mark like `(hidden 5f2c91aa)`, and a text
+ * that comes back with one gets the secret of that mark, if the file still has it. A mark is made with a key that lives as long as
+ * the process, so it says nothing of the secret. What is written as `${NAME}` is no secret and stays. A secret
  * is what stands under a key that sounds like one (as in the log), or between `//user:` and `@` of a URL; in comments too. Pure.
  */
-import { isAlias, isScalar, parseDocument, visit, type Document, type Node } from 'yaml'
+import { createHmac } from 'node:crypto'
+import { isAlias, isPair, isScalar, parseDocument, visit, type Document, type Node } from 'yaml'
 
 export interface Hidden {
   readonly text: string
-  /** As they stand in the file; the mark `(hidden 1)` is the first. */
-  readonly secrets: readonly string[]
+  /** As they stand in the file, by their marks. */
+  readonly secrets: ReadonlyMap<string, string>
+  /** Places where a secret would be shown nevertheless: aliases of one under a key that does not sound like one. */
+  readonly exposed: readonly number[]
+  /** The text is no YAML; what is hidden in it was found by its words. */
+  readonly broken: boolean
 }
 /** A piece of the text. */
 interface Piece {
@@ -21,33 +27,49 @@ const SECRET_KEY = /pass(word|wd|phrase)|secret|token|api_?key|authorization|cre
 const SECRET_LINE =
   /^([ \t#]*(?:- *)?["']?(?=[\w.-]*(?:pass(?:word|wd|phrase)|secret|token|api_?key|authorization|credential))[\w.-]+["']?[ \t]*:[ \t]+)(\S.*?)[ \t]*$/gim
 const IN_URL = /(\b[a-z][a-z0-9+.-]*:\/\/[^\s/:@]*:)([^\s/@]+)(?=@)/gi
-const MARK = /\(hidden (\d+)\)/g
+const MARK = /\(hidden [0-9a-f]{8}\)/g
 const ONLY_ENV = /^["']?(?:\$\{[A-Za-z_][A-Za-z0-9_]*\})+["']?$/
 
 /** The text as it may be shown. */
-export function hide(text: string): Hidden {
+export function hide(text: string, key: Buffer): Hidden {
   const document = parseDocument(text, { prettyErrors: false })
   const found = [...bySecretKeys(document, text), ...byPattern(text, document.errors.length > 0)]
-  const secrets: string[] = []
+  const secrets = new Map<string, string>()
   let shown = ''
   let at = 0
   for (const { from, to, raw } of found.toSorted((a, b) => a.from - b.from || b.to - a.to)) {
     if (from < at) continue // inside the one before
-    secrets.push(raw)
-    shown += `${text.slice(at, from)}(hidden ${secrets.length})`
+    const digest = createHmac('sha256', key).update(raw).digest('hex')
+    const mark = `(hidden ${digest.slice(0, 8)})`
+    secrets.set(mark, raw)
+    shown += text.slice(at, from) + mark
     at = to
   }
-  return { text: shown + text.slice(at), secrets }
+  const broken = document.errors.length > 0
+  return { text: shown + text.slice(at), secrets, exposed: aliases(document, found), broken }
 }
+/** Places of marks that would no longer be hidden in `whole`, which was made of `text`: a mark may only stand where a secret does. */
+export function misplaced(text: string, secrets: Hidden['secrets'], whole: Hidden): number[] {
+  const left = new Map<string, number>()
+  for (const [mark] of whole.text.matchAll(MARK)) left.set(mark, (left.get(mark) ?? 0) + 1)
+  return [...text.matchAll(MARK)].flatMap(({ 0: mark, index }) => {
+    const times = left.get(mark) ?? 0
+    left.set(mark, times - 1)
+    return times > 0 || !secrets.has(mark) ? [] : [index]
+  })
+}
+/** Whether what stands at this path of keys is a secret. */
+export const isSecret = (path: string): boolean =>
+  path.split(/[.[\]]/).some((key) => SECRET_KEY.test(key))
 
 /** The text with the secrets that its marks stand for; `unknown` has the marks that stand for none, with their places. */
 export function reveal(
   text: string,
-  secrets: readonly string[],
+  secrets: Hidden['secrets'],
 ): { readonly text: string; readonly unknown: readonly { mark: string; offset: number }[] } {
   const unknown: { mark: string; offset: number }[] = []
-  const whole = text.replace(MARK, (mark, number: string, offset: number) => {
-    const secret = secrets[Number(number) - 1]
+  const whole = text.replace(MARK, (mark, offset: number) => {
+    const secret = secrets.get(mark)
     if (secret === undefined) unknown.push({ mark, offset })
     return secret ?? mark
   })
@@ -72,6 +94,21 @@ function bySecretKeys(document: Document, text: string): Piece[] {
     },
   })
   return pieces
+}
+/** Aliases of what is hidden, under keys that hide nothing. */
+function aliases(document: Document, hidden: readonly Piece[]): number[] {
+  const places: number[] = []
+  visit(document, {
+    Alias: (_, alias, path) => {
+      const under = path.some(
+        (node) => isPair(node) && isScalar(node.key) && SECRET_KEY.test(String(node.key.value)),
+      )
+      const [from = 0, to = 0] = alias.resolve(document)?.range ?? []
+      if (!under && hidden.some((p) => p.from < to && p.to > from))
+        places.push(alias.range?.[0] ?? 0)
+    },
+  })
+  return places
 }
 function pieceOf(value: unknown, range: Node['range'], text: string): Piece[] {
   if (!range || value === null || value === '' || typeof value === 'boolean') return []

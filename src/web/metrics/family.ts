@@ -1,8 +1,8 @@
 /**
  * What a family of metrics is, and how one is made of plain numbers of every instance, client, sink or destination.
  */
-import type { Traffic } from '../../server/clients.ts'
-import type { Counters } from '../../server/session.ts'
+import type { Counters, Traffic } from '../../server/clients.ts'
+import type { LoadStatus } from '../../snapshot/load.ts'
 import type { InstanceFacts } from '../facts.ts'
 import type { Stage } from '../health.ts'
 
@@ -54,6 +54,14 @@ export const client = (of: (c: InstanceFacts['clients'][number]) => number | und
 export const sink = (of: (s: InstanceFacts['sinks'][number]) => number | undefined) =>
   each((i, destination) =>
     i.sinks.map((s): Sample => [{ destination, sink: s.name, type: s.type }, of(s)]),
+  )
+/** One number of every client's last load. */
+export const snapshot = (of: (load: LoadStatus) => number) =>
+  each((i, destination) =>
+    (i.status?.snapshots ?? []).map((load): Sample => [
+      { destination, client: load.client },
+      of(load),
+    ]),
   )
 export const perDestination =
   (of: (t: Readonly<Traffic>) => number): Family['samples'] =>

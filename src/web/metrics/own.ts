@@ -1,7 +1,8 @@
 /**
- * Metrics under our own names: state, watchdog, lags hop by hop, clients, sinks, ports and the process.
+ * Metrics under our own names: state, watchdog, lags hop by hop, what the source keeps, snapshots, clients, sinks, ports and the
+ * process.
  */
-import type { Counters } from '../../server/session.ts'
+import type { Counters } from '../../server/clients.ts'
 import { shownStates } from '../facts.ts'
 import {
   client,
@@ -10,11 +11,13 @@ import {
   one,
   seconds,
   sink,
+  snapshot,
   sum,
   type Family,
   type Sample,
 } from './family.ts'
 
+const LOAD_STATES = ['running', 'paused', 'done', 'cancelled'] as const
 const SINK_STATES = ['connecting', 'running', 'retrying', 'failed', 'paused', 'stopped'] as const
 
 const instances: readonly Family[] = [
@@ -71,6 +74,27 @@ const instances: readonly Family[] = [
     one((i) => i.status?.counts.failures),
   ),
   family(
+    'sluice_standby_ready',
+    'gauge',
+    '1: the standby could take over; 0: it cannot be asked, does not replicate, or is too far behind',
+    each((i, destination) =>
+      (i.status?.standbys ?? []).map(({ server, reason }): Sample => [
+        { destination, standby: server },
+        Number(reason === ''),
+      ]),
+    ),
+  ),
+  family(
+    'sluice_standby_lag_seconds',
+    'gauge',
+    'How far a standby is behind, by its own account',
+    each((i, destination) =>
+      (i.status?.standbys ?? []).flatMap(({ server, lagMs }): Sample[] =>
+        lagMs === undefined ? [] : [[{ destination, standby: server }, lagMs / 1000]],
+      ),
+    ),
+  ),
+  family(
     'sluice_store_bytes',
     'gauge',
     'Bytes in the window',
@@ -93,6 +117,69 @@ const instances: readonly Family[] = [
     'gauge',
     'Connections to the source for clients that fell out of the window',
     one((i) => i.status?.store?.readers),
+  ),
+]
+const upstream: readonly Family[] = [
+  family(
+    'sluice_source_failovers_total',
+    'counter',
+    'Times another source was gone over to',
+    one((i) => i.status?.failovers),
+  ),
+  family(
+    'sluice_positions_lost_total',
+    'counter',
+    'Times the source no longer had what was needed',
+    one((i) => i.status?.positionsLost),
+  ),
+  family(
+    'sluice_purge_seconds',
+    'gauge',
+    'Until the source may remove the file that the slowest client needs, as last looked at (once a minute); negative: any moment; missing: not known, or nothing is removed by age',
+    one((i) => seconds(i.status?.purge?.inMs)),
+  ),
+  family(
+    'sluice_purge_behind_files',
+    'gauge',
+    'Files that the source has begun since the one that the slowest client needs',
+    one((i) => i.status?.purge?.behindFiles),
+  ),
+  family(
+    'sluice_semi_sync_acks_total',
+    'counter',
+    'Acknowledgements sent to a semi-synchronous source; missing where semiSync is off',
+    one((i) => i.status?.semiSyncAcks),
+  ),
+  family(
+    'sluice_snapshot_state',
+    'gauge',
+    'State of the last load of a client: 1 for the one it is in, 0 for the others',
+    each((i, destination) =>
+      (i.status?.snapshots ?? []).flatMap((load) =>
+        LOAD_STATES.map((state): Sample => [
+          { destination, client: load.client, state },
+          Number(load.state === state),
+        ]),
+      ),
+    ),
+  ),
+  family(
+    'sluice_snapshot_tables',
+    'gauge',
+    'Tables of the load',
+    snapshot((l) => l.tables),
+  ),
+  family(
+    'sluice_snapshot_tables_done',
+    'gauge',
+    'Tables of it that are done',
+    snapshot((l) => l.done),
+  ),
+  family(
+    'sluice_snapshot_rows_total',
+    'counter',
+    'Rows that the load has read',
+    snapshot((l) => l.rows),
   ),
 ]
 const clients: readonly Family[] = [
@@ -319,4 +406,4 @@ const server: readonly Family[] = [
 ]
 
 /** All of them. */
-export const own: readonly Family[] = [...instances, ...clients, ...sinks, ...server]
+export const own: readonly Family[] = [...instances, ...upstream, ...clients, ...sinks, ...server]
