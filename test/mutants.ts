@@ -21,12 +21,19 @@ interface Mutant {
   readonly name: string
   readonly edits: readonly Edit[]
 }
-/** The SQL sink stops at a tombstone that it has not issued, before it writes: a second fence, which goes as well. */
-const pastTombstones: Edit = {
-  file: 'src/sinks/sql/fenced.ts',
-  from: 'if (String(version) > batch.highest) throw',
-  to: `if (batch.highest === '') throw`,
-}
+/** The SQL sink takes its write back where it meets a version that it has not issued: more fences, which go as well. */
+const pastAhead: readonly Edit[] = [
+  {
+    file: 'src/sinks/sql/fenced.ts',
+    from: 'if (String(version) > batch.highest) throw',
+    to: `if (batch.highest === '') throw`,
+  },
+  {
+    file: 'src/sinks/sql/fenced.ts',
+    from: 'if (rows.length > 0) throw',
+    to: `if (batch.highest === '') throw`,
+  },
+]
 const mutants: Readonly<Record<string, Mutant>> = {
   redis: {
     suite: 'redis',
@@ -59,7 +66,7 @@ const mutants: Readonly<Record<string, Mutant>> = {
         from: '` WHERE t.${quote(fence)}<=EXCLUDED.${quote(fence)}`',
         to: `''`,
       },
-      pastTombstones,
+      ...pastAhead,
     ],
   },
   mariadb: {
@@ -71,7 +78,7 @@ const mutants: Readonly<Record<string, Mutant>> = {
         from: '`VALUES(${quote(fence)})>=${quote(fence)}`',
         to: `'1=1'`,
       },
-      pastTombstones,
+      ...pastAhead,
     ],
   },
 }

@@ -9,11 +9,14 @@ const edits = JSON.parse(process.env['SLUICE_MUTANT'])
 module.registerHooks({
   load(url, context, next) {
     const loaded = next(url, context)
-    const edit = edits.find(({ file }) => url.endsWith(`/${file}`))
-    if (edit === undefined) return loaded
-    const source = Buffer.from(loaded.source).toString()
-    if (source.split(edit.from).length !== 2)
-      throw new Error(`${edit.file}: expected ${JSON.stringify(edit.from)} once`)
-    return { ...loaded, source: source.replace(edit.from, () => edit.to) }
+    const own = edits.filter(({ file }) => url.endsWith(`/${file}`))
+    if (own.length === 0) return loaded
+    let source = Buffer.from(loaded.source).toString()
+    for (const { file, from, to } of own) {
+      if (source.split(from).length !== 2)
+        throw new Error(`${file}: expected ${JSON.stringify(from)} once`)
+      source = source.replace(from, () => to)
+    }
+    return { ...loaded, source }
   },
 })
