@@ -86,8 +86,34 @@ const isMariadb = ({ variables }: Context): boolean =>
 
 /** The statement that sets a variable for good: SET PERSIST exists from 8.0 on, and not in MariaDB. */
 function set(context: Context, name: string, value: string): string {
+  const service = managedBy(context.config.source.host, context.variables)
+  if (service !== undefined) return service(name, value)
   if (!isMariadb(context) && atLeast(context, [8, 0, 0])) return `SET PERSIST ${name} = ${value};`
   return `SET GLOBAL ${name} = ${value}; and the same in my.cnf`
+}
+/**
+ * How a variable is set where nobody may do it by SQL: on Amazon's, Google's and Azure's servers, told by their names and
+ * by what they say of themselves; undefined elsewhere.
+ */
+export function managedBy(
+  host: string,
+  variables: ReadonlyMap<string, string>,
+): ((name: string, value: string) => string) | undefined {
+  if (/\.rds\.amazonaws\.com/.test(host) || variables.get('basedir')?.startsWith('/rdsdbbin')) {
+    return (name, value) =>
+      name === 'binlog_expire_logs_seconds'
+        ? `CALL mysql.rds_set_configuration('binlog retention hours', ${Number(value) / 3600});`
+        : `set ${name} = ${value} in the parameter group of the server (Aurora: of the cluster)`
+  }
+  if (variables.get('version')?.endsWith('-google')) {
+    return (name, value) =>
+      name === 'binlog_expire_logs_seconds'
+        ? `turn point-in-time recovery on, with ${Number(value) / 86_400} days of logs`
+        : `set the database flag ${name} = ${value}`
+  }
+  if (host.endsWith('.mysql.database.azure.com'))
+    return (name, value) => `set the server parameter ${name} = ${value}`
+  return undefined
 }
 const user = ({ config }: Context): string => `'${config.source.user}'@'%'`
 
