@@ -32,6 +32,7 @@ interface Command {
   readonly options: Readonly<Record<string, Option>>
   readonly examples: readonly string[]
   readonly notes?: string
+  readonly lasting?: boolean // until it is told to stop
   run(args: Arguments): Promise<number>
 }
 
@@ -54,6 +55,7 @@ const commands: Readonly<Record<string, Command>> = {
     notes:
       'Files in the instances folder that are added, edited or removed start, restart or stop that instance.\n' +
       'SIGTERM or SIGINT stops gracefully and exits 0; a second one exits at once.',
+    lasting: true,
     run: async (args) => (await import('./commands/serve.ts')).serve(args),
   },
   work: {
@@ -67,6 +69,7 @@ const commands: Readonly<Record<string, Command>> = {
     notes:
       'Start as many as you like with the same file: Kafka spreads the partitions over them. The topics must have been\n' +
       'written by a kafka sink with format: sluice. SIGTERM or SIGINT stops gracefully and exits 0.',
+    lasting: true,
     run: async (args) => (await import('./commands/work.ts')).work(args),
   },
   check: {
@@ -113,6 +116,7 @@ const commands: Readonly<Record<string, Command>> = {
       'sluice tail orders',
       "sluice tail orders --from earliest --limit 10 --json --filter 'shop\\..*'",
     ],
+    lasting: true,
     run: async (args) => (await import('./commands/tail.ts')).tail(args),
   },
   position: {
@@ -359,9 +363,29 @@ export async function run(argv: readonly string[]): Promise<number> {
       const found = n === 0 ? 'nothing' : args.words.join(' ')
       throw new SluiceError('USAGE', `expected sluice ${first} ${command.usage}, found ${found}`)
     }
-    return await command.run(args)
+    return await (command.lasting ? command.run(args) : shown(first, command.run(args)))
   } catch (error) {
     return explain(error)
+  }
+}
+
+const QUIET_MS = 2000
+/** Says on a terminal that it goes on, once that has taken a while. */
+async function shown<T>(name: string, work: Promise<T>): Promise<T> {
+  const begin = Date.now()
+  if (!process.stderr.isTTY) return await work
+  let said = false
+  const timer = setInterval(() => {
+    const seconds = Math.round((Date.now() - begin) / 1000)
+    if (seconds * 1000 < QUIET_MS) return
+    said = true
+    process.stderr.write(`\r\u001b[Ksluice ${name}: ${seconds} s …\r`)
+  }, 1000)
+  try {
+    return await work
+  } finally {
+    clearInterval(timer)
+    if (said) process.stderr.write('\r\u001b[K')
   }
 }
 
