@@ -83,8 +83,7 @@ function levelBySignal(book: LogBook): void {
  * (`node src/main.ts`, or a parent with a channel to us), what can still be changed is.
  */
 function keepHeapSmall(): void {
-  if (process.execArgv.includes('--optimize-for-size')) return
-  setFlagsFromString('--optimize-for-size')
+  if (process.execArgv.some((flag) => flag.startsWith('--heap-growing-percent'))) return
   setFlagsFromString('--heap-growing-percent=30')
   setFlagsFromString('--no-parallel-scavenge')
   setFlagsFromString('--semi-space-growth-factor=1')

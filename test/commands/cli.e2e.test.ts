@@ -102,9 +102,9 @@ describe('the launcher', () => {
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
     expect(stdout).toContain(`"pid":${server.child.pid},`)
     expect(line).toEqual(
-      expect.arrayContaining(['--optimize-for-size', '--heap-growing-percent=30']),
+      expect.arrayContaining(['--no-parallel-scavenge', '--heap-growing-percent=30']),
     )
-    expect(line).not.toContain('--max-semi-space-size=2') // NODE_OPTIONS has another
+    expect(line).not.toContain('--max-semi-space-size=8') // NODE_OPTIONS has another
     expect(line.filter((word) => word === 'serve')).toHaveLength(1)
     expect(environment.toSorted()).toEqual([
       'LEVEL=debug',
