@@ -4,6 +4,8 @@
  * prints `{seconds}`.
  */
 import { createHash } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { SluiceError } from '../../src/errors.ts'
 import { Client } from '../../src/sinks/elasticsearch/client.ts'
 
 const { url, rows } = JSON.parse(process.argv[2]!) as { url: string; rows: number }
@@ -37,9 +39,20 @@ for (let at = 0; at < rows; at += ACTIONS) {
 }
 const begin = performance.now()
 const query = { filter_path: 'errors,items.*.status,items.*.error' }
+/** As any client of it: what its memory has no room for at the moment comes again. */
+const send = async (body: Buffer): ReturnType<typeof client.request> => {
+  for (;;) {
+    try {
+      return await client.request('POST', '/_bulk', { body, query })
+    } catch (error) {
+      if (!(error instanceof SluiceError) || error.code !== 'SINK_UNAVAILABLE') throw error
+      await sleep(100)
+    }
+  }
+}
 const worker = async (): Promise<void> => {
   for (let body = bodies.pop(); body; body = bodies.pop()) {
-    const answer = await client.request('POST', '/_bulk', { body, query })
+    const answer = await send(body)
     if (!answer.text.startsWith('{"errors":false')) throw new Error(answer.text.slice(0, 500))
   }
 }
