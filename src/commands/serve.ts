@@ -36,7 +36,6 @@ export async function serve(args: Arguments): Promise<number> {
   const { instancesDir: folder, dataDir, memoryBytesMax } = config
   const fleet = new Fleet({ folder, dataDir, log, thread, memoryBytesMax })
   const admin = await openAdmin(config, fleet, { book, version: version() })
-  collectGarbage()
   await fleet.open()
   // A client that comes as soon as the port answers should find its destination.
   await Promise.race([fleet.settled(CONNECT_MS), stopped])
@@ -54,7 +53,7 @@ export async function serve(args: Arguments): Promise<number> {
     `serving Canal clients on ${config.canal.host}:${server.port}`,
   )
   warnIfOpen(config, log)
-  flushCompileCache() // now, as a process that is killed has no time for it
+  started()
   const signal = await stopped
   log.info({ signal }, `${signal}: stopping`)
   const ended = await within(config.shutdownMs, async () => {
@@ -90,11 +89,15 @@ function keepHeapSmall(): void {
   setFlagsFromString('--semi-space-growth-factor=1')
 }
 
-/** Half of the heap is garbage of loading the program, which V8 would keep for later. Before anything is read: it takes a while. */
-function collectGarbage(): void {
+/**
+ * What only starting took is given back: half of the heap is garbage of loading the program, which V8 would keep for later. And
+ * what was compiled is kept on disk now, as a process that is killed has no time for it.
+ */
+function started(): void {
   setFlagsFromString('--expose-gc')
   const collect = runInNewContext('gc') as (options: object) => void
   collect({ type: 'major', execution: 'sync', flavor: 'last-resort' })
+  flushCompileCache()
 }
 
 async function listen(config: ServerConfig, fleet: Fleet, log: Logger): Promise<CanalServer> {
