@@ -32,7 +32,7 @@ export async function serve(args: Arguments): Promise<number> {
   const stopped = firstSignal(log)
   levelBySignal(book)
   dieOfBugs(log)
-  const thread = new ReaderThread()
+  const thread = new ReaderThread(collectGarbage)
   const { instancesDir: folder, dataDir, memoryBytesMax } = config
   const fleet = new Fleet({ folder, dataDir, log, thread, memoryBytesMax })
   const admin = await openAdmin(config, fleet, { book, version: version() })
@@ -53,7 +53,8 @@ export async function serve(args: Arguments): Promise<number> {
     `serving Canal clients on ${config.canal.host}:${server.port}`,
   )
   warnIfOpen(config, log)
-  started()
+  collectGarbage()
+  flushCompileCache() // now, as a process that is killed has no time for it
   const signal = await stopped
   log.info({ signal }, `${signal}: stopping`)
   const ended = await within(config.shutdownMs, async () => {
@@ -90,14 +91,13 @@ function keepHeapSmall(): void {
 }
 
 /**
- * What only starting took is given back: half of the heap is garbage of loading the program, which V8 would keep for later. And
- * what was compiled is kept on disk now, as a process that is killed has no time for it.
+ * Gives back what V8 keeps for later: half of the heap after the start, when that is garbage of loading the program; and before a
+ * huge row is served, which needs the room.
  */
-function started(): void {
+function collectGarbage(): void {
   setFlagsFromString('--expose-gc')
   const collect = runInNewContext('gc') as (options: object) => void
   collect({ type: 'major', execution: 'sync', flavor: 'last-resort' })
-  flushCompileCache()
 }
 
 async function listen(config: ServerConfig, fleet: Fleet, log: Logger): Promise<CanalServer> {

@@ -104,7 +104,7 @@ describe('the launcher', () => {
     expect(line).toEqual(
       expect.arrayContaining(['--no-parallel-scavenge', '--heap-growing-percent=30']),
     )
-    expect(line).not.toContain('--max-semi-space-size=8') // NODE_OPTIONS has another
+    expect(line).not.toContain('--max-semi-space-size=4') // NODE_OPTIONS has another
     expect(line.filter((word) => word === 'serve')).toHaveLength(1)
     expect(environment.toSorted()).toEqual([
       'LEVEL=debug',

@@ -52,10 +52,18 @@ export interface Failure {
 
 /** The youngest generation of its heap: what it makes lives shortly. */
 const YOUNG_MB = 8
+/** An event with its memory for itself, which is a good part of what the process has. */
+const HUGE_BYTES = 16 * 1024 * 1024
 
 export class ReaderThread {
   #worker: Worker | undefined
   #ended: Promise<unknown> = Promise.resolve() // with the reason
+  readonly #huge: () => void
+
+  /** `huge` is called when an event of many megabytes has come, before it is given out. */
+  constructor(huge: () => void = () => {}) {
+    this.#huge = huge
+  }
 
   /** Reads from the server at `options.connect`, in the thread. `read` throws what mysqlSource's does. */
   source(options: ThreadSourceOptions): Source {
@@ -75,7 +83,11 @@ export class ReaderThread {
   ): AsyncGenerator<Transaction, void, undefined> {
     if (signal.aborted) return
     const { identity, done } = identities.draw()
-    const inbox = new Inbox(this.#start({ ...orderOf(options, from), ...identity }), this.#ended)
+    const inbox = new Inbox(
+      this.#start({ ...orderOf(options, from), ...identity }),
+      this.#ended,
+      this.#huge,
+    )
     const stop = (): void => inbox.send({ kind: 'stop' })
     signal.addEventListener('abort', stop)
     const { epoch, catalog, onFormat, onAcker } = options
@@ -163,13 +175,15 @@ function orderOf(
 /** This thread's end of one read: what has come and was not asked for yet, and the slabs in use. */
 class Inbox {
   readonly #port: MessagePort
+  readonly #huge: () => void
   readonly #slabs = new Map<number, Slab>() // that the thread still fills
   #reports: Report[] = []
   #wake: (() => void) | undefined
   #over = false // the end has come, or nothing can come any more
 
-  constructor(port: MessagePort, ended: Promise<unknown>) {
+  constructor(port: MessagePort, ended: Promise<unknown>, huge: () => void) {
     this.#port = port
+    this.#huge = huge
     port.on('message', (report: Report) => this.#take(report))
     port.on('close', () => {
       if (this.#over) return
@@ -194,6 +208,7 @@ class Inbox {
 
   openSlabs({ slabs }: Parcel): void {
     for (const { id, memory } of slabs) {
+      if (memory.byteLength > HUGE_BYTES) this.#huge()
       const bytes = Buffer.from(memory)
       const take = (): void => {
         if (memory instanceof ArrayBuffer) giveBack(bytes)
