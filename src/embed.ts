@@ -14,7 +14,12 @@ import { resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { stringify } from 'yaml'
 import type * as z from 'zod'
-import { parseInstance, type InstanceConfig, type instanceSchema } from './config/config.ts'
+import {
+  parseInstance,
+  sinkNamePattern,
+  type InstanceConfig,
+  type instanceSchema,
+} from './config/config.ts'
 import { HANDLER, Subscriber, handlerSinks, type AnyRow } from './embed/handlers.ts'
 import { SluiceError } from './errors.ts'
 import { Instance, type InstanceStatus } from './instance.ts'
@@ -86,11 +91,7 @@ export class Embedded<Tables extends object = Record<string, AnyRow>> implements
   subscribe(name: string, options: SubscribeOptions = {}): Subscriber<Tables> {
     if (this.#instance)
       throw new SluiceError('USAGE', `${this.name}: expected subscribe before start`)
-    if (
-      !/^[A-Za-z0-9_][A-Za-z0-9_-]{0,49}$/.test(name) ||
-      this.#subscribers.has(name) ||
-      this.#config.sinks[name]
-    ) {
+    if (!sinkNamePattern.test(name) || this.#subscribers.has(name) || this.#config.sinks[name]) {
       const text = `expected a new name of up to 50 letters, digits, "-" and "_", found "${name}"`
       throw new SluiceError('USAGE', `${this.name}: subscriber: ${text}`)
     }

@@ -337,7 +337,8 @@ export function checkSink(yaml: YamlFile, at: Path, sink: SinkConfig): void {
   const type = sinkTypes.find((t) => t.type === sink.type)
   for (const text of type?.problems?.(ownOptions(type, sink)) ?? []) yaml.problem(at, text)
 }
-const sinkNamePattern = /^[A-Za-z0-9_][A-Za-z0-9_-]{0,49}$/
+/** Names of sinks, under which their positions are kept. */
+export const sinkNamePattern = /^[A-Za-z0-9_][A-Za-z0-9_-]{0,49}$/
 const destinationPattern = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$/
 /** Whether an instance may have this name. */
 export const isDestination = (name: string): boolean => destinationPattern.test(name)

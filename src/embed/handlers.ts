@@ -207,7 +207,8 @@ async function write(
         if (under) await under
       }
     } catch (error) {
-      handled.set(slices, new Set([...(before ?? []), ...now]))
+      // other lanes of the same batch keep theirs in it
+      handled.set(slices, new Set([...(handled.get(slices) ?? []), ...now]))
       throw failure(error, row)
     }
     now.push(row.index)

@@ -3,7 +3,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { compileColumn } from '../../src/binlog/column.ts'
 import { BinlogRows } from '../../src/binlog/rows.ts'
-import { eventTypes, type Format } from '../../src/binlog/reader.ts'
+import { eventTypes } from '../../src/binlog/reader.ts'
 import type { RowsHeader } from '../../src/binlog/rows-header.ts'
 import { parseTimeZone } from '../../src/binlog/time.ts'
 import {
@@ -18,6 +18,7 @@ import {
 } from '../../src/change.ts'
 import { SluiceError } from '../../src/errors.ts'
 import { Out } from '../../src/out.ts'
+import { FORMAT, typeOf } from '../server/random.ts'
 import { encodeJson } from './json/encode.ts'
 
 const TINY = { type: 1, meta: 0 }
@@ -84,18 +85,6 @@ function rowsOf(table: Table, event: Event): BinlogRows {
   const end = start + whole.length
   const raw = { bytes, start, end, offset: 1234, length: end - start }
   return new BinlogRows({ ...raw, kind, ordinal: 3, table, format: FORMAT })
-}
-const typeOf = {
-  insert: eventTypes.WRITE_ROWS,
-  update: eventTypes.UPDATE_ROWS,
-  delete: eventTypes.DELETE_ROWS,
-} as const
-const FORMAT: Format = {
-  serverVersion: '9.7.4',
-  created: 0,
-  postHeader: new Uint8Array(64).fill(10),
-  checksum: 'none',
-  checksumBytes: 0,
 }
 const values = (table: Table, event: Event): { before: unknown; after: unknown }[] => [
   ...rowsOf(table, event).rows(),

@@ -132,14 +132,14 @@ export function tableOf(
   return { database: 'db', name: 't', columns, selected: wanted, origin: 'event' }
 }
 
-const FORMAT: Format = {
+export const FORMAT: Format = {
   serverVersion: '9.7.4',
   created: 0,
   postHeader: new Uint8Array(64).fill(10),
   checksum: 'none',
   checksumBytes: 0,
 }
-const typeOf = {
+export const typeOf = {
   insert: eventTypes.WRITE_ROWS,
   update: eventTypes.UPDATE_ROWS,
   delete: eventTypes.DELETE_ROWS,
