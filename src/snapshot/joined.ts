@@ -121,6 +121,7 @@ export class Joined implements Cursor {
   #drop(): void {
     this.#reader?.close()
     this.#reader = undefined
+    this.#giving?.tx.slab?.release()
     this.#giving = undefined
     this.#marks.length = 0
     this.#touched.clear()
@@ -156,7 +157,10 @@ export class Joined implements Cursor {
       this.#touched.forget(reader.since)
       if (tx.changes.length > 0) this.#giving = { tx, at: 0, next: piece.next }
       // All of its rows come with the stream: it is done when what was given out before is.
-      else this.#mark(piece.next)
+      else {
+        tx.slab?.release()
+        this.#mark(piece.next)
+      }
       if (this.#load === undefined) return undefined
     }
   }
@@ -183,7 +187,7 @@ export class Joined implements Cursor {
     if (history === undefined || history.after(database, name, before) !== undefined) return true
     return chunk.plan.doubtful && this.#touched.vague(database, name, since)
   }
-  #transaction({ chunk, place, since, from }: Piece): Transaction {
+  #transaction({ chunk, place, since, from, slab }: Piece): Transaction {
     const { table, key } = chunk.plan
     const { database, name } = table
     const touched = this.#touched
@@ -215,7 +219,7 @@ export class Joined implements Cursor {
       timestamp: Date.now(),
       changes,
       state: 'committed',
-      slab: undefined,
+      slab,
       bytes: chunk.bytes,
     }
   }
@@ -233,7 +237,10 @@ export class Joined implements Cursor {
     const batch = this.#cursor.give(tx, from, to, bytes)
     giving.at = to
     const whole = to === tx.changes.length
-    if (whole) this.#giving = undefined
+    if (whole) {
+      this.#giving = undefined
+      tx.slab?.release()
+    }
     this.#marks.push({ id: batch.id, progress: whole ? giving.next : undefined })
     return batch
   }

@@ -14,6 +14,7 @@ import { BinaryConnection } from '../mysql/binary.ts'
 import type { ConnectOptions } from '../mysql/connection.ts'
 import { readChunk, SNAPSHOT_SESSION, type Chunk } from '../sources/snapshot/chunk.ts'
 import { planTable, type TablePlan } from '../sources/snapshot/plan.ts'
+import { giveBack, Slab } from '../slab.ts'
 import type { ClientCursor } from '../store/cursor.ts'
 import type { Load, Progress } from './load.ts'
 import type { Touched } from './touched.ts'
@@ -41,6 +42,8 @@ export interface Piece {
   readonly place: Position // P
   readonly since: number // Touched.now at P
   readonly high: LogPlace
+  /** The memory of its rows, one reference of which is the piece's; none where it has no rows of its own. */
+  readonly slab: Slab | undefined
 }
 export interface PieceReaderOptions {
   readonly source: SnapshotSource
@@ -50,6 +53,7 @@ export interface PieceReaderOptions {
 }
 
 const AHEAD = 3 // pieces
+const SPARE_MAX = AHEAD + 1 // buffers that wait for the next piece
 const PIECE_BYTES = 2 * 1024 * 1024
 const PIECE_BYTES_MAX = 8 * 1024 * 1024
 const FIRST_ROWS = 500
@@ -81,6 +85,7 @@ export class PieceReader {
   #planned: Planned | undefined
   #connection: BinaryConnection | undefined
   #rows = FIRST_ROWS // of the next piece
+  readonly #buffers: Buffer[] = [] // of pieces that are done
   #repeats = 0
   #failures = 0
   #reading: number | undefined // Touched.now at the P of what is being read
@@ -102,13 +107,13 @@ export class PieceReader {
   }
   /** Drops what was read, and goes on from `progress`. `again`: the same piece has to be read once more. */
   restart(progress: Progress, again: boolean): void {
-    this.pieces.length = 0
+    this.#letGo()
     this.#round++
     this.#next = progress
     this.#planned = undefined
     this.#repeats = again ? this.#repeats + 1 : 0
   }
-  /** A piece was given out. */
+  /** The first piece is given out: its slab is the caller's. */
   taken(): void {
     this.pieces.shift()
     this.#repeats = 0
@@ -117,6 +122,18 @@ export class PieceReader {
   close(): void {
     this.#stop.abort()
     this.#connection?.close()
+    this.#letGo()
+    this.#buffers.length = 0
+  }
+  #letGo(): void {
+    for (const { slab } of this.pieces) slab?.release()
+    this.pieces.length = 0
+  }
+  /** Called by the last release of a piece's slab: collecting buffers of megabytes costs more than filling them. */
+  take({ bytes }: Slab): void {
+    const fits = bytes.length <= PIECE_BYTES_MAX && this.#buffers.length < SPARE_MAX
+    if (fits && !this.#stop.signal.aborted) this.#buffers.push(bytes)
+    else giveBack(bytes)
   }
 
   async #run(signal: AbortSignal): Promise<void> {
@@ -176,7 +193,8 @@ export class PieceReader {
     const next = nextOf(progress, chunk)
     this.#next = next
     this.#adapt(chunk)
-    this.pieces.push({ chunk, from: progress, next, place, since, high })
+    const slab = chunk.rows > 0 ? new Slab(chunk.buffer, this) : undefined
+    this.pieces.push({ chunk, from: progress, next, place, since, high, slab })
     return chunk.rows
   }
   async #plan(catalog: Catalog, database: string, name: string): Promise<Planned | undefined> {
@@ -217,6 +235,7 @@ export class PieceReader {
       bytes: keyless ? KEYLESS_BYTES : PIECE_BYTES_MAX,
       lock: !waits,
       serverId: source.serverId(),
+      buffer: this.#buffers.pop(),
     })
     this.#ofTable = false
     return chunk
@@ -283,9 +302,9 @@ function nextOf({ done, rows }: Progress, chunk: Chunk): Progress {
 const atMost = (rows: number, perSecond: number): number =>
   perSecond === 0 ? rows : Math.max(1, Math.min(rows, perSecond))
 /** A piece without rows, behind another. */
-function empty(piece: Piece, next: Progress): Pick<Piece, 'chunk' | 'from' | 'next'> {
+function empty(piece: Piece, next: Progress): Pick<Piece, 'chunk' | 'from' | 'next' | 'slab'> {
   const chunk = { ...piece.chunk, rows: 0, bytes: 0, events: [] }
-  return { chunk, from: piece.next, next }
+  return { chunk, from: piece.next, next, slab: undefined }
 }
 
 /** Until the server has executed, and committed, all of a GTID set. */

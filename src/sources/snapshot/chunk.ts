@@ -27,6 +27,7 @@ export const SNAPSHOT_SESSION: readonly string[] = [
 ]
 
 const EVENT_BYTES = 32 * 1024
+const FIRST_BYTES = 256 * 1024
 const EVENT_ROWS = 500
 
 /** Rows of a piece, as many as an event may have. */
@@ -55,15 +56,18 @@ export interface ChunkOptions {
   /** Waits for transactions that are being committed: a locking read. */
   readonly lock: boolean
   readonly serverId: number
+  /** Where its rows go, as far as it has room: one that a piece before had. */
+  readonly buffer?: Buffer | undefined
 }
 
 /** Throws what the connection throws. */
 export async function readChunk(
   connection: BinaryConnection,
-  { plan, after, rows: limit, bytes: most, lock, serverId }: ChunkOptions,
+  { plan, after, rows: limit, bytes: most, lock, serverId, buffer }: ChunkOptions,
 ): Promise<Chunk> {
   const { columns } = plan.table
-  const out = new Out(64 * 1024)
+  const out = new Out(buffer === undefined ? FIRST_BYTES : 0)
+  if (buffer !== undefined) out.use(buffer)
   const events: EventRange[] = []
   let rows = 0
   let seen = 0
