@@ -8,7 +8,7 @@
  * The consumer acks these batches like any other; the load's progress is durable after the ack of a piece's last one.
  */
 import { compareLogPlaces } from '../catalog/history.ts'
-import { AFTER, type Position, type Transaction } from '../change.ts'
+import type { Position, Transaction } from '../change.ts'
 import { changesOf } from '../sources/snapshot/chunk.ts'
 import type { Batch, ClientCursor, Cursor, Limit } from '../store/cursor.ts'
 import type { Load, Progress } from './load.ts'
@@ -37,10 +37,17 @@ export class Joined implements Cursor {
   /** Batches after whose ack the load has come so far; oldest first. */
   readonly #marks: { readonly id: bigint; readonly progress: Progress | undefined }[] = []
   #closed = false
+  readonly #over: () => void
 
-  constructor(cursor: ClientCursor, source: SnapshotSource, load: Load | undefined) {
+  /** `over` is called when a load is done; it may bring the next one. */
+  constructor(
+    cursor: ClientCursor,
+    source: SnapshotSource,
+    { load, over }: { readonly load: Load | undefined; readonly over: () => void },
+  ) {
     this.#cursor = cursor
     this.#source = source
+    this.#over = over
     cursor.rolledBack = () => {
       if (this.#load !== undefined) this.#drop()
     }
@@ -50,6 +57,10 @@ export class Joined implements Cursor {
   load(load: Load | undefined): void {
     this.#drop()
     this.#load = load?.open === true ? load : undefined
+  }
+  /** Whether nothing is loaded now. */
+  get idle(): boolean {
+    return this.#load === undefined
   }
   get client(): string {
     return this.#cursor.client
@@ -134,6 +145,7 @@ export class Joined implements Cursor {
     const { client } = this
     this.#source.log.info(load.status, `snapshot for ${client}: done`)
     this.load(undefined)
+    this.#over()
   }
 
   /** The next batch of rows that were read, if there is one that may be given out. */
@@ -196,8 +208,8 @@ export class Joined implements Cursor {
       chunk,
       { offset: place.offset, firstRow: from.rows % ROWS_OF_A_VERSION },
       changed
-        ? (reader) => {
-            const at = touched.changed(database, name, keyText(reader, AFTER, key)!)
+        ? (reader, side) => {
+            const at = touched.changed(database, name, keyText(reader, side, key)!)
             return at !== undefined && at > since
           }
         : undefined,
