@@ -194,7 +194,7 @@ const commands: Readonly<Record<string, Command>> = {
     ],
     notes:
       'CLIENT is a client id or sink:NAME, as "sluice position" shows them. The running server reads the tables and follows\n' +
-      'within a second; where it stands outlives a crash. start begins anew, whatever was loaded before.',
+      'within a second; where it stands outlives a crash. What start names is read behind what is being read.',
     run: async (args) => (await import('./commands/snapshot/snapshot.ts')).snapshot(args),
   },
   deadletters: {
