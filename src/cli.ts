@@ -174,19 +174,27 @@ const commands: Readonly<Record<string, Command>> = {
       },
       'rows-per-second': {
         type: 'string',
-        value: 'N',
-        help: 'with start and throttle: at most so many; 0: as fast as it goes',
+        value: 'N|auto',
+        help: 'with start and throttle: at most so many; 0: as fast as it goes; auto: as the source bears',
       },
+      where: { type: 'string', value: 'SQL', help: 'with start: only rows that fulfil it' },
+      keys: {
+        type: 'string',
+        value: 'JSON',
+        help: 'with start: exactly these, of one table, like [[1],[2]]; gone: a delete',
+      },
+      'keys-file': { type: 'string', value: 'FILE', help: 'the same, from a file' },
       json: json('loads'),
     },
     examples: [
       'sluice snapshot orders list',
       "sluice snapshot orders start sink:cache --tables 'shop\\.users'",
+      "sluice snapshot orders start sink:cache --tables 'shop\\.users' --keys '[[17],[18]]'",
       'sluice snapshot orders throttle 1001 --rows-per-second 5000',
     ],
     notes:
       'CLIENT is a client id or sink:NAME, as "sluice position" shows them. The running server reads the tables and follows\n' +
-      'within a second; where it stands outlives a crash. start begins anew, whatever was loaded before.',
+      'within a second; where it stands outlives a crash. What start names is read behind what is being read.',
     run: async (args) => (await import('./commands/snapshot/snapshot.ts')).snapshot(args),
   },
   deadletters: {
