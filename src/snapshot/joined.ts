@@ -188,12 +188,13 @@ export class Joined implements Cursor {
     if (skip !== 0) return false
     // Another history: spoiled, as soon as it is looked at.
     if (epoch !== place.epoch) return true
+    if (high === undefined) return false
     return compareLogPlaces({ epoch, file, offset }, { ...high, epoch }) >= 0
   }
   #spoiled({ chunk, place, since, high }: Piece): boolean {
     const { database, name } = chunk.plan.table
     const { epoch } = this.#cursor.readPlace
-    if (epoch !== place.epoch || high.epoch !== place.epoch) return true
+    if (epoch !== place.epoch || high?.epoch !== place.epoch) return true
     if (this.#touched.disturbed(database, name, since)) return true
     const history = this.#source.catalog()?.history
     const before = { epoch, file: place.file, offset: place.offset - 1 }

@@ -48,7 +48,7 @@ export interface Piece {
   readonly next: Progress
   readonly place: Position // P
   readonly since: number // Touched.now at P
-  readonly high: LogPlace
+  high: LogPlace | undefined // until the source has answered
   /** The memory of its rows, one reference of which is the piece's; none where it has no rows of its own. */
   readonly slab: Slab | undefined
 }
@@ -61,7 +61,7 @@ export interface PieceReaderOptions {
 
 const AHEAD = 3 // pieces
 const SPARE_MAX = AHEAD + 1 // buffers that wait for the next piece
-const PIECE_BYTES = 2 * 1024 * 1024
+const PIECE_BYTES = 4 * 1024 * 1024
 const PIECE_BYTES_MAX = 8 * 1024 * 1024
 const FIRST_ROWS = 500
 const ROWS_MAX = 50_000
@@ -96,6 +96,7 @@ export class PieceReader {
   #repeats = 0
   #failures = 0
   #reading: number | undefined // Touched.now at the P of what is being read
+  #unanswered: unknown // what went wrong when the log's end was asked for
   #ofTable = false // what goes wrong now is the table's fault
 
   constructor(options: PieceReaderOptions) {
@@ -163,6 +164,9 @@ export class PieceReader {
   /** Reads one piece, or waits a little for a reason to; the rows that were read. */
   async #step(signal: AbortSignal): Promise<number | undefined> {
     const { load, cursor, touched, source } = this.#options
+    const unanswered = this.#unanswered
+    this.#unanswered = undefined
+    if (unanswered !== undefined) throw unanswered
     const progress = this.#next
     const table = load.tables[progress.done]
     const catalog = source.catalog()
@@ -203,7 +207,6 @@ export class PieceReader {
       return undefined
     }
     const chunk = await this.#read(plan, progress, place, signal)
-    const high = await source.end()
     if (round !== this.#round) return undefined
     const refused = this.#refusal(chunk)
     if (refused !== '') return this.#leaveOut(progress, refused)
@@ -211,8 +214,22 @@ export class PieceReader {
     this.#next = next
     this.#adapt(chunk)
     const slab = chunk.rows > 0 ? new Slab(chunk.buffer, this) : undefined
-    this.pieces.push({ chunk, clear: false, from: progress, next, place, since, high, slab })
+    this.#push({ chunk, clear: false, from: progress, next, place, since, high: undefined, slab })
     return chunk.rows
+  }
+  /** Asks where the log ends behind it, while the next one is read. */
+  #push(piece: Piece): void {
+    this.pieces.push(piece)
+    this.#options.source.end().then(
+      (high) => {
+        piece.high = high
+      },
+      (error: unknown) => {
+        if (!this.pieces.includes(piece)) return
+        this.#unanswered = error
+        this.restart(piece.from, false)
+      },
+    )
   }
   /** The order to empty a table, as a piece of its own, to be given out where the stream stands. */
   #clear(plan: TablePlan, progress: Progress, place: Position): void {
@@ -301,7 +318,7 @@ export class PieceReader {
     this.#next = { ...progress, done: progress.done + 1, after: undefined, signature: '' }
     this.#planned = undefined
     if (this.pieces.length === 0) load.reached(this.#next)
-    else this.pieces.push({ ...this.pieces.at(-1)!, ...empty(this.pieces.at(-1)!, this.#next) })
+    else this.pieces.push(empty(this.pieces.at(-1)!, this.#next))
     return undefined
   }
 
@@ -337,9 +354,10 @@ function paceOf({ load, source }: PieceReaderOptions): Pace {
   return new Pace({ load, limits, pressure, changed })
 }
 /** A piece without rows, behind another. */
-function empty(piece: Piece, next: Progress): Omit<Piece, 'place' | 'since' | 'high'> {
-  const chunk = emptyChunk(piece.chunk.plan)
-  return { chunk, clear: false, from: piece.next, next, slab: undefined }
+function empty({ chunk, next: from, place, since }: Piece, next: Progress): Piece {
+  const { epoch, file, offset } = place
+  const facts = { place, since, high: { epoch, file, offset } }
+  return { ...facts, chunk: emptyChunk(chunk.plan), clear: false, from, next, slab: undefined }
 }
 function emptyChunk(plan: TablePlan): Chunk {
   const nothing = { bytes: 0, rows: 0, after: undefined, last: false, cut: false }
