@@ -74,8 +74,10 @@ async function source(...tables: string[]): Promise<Map<string, string>> {
   return rows
 }
 async function equal(...tables: string[]): Promise<void> {
-  const wanted = [...(await source(...tables))].toSorted()
-  const have = () => [...held()].toSorted()
+  const sorted = (rows: Map<string, string>) =>
+    [...rows].map(([key, v]) => `${key} ${v}`).toSorted((a, b) => (a < b ? -1 : 1))
+  const wanted = sorted(await source(...tables))
+  const have = () => sorted(held())
   for (let looks = 0; JSON.stringify(have()) !== JSON.stringify(wanted) && looks < 500; looks++)
     await sleep(20)
   expect(have()).toEqual(wanted)
