@@ -1,7 +1,9 @@
 /**
  * What the parts of a migration share: its two sides and its folder, what it tells whoever looks, and how it can end.
  */
+import type { LogPlace } from '../catalog/history.ts'
 import type { Logger } from '../logger.ts'
+import type { SinkConfig } from '../sinks/runner/options.ts'
 import type { Folder, MigrateOptions, Phase, Place } from './options.ts'
 import type { Note, Plan } from './plan.ts'
 import type { Source } from './source.ts'
@@ -62,6 +64,10 @@ export interface Stream {
   readonly written: number
   /** Waits until the target has what the source has now; false: stopped before. */
   caughtUp(): Promise<boolean>
+  /** The same for one place of the source's log. Rejects when it is stopped before. */
+  passed(place: Pick<LogPlace, 'file' | 'offset'>): Promise<void>
+  /** The sink, as it is configured. */
+  readonly sink: SinkConfig
   /** Stops reading and writing. */
   rest(): Promise<void>
 }

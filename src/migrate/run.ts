@@ -10,6 +10,7 @@ import { comparePositions } from '../change.ts'
 import type { LogPlace } from '../catalog/history.ts'
 import { SluiceError } from '../errors.ts'
 import { Instance } from '../instance.ts'
+import type { SinkConfig } from '../sinks/runner/options.ts'
 import type { SinkStatus } from '../sinks/runner/runner.ts'
 import type { LoadStatus } from '../snapshot/load.ts'
 import { ReaderThread } from '../sources/index.ts'
@@ -142,7 +143,6 @@ class Migration implements Stream {
     instance.start()
     return instance
   }
-  /** Stops reading and writing. */
   async rest(): Promise<void> {
     const instance = this.#instance
     this.#instance = undefined
@@ -173,18 +173,21 @@ class Migration implements Stream {
     return { load: status.snapshots.find(({ client }) => client === CLIENT), sink, trouble }
   }
   /** Whether the target has everything up to a place in the source's log. */
-  #passed(sink: SinkStatus | undefined, end: LogPlace): boolean {
+  #has({ sink }: Now, { file, offset }: Pick<LogPlace, 'file' | 'offset'>): boolean {
     const acked = sink?.acked
-    return acked?.epoch === end.epoch && comparePositions(acked, { ...end, skip: 0 }) >= 0
+    return acked !== undefined && comparePositions(acked, { file, offset, skip: 0 }) >= 0
   }
-  /** Waits until the target has what the source has now; false: stopped before. */
   async caughtUp(): Promise<boolean> {
     let end: LogPlace | undefined
-    return await this.#until(async ({ sink }) => {
-      if (sink === undefined) return false
+    return await this.#until(async (now) => {
+      if (now.sink === undefined) return false
       end ??= await this.#end()
-      return end !== undefined && this.#passed(sink, end)
+      return end !== undefined && this.#has(now, end)
     })
+  }
+  async passed(place: Pick<LogPlace, 'file' | 'offset'>): Promise<void> {
+    if (await this.#until((now) => this.#has(now, place))) return
+    throw new SluiceError('CURSOR_CLOSED', 'the migration was stopped')
   }
   /** undefined while the source cannot be asked. */
   async #end(): Promise<LogPlace | undefined> {
@@ -195,7 +198,9 @@ class Migration implements Stream {
       throw error
     }
   }
-  /** Rows written since the instance was started. */
+  get sink(): SinkConfig {
+    return this.#instance!.config.sinks[SINK]!
+  }
   get written(): number {
     return this.#now().sink?.rows ?? 0
   }

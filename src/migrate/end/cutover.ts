@@ -7,11 +7,15 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Outcome, Parts, Stream, Verified } from '../parts.ts'
 import { carryObjects } from './objects.ts'
 import { prepareReverse, reverse } from './reverse.ts'
-import { fullName, nameOf, type SourceTable } from '../schema/inventory.ts'
+import { connectOptions } from '../../upstream/connect.ts'
+import { remaining } from '../../verify/report.ts'
+import { verify, type Difference, type TableReport } from '../../verify/verify.ts'
+import { nameOf, type SourceTable } from '../schema/inventory.ts'
 import type { Place } from '../options.ts'
 
 /** So long must no row have come for the source to count as not written to. */
 const QUIET_MS = 1000
+const SHOWN = 5 // keys of a table that differ
 
 export async function cutOver(stream: Stream, parts: Parts): Promise<Outcome> {
   const { folder, options, host, source } = parts
@@ -27,7 +31,7 @@ export async function cutOver(stream: Stream, parts: Parts): Promise<Outcome> {
       const end = await quiet(stream, parts)
       if (end === undefined) return 'stopped'
       const written = stream.written
-      const verified = await compare(parts)
+      const verified = await compare(stream, parts)
       if (!(await stream.caughtUp())) return 'stopped'
       if (stream.written !== written) {
         host.report({
@@ -71,29 +75,30 @@ async function sayIfWritten({ folder, source, host }: Parts): Promise<void> {
   })
 }
 
-/** Both sides, while nobody writes. */
-async function compare({ source, target }: Parts): Promise<Verified> {
-  const { tables } = await source.inventory()
-  const different: { table: string; text: string }[] = []
-  let rows = 0
-  for (const table of tables) {
-    const count = async (
-      ask: (sql: string) => Promise<readonly object[]>,
-      name: string,
-    ): Promise<string> => {
-      const [row] = (await ask(`SELECT COUNT(*) AS n FROM ${name}`)) as { n: string | number }[]
-      return String(row!.n)
-    }
-    const ours = await count((sql) => source.query<object>(sql), fullName(table))
-    const theirs = await count((sql) => target.run(sql), target.fullName(table))
-    rows += Number(ours)
-    if (ours !== theirs)
-      different.push({
-        table: nameOf(table),
-        text: `${ours} rows in the source, ${theirs} in the target`,
-      })
-  }
-  return { tables: tables.length, rows, different }
+/** Both sides, row by row. */
+async function compare(stream: Stream, { source, folder, host }: Parts): Promise<Verified> {
+  const report = await verify({
+    source: { connect: connectOptions(source.config.source), filter: source.filter },
+    instance: folder.now.id,
+    name: 'target',
+    sink: stream.sink,
+    passed: (place) => stream.passed(place),
+    signal: host.signal,
+  })
+  const different = report.tables
+    .filter((one) => one.why !== '' || remaining(one) + one.unsettled + one.refused > 0)
+    .map((one) => ({ table: one.table, text: differenceText(one, report.differences) }))
+  const rows = report.tables.reduce((sum, one) => sum + one.rows, 0)
+  return { tables: report.tables.length, rows, different }
+}
+function differenceText(one: TableReport, all: readonly Difference[]): string {
+  if (one.why !== '') return `cannot be compared: ${one.why}`
+  const counts = (['missing', 'extra', 'different', 'unsettled', 'refused'] as const)
+    .filter((name) => one[name] > 0)
+    .map((name) => `${one[name]} ${name}`)
+  const keys = all.filter(({ table }) => table === one.table).slice(0, SHOWN)
+  const shown = keys.map(({ kind, key }) => `${kind} ${Object.values(key).join('/')}`)
+  return `${counts.join(', ')} of ${one.rows} rows: ${shown.join(', ')}`
 }
 
 /** Each step passes over what is there already. */
