@@ -163,13 +163,13 @@ function forPeople(): Shown {
     else if (event.event === 'phase') say(`${paint.bold(event.phase)}: ${event.text}`)
     else if (event.event === 'note') say(`${paint.yellow('note')} ${event.on}: ${event.text}`)
     else if (event.event === 'trouble') say(`${paint.yellow('tries again')}: ${event.text}`)
-    else if (event.event === 'inStep' || event.event === 'waiting') say(event.text)
     else if (event.event === 'verified') {
       for (const { table, text } of event.different)
         say(`${paint.red('different')} ${table}: ${text}`)
       if (event.different.length === 0)
         say(`verified: ${event.tables} tables, ${event.rows} rows, no difference`)
     } else if (event.event === 'cutOver') for (const hint of event.hints) say(hint)
+    else if (event.event !== 'progress') say(event.text)
     else if (moving) {
       line = progressText(event)
       process.stderr.write(`\r\u001b[K${line}`)

@@ -49,7 +49,7 @@ async function inventory(): Promise<{
   try {
     await db.query(`CREATE DATABASE ${database}; USE ${database}; ${CREATE}`)
     const found = await takeInventory(
-      async (sql, params) => (await db.query(sql, params))[0] as never[],
+      async (sql, params) => (await db.query(sql, [...(params ?? [])]))[0] as never[],
       (name) => name === database,
     )
     const [counters, , things] = found.tables

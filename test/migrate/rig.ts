@@ -1,0 +1,247 @@
+/**
+ * A database with every type that its server has, tables that belong together, and writers that do not rest; and whether
+ * another database equals it, asked of both by SELECT alone.
+ */
+import fc from 'fast-check'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { expect } from 'vitest'
+import { createLogger } from '../../src/logger.ts'
+import { endpointOf, tablesOf, type MigrateOptions } from '../../src/migrate/options.ts'
+import type { Event, Outcome } from '../../src/migrate/parts.ts'
+import { migrate } from '../../src/migrate/run.ts'
+import { flavourOf, typesOf, type TypeSpec } from '../binlog/types.ts'
+import { Random } from '../e2e/load.ts'
+import { postgresForm } from '../sinks/sql/targets.ts'
+import type { MysqlServer } from '../support/mysql.ts'
+
+const ROWS = 60
+const isText = (sql: string): boolean => /^(CHAR|VARCHAR|\w*TEXT)/.test(sql)
+
+/** What one table of every type has. */
+interface Group {
+  readonly table: string
+  readonly specs: readonly TypeSpec[]
+}
+
+export class Shop {
+  readonly database: string
+  readonly mysql: MysqlServer
+  readonly groups: readonly Group[]
+  writes = 0
+  #stopped = false
+  #writing: Promise<void> | undefined
+
+  private constructor(mysql: MysqlServer, database: string, groups: readonly Group[]) {
+    this.mysql = mysql
+    this.database = database
+    this.groups = groups
+  }
+  /** `orders`: rows of it. Without zero bytes in texts where PostgreSQL is to take them. */
+  static async open(
+    mysql: MysqlServer,
+    database: string,
+    { orders, zeros }: { readonly orders: number; readonly zeros: boolean },
+  ): Promise<Shop> {
+    const groups = Object.entries(typesOf(flavourOf(mysql.version))).map(([name, specs]) => ({
+      table: `every_${name}`,
+      specs: specs.map((spec) => plain(spec, zeros)),
+    }))
+    const shop = new Shop(mysql, database, groups)
+    const db = await mysql.connect()
+    try {
+      await db.query(
+        `CREATE DATABASE ${database} CHARACTER SET utf8mb4; USE ${database};
+         SET sql_mode='ALLOW_INVALID_DATES', time_zone='+00:00', NAMES utf8mb4`,
+      )
+      for (const group of groups) await fill(db, group)
+      await db.query(SCHEMA)
+      for (let i = 0; i < orders; i += 1000) {
+        const list = Array.from({ length: Math.min(1000, orders - i) }, (_, k) =>
+          orderText(i + k + 1),
+        )
+        await db.query(
+          `INSERT INTO orders (id, customer, price, n, code) VALUES ${list.join(', ')}`,
+        )
+      }
+    } finally {
+      await db.end()
+    }
+    return shop
+  }
+  start(): void {
+    this.#writing = this.#write()
+  }
+  /** Ends the writers. */
+  async stop(): Promise<void> {
+    this.#stopped = true
+    await this.#writing
+  }
+  async #write(): Promise<void> {
+    const random = new Random(17)
+    const db = await this.mysql.connect({ database: this.database })
+    await db.query("SET sql_mode='ALLOW_INVALID_DATES', time_zone='+00:00'")
+    while (!this.#stopped) {
+      const id = random.int(1, 3000)
+      const [table] = [this.groups[random.int(0, this.groups.length - 1)]!.table]
+      await db.query('BEGIN')
+      await db.query(
+        `UPDATE orders SET price = price + 1, code = CONCAT('u', ${++this.writes}) WHERE id = ${id}`,
+      )
+      if (random.chance(30)) await db.query(`DELETE FROM orders WHERE id = ${random.int(1, 3000)}`)
+      if (random.chance(50))
+        await db.query(
+          `INSERT INTO orders (customer, price, n, code) VALUES (2, 1, 1, 'i${this.writes}')`,
+        )
+      if (random.chance(30))
+        await db.query(`UPDATE ${table} SET id = id + 1000 ORDER BY id DESC LIMIT 1`)
+      await db.query('COMMIT')
+      await sleep(random.int(0, 5))
+    }
+    await db.end()
+  }
+  /** A SELECT of each table, whose answer says all. */
+  selects(): Map<string, string> {
+    const every = this.groups.map(({ table, specs }): [string, string] => {
+      const shown = specs.map((spec, i) => `${spec.select(`c${i}`)} AS c${i}`)
+      return [table, `SELECT id, ${shown.join(', ')} FROM ${this.database}.${table} ORDER BY id`]
+    })
+    const list = 'id, customer, price, n, total, code'
+    const orders = `SELECT ${list} FROM ${this.database}.orders ORDER BY id`
+    const customers = `SELECT id, name FROM ${this.database}.customers ORDER BY id`
+    return new Map([...every, ['orders', orders], ['customers', customers]])
+  }
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop()
+    await this.mysql.query(`DROP DATABASE IF EXISTS ${this.database}`)
+  }
+}
+
+const SCHEMA = `
+CREATE TABLE customers (id INT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY, name VARCHAR(40) NOT NULL DEFAULT 'none', UNIQUE KEY by_name (name));
+CREATE TABLE orders (
+  id INT NOT NULL AUTO_INCREMENT, customer INT UNSIGNED NOT NULL, price DECIMAL(10,2) NOT NULL DEFAULT 1.00 COMMENT 'in EUR',
+  n INT NOT NULL DEFAULT 1, total DECIMAL(20,2) GENERATED ALWAYS AS (price * n) STORED, code VARCHAR(20) NOT NULL,
+  at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, PRIMARY KEY (id), KEY by_price (price), UNIQUE KEY by_code (code), KEY by_n (n, customer),
+  CONSTRAINT of_customer FOREIGN KEY (customer) REFERENCES customers (id)) COMMENT 'what was ordered';
+CREATE VIEW dear AS SELECT id, total FROM orders WHERE total > 100;
+INSERT INTO customers VALUES (1, 'ä'), (2, 'b'), (3, 'c')`
+const orderText = (id: number): string =>
+  `(${id}, ${(id % 3) + 1}, ${id % 90}.25, ${id % 7}, 'o${id}')`
+
+/** MySQL's own JSON has types that JSON text has not. */
+function plain(spec: TypeSpec, zeros: boolean): TypeSpec {
+  if (spec.sql === 'JSON') {
+    const values = fc
+      .jsonValue({ stringUnit: 'grapheme-ascii', maxDepth: 3 })
+      .map((v) => `CAST(_utf8mb4 X'${Buffer.from(JSON.stringify(v)).toString('hex')}' AS JSON)`)
+    return { ...spec, values }
+  }
+  if (zeros || !isText(spec.sql)) return spec
+  return { ...spec, values: spec.values.map((v) => `REPLACE(${v}, _utf8mb4 X'00', '')`) }
+}
+async function fill(
+  db: { query(sql: string): Promise<unknown> },
+  { table, specs }: Group,
+): Promise<void> {
+  const columns = specs.map((spec, i) => `c${i} ${spec.sql}`)
+  await db.query(`CREATE TABLE ${table} (id INT PRIMARY KEY, ${columns.join(', ')})`)
+  const values = fc.tuple(...specs.map((s) => fc.option(s.values, { nil: 'NULL', freq: 8 })))
+  for (const [id, row] of fc.sample(values, { numRuns: ROWS, seed: 5 }).entries())
+    await db.query(`INSERT INTO ${table} VALUES (${[id, ...row].join(', ')})`)
+}
+
+type Rows = readonly Readonly<Record<string, unknown>>[]
+/** Both sides asked the same. */
+export async function expectEqual(shop: Shop, target: Pick<MysqlServer, 'query'>): Promise<void> {
+  for (const [table, sql] of shop.selects()) {
+    const specs = shop.groups.find((group) => group.table === table)?.specs
+    const read = (rows: Rows): Rows => rows.map((row) => readRow(row, specs))
+    const wanted = read(await asked(shop.mysql, sql))
+    expect(wanted.length, table).toBeGreaterThan(2)
+    expect(read(await asked(target, sql)), table).toEqual(wanted)
+  }
+}
+const asked = async (server: Pick<MysqlServer, 'query'>, sql: string): Promise<Rows> =>
+  await server.query<Record<string, unknown>>(sql)
+function readRow(row: Rows[number], specs: readonly TypeSpec[] | undefined): Rows[number] {
+  if (specs === undefined) return row
+  const shown = specs.map((spec, i) => {
+    const value = row[`c${i}`] as string | null
+    return [`c${i}`, value === null ? null : (spec.read?.(value) ?? value)]
+  })
+  return { id: row['id'], ...Object.fromEntries(shown) }
+}
+/** PostgreSQL's texts, in the form of MySQL's. */
+export async function expectEqualPostgres(
+  shop: Shop,
+  query: (sql: string) => Promise<Rows>,
+): Promise<void> {
+  for (const [table, sql] of shop.selects()) {
+    const specs = shop.groups.find((group) => group.table === table)?.specs
+    const source = await asked(shop.mysql, sql)
+    const names =
+      specs?.map((_, i) => `c${i}`) ?? Object.keys(source[0]!).filter((name) => name !== 'id')
+    const list = names.map((name) => `${name}::text AS ${name}`).join(', ')
+    const rows = await query(`SELECT id, ${list} FROM ${shop.database}.${table} ORDER BY id`)
+    expect(
+      rows.map(({ id }) => Number(id)),
+      table,
+    ).toEqual(source.map(({ id }) => Number(id)))
+    for (const [n, row] of source.entries())
+      for (const [i, name] of names.entries()) {
+        const found = rows[n]![name] as string | null
+        const where = `${table}, row ${String(row['id'])}, ${specs?.[i]?.sql ?? name}`
+        const spec = specs?.[i]
+        if (spec === undefined) expect(found, where).toBe(String(row[name]))
+        else
+          expect(postgresText(spec, found), where).toBe(
+            wantedText(spec, row[name] as string | null),
+          )
+      }
+  }
+}
+function postgresText({ sql }: TypeSpec, text: string | null): string | null {
+  const form = text === null ? null : postgresForm(sql, text)
+  return form !== null && isText(sql) ? Buffer.from(form).toString('hex').toUpperCase() : form
+}
+/** Dates that do not exist are NULL. */
+function wantedText(spec: TypeSpec, value: string | null): string | null {
+  const text = value === null ? null : (spec.read?.(value) ?? value)
+  return text !== null && /^(DATE|TIMESTAMP)/.test(spec.sql) && /-00/.test(text.slice(0, 10))
+    ? null
+    : text
+}
+
+// ── one migration ────────────────────────────────────────────────────────────
+
+export interface Run {
+  readonly events: Event[]
+  readonly outcome: Promise<Outcome>
+  stop(): void
+}
+export function run(
+  shop: Shop,
+  to: string,
+  more: Partial<MigrateOptions> & { readonly dir: string },
+): Run {
+  const events: Event[] = []
+  const halt = new AbortController()
+  const options: MigrateOptions = {
+    from: endpointOf('from', shop.mysql.url, undefined),
+    to: endpointOf('to', to, undefined),
+    wanted: { tables: tablesOf([shop.database]), exclude: '' },
+    dryRun: false,
+    cutOver: false,
+    lockSource: false,
+    reverse: false,
+    ddl: 'apply',
+    ...more,
+  }
+  const outcome = migrate(options, {
+    report: (event) => void events.push(event),
+    log: createLogger('silent', 2),
+    signal: halt.signal,
+  })
+  outcome.catch(() => undefined) // told where it is awaited
+  return { events, outcome, stop: () => halt.abort() }
+}
