@@ -226,6 +226,7 @@ const commands: Readonly<Record<string, Command>> = {
       'lock-source': { type: 'boolean', help: 'at the cut-over, make the source read-only' },
       reverse: { type: 'boolean', help: 'after the cut-over, stream back into the source' },
       ddl: { type: 'string', value: 'HOW', help: 'DDL meanwhile: apply (default) or ignore' },
+      'remove-nul': { type: 'boolean', help: 'PostgreSQL: leave U+0000 out of texts' },
       'from-password-file': { type: 'string', value: 'FILE', help: 'or SLUICE_FROM_PASSWORD' },
       'to-password-file': { type: 'string', value: 'FILE', help: 'or SLUICE_TO_PASSWORD' },
       json: json('one event per line'),

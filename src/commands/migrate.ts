@@ -92,6 +92,7 @@ function optionsOf(args: Arguments): MigrateOptions {
     lockSource: args.flag('lock-source'),
     reverse: args.flag('reverse'),
     ddl,
+    removeNul: args.flag('remove-nul'),
   }
 }
 function wantedOf(args: Arguments, database: string): Wanted {

@@ -39,6 +39,8 @@ export interface MigrateOptions {
   readonly reverse: boolean
   /** What DDL does while the migration runs. */
   readonly ddl: 'apply' | 'ignore'
+  /** PostgreSQL has no text with U+0000: stop at one, or leave the character out. */
+  readonly removeNul: boolean
 }
 
 const kinds = new Map<string, readonly [Endpoint['kind'], number]>([

@@ -65,6 +65,7 @@ export async function makePlan(
     const begun = made.has(on) || (before !== undefined && before.phase !== 'schema')
     const there = begun ? 'begun' : await target.holds(table)
     if (there === 'rows') checks.push(occupied(target, on))
+    checks.push(...tooLong(target, table))
     planned.push({
       table: on,
       rows: table.rows,
@@ -101,6 +102,21 @@ const occupied = (target: Target, name: string): Check => ({
   message: `${target.where} has a table ${name} with rows that this migration did not write; expected an empty one or none`,
   fix: 'drop it, leave it out by --exclude, or give the --dir of the migration that wrote it',
 })
+
+const NAME_BYTES = 63
+/** PostgreSQL cuts names without a word. */
+function tooLong(target: Target, table: SourceTable): Check[] {
+  if (target.kind === 'mysql') return []
+  return [table.database, table.name, ...table.columns.map(({ name }) => name)]
+    .filter((name) => Buffer.byteLength(name) > NAME_BYTES)
+    .map((name) => ({
+      side: 'target',
+      check: 'names',
+      level: 'fail',
+      message: `${nameOf(table)}: expected names of up to ${NAME_BYTES} bytes, found ${name}`,
+      fix: 'rename it in the source, or leave the table out by --exclude',
+    }))
+}
 
 // ── the source ───────────────────────────────────────────────────────────────
 

@@ -126,6 +126,7 @@ class Migration implements Stream {
           initialLoad: 'ifEmpty',
           ddl: options.ddl,
           createTables: target.kind === 'postgres',
+          nul: options.removeNul ? 'remove' : 'error',
           unloggedChange: unlogged,
           tables: keyRules(tables),
           batch: { bytes: '4MiB' },

@@ -7,6 +7,7 @@ import { instanceOf } from '../config/config.ts'
 import { SluiceError } from '../errors.ts'
 import { compileFilter } from '../filter.ts'
 import type { Filter } from '../change.ts'
+import { refusedOnly } from '../lookup.ts'
 import { Connection } from '../mysql/connection.ts'
 import { logStatus } from '../sources/index.ts'
 import { connectOptions } from '../upstream/connect.ts'
@@ -37,7 +38,7 @@ export class Source {
     try {
       return await (await connection).query<T>(sql, params)
     } catch (error) {
-      if (this.#connection === connection) this.close()
+      if (this.#connection === connection && !refusedOnly(error)) this.close()
       throw error
     }
   }

@@ -14,7 +14,7 @@ test('5.7 to 9.7 under load: every type, keys, foreign keys, views, triggers; an
   await using source = await privateMysql('5.7')
   await using target = await sharedMysql('9.7')
   const database = uniqueDatabase('moved')
-  await using shop = await Shop.open(source, database, { orders: 3000, zeros: true })
+  await using shop = await Shop.open(source, database, { orders: 2000, zeros: true })
   shop.start()
   const moving = run(shop, target.url, { dir, reverse: true, lockSource: true })
   try {
@@ -24,13 +24,15 @@ test('5.7 to 9.7 under load: every type, keys, foreign keys, views, triggers; an
       moving.outcome,
     ])
     await source.query(`ALTER TABLE ${database}.customers ADD COLUMN age INT`)
+    // 5.7 does not log what a foreign key deletes
+    await source.query(`DELETE FROM ${database}.teams WHERE id = 1`)
     await shop.stop()
     orderCutOver(dir)
     await expect.poll(() => said('cutOver'), { timeout: 60_000 }).toBe(true)
     expect(shop.writes).toBeGreaterThan(10)
     await expectEqual(shop, target)
     const [verified] = moving.events.filter((one) => one.event === 'verified')
-    expect(verified).toMatchObject({ tables: shop.groups.length + 2, different: [] })
+    expect(verified).toMatchObject({ tables: shop.groups.length + 4, different: [] })
     await sameSchema(shop, target)
     // what is written to the target comes back
     await target.query(

@@ -95,7 +95,7 @@ export class Shop {
       if (random.chance(30))
         await db.query(`UPDATE ${table} SET id = id + 1000 ORDER BY id DESC LIMIT 1`)
       await db.query('COMMIT')
-      await sleep(random.int(0, 5))
+      await sleep(random.int(3, 12))
     }
     await db.end()
   }
@@ -108,7 +108,11 @@ export class Shop {
     const list = 'id, customer, price, n, total, code'
     const orders = `SELECT ${list} FROM ${this.database}.orders ORDER BY id`
     const customers = `SELECT id, name FROM ${this.database}.customers ORDER BY id`
-    return new Map([...every, ['orders', orders], ['customers', customers]])
+    const plain = ['teams', 'members'].map((table): [string, string] => [
+      table,
+      `SELECT * FROM ${this.database}.${table} ORDER BY id`,
+    ])
+    return new Map([...every, ...plain, ['orders', orders], ['customers', customers]])
   }
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop()
@@ -124,6 +128,10 @@ CREATE TABLE orders (
   at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, PRIMARY KEY (id), KEY by_price (price), UNIQUE KEY by_code (code), KEY by_n (n, customer),
   CONSTRAINT of_customer FOREIGN KEY (customer) REFERENCES customers (id)) COMMENT 'what was ordered';
 CREATE VIEW dear AS SELECT id, total FROM orders WHERE total > 100;
+CREATE TABLE teams (id INT PRIMARY KEY, name VARCHAR(20));
+CREATE TABLE members (id INT PRIMARY KEY, team INT, CONSTRAINT of_team FOREIGN KEY (team) REFERENCES teams (id) ON DELETE CASCADE);
+INSERT INTO teams VALUES (1, 'a'), (2, 'b'), (3, 'c'), (4, 'd');
+INSERT INTO members VALUES (1, 1), (2, 1), (3, 2), (4, 3), (5, 4), (6, 1);
 INSERT INTO customers VALUES (1, 'ä'), (2, 'b'), (3, 'c')`
 const orderText = (id: number): string =>
   `(${id}, ${(id % 3) + 1}, ${id % 90}.25, ${id % 7}, 'o${id}')`
@@ -235,6 +243,7 @@ export function run(
     lockSource: false,
     reverse: false,
     ddl: 'apply',
+    removeNul: false,
     ...more,
   }
   const outcome = migrate(options, {

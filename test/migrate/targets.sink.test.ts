@@ -75,6 +75,7 @@ test('9.7 to PostgreSQL under load, killed in the load: every type, keys, counte
   await again.printed('"event":"inStep"')
   // somebody else may ask for it, and waits
   await source.query(`ALTER TABLE ${database}.customers ADD COLUMN age INT`)
+  await source.query(`DELETE FROM ${database}.teams WHERE id = 1`)
   await source.query(`INSERT INTO ${database}.customers (name, age) VALUES ('late', 3)`)
   await shop.stop()
   const asked = await inProcess(['migrate', '--dir', folder, '--cut-over'])

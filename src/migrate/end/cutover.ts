@@ -15,6 +15,8 @@ import type { Place } from '../options.ts'
 
 /** So long must no row have come for the source to count as not written to. */
 const QUIET_MS = 1000
+const UNLOCK =
+  'the source is still read-only; to go on with it: SET GLOBAL super_read_only = OFF, read_only = OFF'
 const SHOWN = 5 // keys of a table that differ
 
 export async function cutOver(stream: Stream, parts: Parts): Promise<Outcome> {
@@ -32,7 +34,7 @@ export async function cutOver(stream: Stream, parts: Parts): Promise<Outcome> {
       if (end === undefined) return 'stopped'
       const written = stream.written
       const verified = await compare(stream, parts)
-      if (!(await stream.caughtUp())) return 'stopped'
+      if (verified === undefined || !(await stream.caughtUp())) return 'stopped'
       if (stream.written !== written) {
         host.report({
           event: 'waiting',
@@ -41,7 +43,10 @@ export async function cutOver(stream: Stream, parts: Parts): Promise<Outcome> {
         continue
       }
       host.report({ event: 'verified', ...verified })
-      if (verified.different.length > 0) return 'different'
+      if (verified.different.length > 0) {
+        if (options.lockSource) host.report({ event: 'waiting', text: UNLOCK })
+        return 'different'
+      }
       folder.update({ phase: 'finish', cutOver: { source: end, target: undefined } })
       break
     }
@@ -75,8 +80,11 @@ async function sayIfWritten({ folder, source, host }: Parts): Promise<void> {
   })
 }
 
-/** Both sides, row by row. */
-async function compare(stream: Stream, { source, folder, host }: Parts): Promise<Verified> {
+/** Both sides, row by row; undefined: stopped before. */
+async function compare(
+  stream: Stream,
+  { source, folder, host }: Parts,
+): Promise<Verified | undefined> {
   const report = await verify({
     source: { connect: connectOptions(source.config.source), filter: source.filter },
     instance: folder.now.id,
@@ -85,6 +93,7 @@ async function compare(stream: Stream, { source, folder, host }: Parts): Promise
     passed: (place) => stream.passed(place),
     signal: host.signal,
   })
+  if (report.interrupted) return undefined
   const different = report.tables
     .filter((one) => one.why !== '' || remaining(one) + one.unsettled + one.refused > 0)
     .map((one) => ({ table: one.table, text: differenceText(one, report.differences) }))
