@@ -48,7 +48,8 @@ export interface SourceTable {
   readonly comment: string
   readonly collation: string
   readonly partitioned: boolean
-  readonly autoIncrement: string | undefined // the next number
+  /** The next number, of SHOW CREATE TABLE: information_schema has it of a day ago. */
+  readonly autoIncrement: string | undefined
   readonly create: string // SHOW CREATE TABLE
   readonly columns: readonly SourceColumn[]
   readonly indexes: readonly SourceIndex[] // the primary key too
@@ -156,6 +157,7 @@ async function tableOf(query: Query, row: Row, parts: Details): Promise<SourceTa
   const name = text(row, 'TABLE_NAME')
   const at = `${database}.${name}`
   const [shown] = await query<Row>(`SHOW CREATE TABLE ${fullName({ database, name })}`)
+  const create = text(shown ?? {}, 'Create Table')
   const columns = (parts.columns.get(at) ?? []).map(columnOf)
   const indexes = [
     ...Map.groupBy(parts.indexes.get(at) ?? [], (one) => text(one, 'INDEX_NAME')).values(),
@@ -173,8 +175,8 @@ async function tableOf(query: Query, row: Row, parts: Details): Promise<SourceTa
     comment: text(row, 'TABLE_COMMENT'),
     collation: text(row, 'TABLE_COLLATION'),
     partitioned: text(row, 'CREATE_OPTIONS').includes('partitioned'),
-    autoIncrement: optional(row, 'AUTO_INCREMENT'),
-    create: text(shown ?? {}, 'Create Table'),
+    autoIncrement: /^\) .*?\bAUTO_INCREMENT=(\d+)/m.exec(create)?.[1],
+    create,
     columns,
     indexes,
     foreignKeys: [...keys].map(([key, list]) => foreignKeyOf(list, rules.get(key))),
