@@ -71,9 +71,11 @@ export class TableVerifier {
     }
     this.#plan = plan
     this.#table = target(plan.table)
-    this.#keyColumns = this.#table.keys.flatMap(({ column }) => column ?? [])
-    report.why = await destination.bind(this.#table)
-    if (report.why !== '') return
+    const bound = await destination.bind(this.#table, plan.key)
+    if (bound === undefined) return
+    report.why = bound.why
+    if (!('columns' in bound)) return
+    this.#keyColumns = bound.columns
     await this.#rows()
     await this.#keys()
   }
