@@ -14,7 +14,7 @@ import type { ElasticOptions } from '../../sinks/elasticsearch/options.ts'
 import type { SinkBatch } from '../../sinks/shape/batch.ts'
 import type { SinkRow, TargetTable } from '../../sinks/shape/row.ts'
 import type { SinkContext } from '../../sinks/sink.ts'
-import { Backwards } from '../backwards.ts'
+import { Backwards } from './backwards.ts'
 import type { Bound, Destination, Extra, TargetKey, Unlike } from '../target.ts'
 import { parseJson, sameJson, shownMembers } from './json.ts'
 

@@ -12,7 +12,7 @@ import type { RedisOptions } from '../../sinks/redis/options.ts'
 import { ownerOf, rulesOf, writersOf, type Rule, type RowWriter, type RuleContext } from '../../sinks/redis/rules.ts'
 import type { SinkBatch } from '../../sinks/shape/batch.ts'
 import type { TargetTable } from '../../sinks/shape/row.ts'
-import { Backwards } from '../backwards.ts'
+import { Backwards } from './backwards.ts'
 import type { Bound, Destination, Extra, TargetKey, Unlike, Values } from '../target.ts'
 import { parseJson, sameJson, shownJson } from './json.ts'
 

@@ -1,16 +1,16 @@
 /**
  * Which kind of target a sink's type has: one line for each. Says of all others why they cannot be compared.
  */
-import { SluiceError } from '../errors.ts'
-import { sinkTypes } from '../sinks/index.ts'
-import type { ElasticOptions } from '../sinks/elasticsearch/options.ts'
-import type { RedisOptions } from '../sinks/redis/options.ts'
-import { ownOptions, type SinkConfig } from '../sinks/runner/options.ts'
-import type { SqlOptions } from '../sinks/sql.ts'
-import type { Destination } from './target.ts'
-import { ElasticDestination } from './targets/elasticsearch.ts'
-import { RedisDestination } from './targets/redis.ts'
-import { SqlDestination } from './targets/sql.ts'
+import { SluiceError } from '../../errors.ts'
+import { sinkTypes } from '../../sinks/index.ts'
+import type { ElasticOptions } from '../../sinks/elasticsearch/options.ts'
+import type { RedisOptions } from '../../sinks/redis/options.ts'
+import { ownOptions, type SinkConfig } from '../../sinks/runner/options.ts'
+import type { SqlOptions } from '../../sinks/sql.ts'
+import type { Destination } from '../target.ts'
+import { ElasticDestination } from './elasticsearch.ts'
+import { RedisDestination } from './redis.ts'
+import { SqlDestination } from './sql.ts'
 
 export interface OpenOptions {
   readonly instance: string

@@ -2,13 +2,13 @@
  * Names of a target read backwards: from a key or an id that a template made to the values of the source's key in it. Only
  * where that has one answer: a template that holds the whole key, and in which at most one text stands without escapes. Pure.
  */
-import type { Column } from '../change.ts'
-import { familyOf, type Family } from '../sinks/sql/dialects/dialect.ts'
-import type { TargetTable } from '../sinks/shape/row.ts'
-import type { Template } from '../sinks/shape/template.ts'
-import { keyText } from './source.ts'
-import type { TargetKey } from './target.ts'
-import { sourceLiteral } from './targets/sql-forms.ts'
+import type { Column } from '../../change.ts'
+import { familyOf, type Family } from '../../sinks/sql/dialects/dialect.ts'
+import type { TargetTable } from '../../sinks/shape/row.ts'
+import type { Template } from '../../sinks/shape/template.ts'
+import { keyText } from '../source.ts'
+import type { TargetKey } from '../target.ts'
+import { sourceLiteral } from './sql-forms.ts'
 
 /** What the texts of a family look like. */
 const LOOK: Partial<Readonly<Record<Family, string>>> = {
