@@ -263,6 +263,33 @@ const commands: Readonly<Record<string, Command>> = {
       'Exit code 1 when not all of them were written.',
     run: async (args) => (await import('./commands/steer/sinks.ts')).deadletters(args),
   },
+  verify: {
+    usage: '<destination> <sink> [options]',
+    summary: 'compare the tables of an instance with what a sink has made of them, row by row',
+    words: [2, 2],
+    options: {
+      config,
+      tables: { type: 'string', value: 'REGEX', help: "only these tables, Canal's syntax" },
+      repair: { type: 'boolean', help: 'write again what differs, delete what is too much, look again' },
+      once: { type: 'boolean', help: 'compare once (default)' },
+      every: { type: 'string', value: 'SECONDS', help: 'again and again, with a pause between' },
+      'rows-per-second': { type: 'string', value: 'N', help: 'read at most so many (default: as fast as it goes)' },
+      show: { type: 'string', value: 'N', help: 'show at most so many differences (default 100); all are counted' },
+      report: { type: 'string', value: 'FILE', help: 'write the report as JSON' },
+      'metrics-file': { type: 'string', value: 'FILE', help: "write metrics as Prometheus' text" },
+      json: json('the report'),
+    },
+    examples: [
+      'sluice verify orders cache',
+      "sluice verify orders reporting --tables 'shop\\..*' --repair",
+      'sluice verify orders reporting --every 3600 --rows-per-second 5000 --report /var/lib/sluice/verify.json',
+    ],
+    notes:
+      'Exit codes: 0 equal (or all repaired), 1 different, 2 not everything could be compared. Rows that change meanwhile give no\n' +
+      'false alarm: what differs is looked at again once the sink has passed that place. Ctrl-C reports what was found so far.',
+    lasting: true,
+    run: async (args) => (await import('./commands/verify.ts')).verify(args),
+  },
   backup: {
     usage: '<folder> [destination…] [options]',
     summary: 'copy the state of instances into a folder, while the server runs',

@@ -5,7 +5,7 @@
  */
 import { parseTimeZone } from '../binlog/time.ts'
 import { Catalog } from '../catalog/catalog.ts'
-import { AFTER, type Column, type Filter, type Position, type Transaction } from '../change.ts'
+import { AFTER, type Column, type Filter, type Position, type RowReader, type Transaction } from '../change.ts'
 import { SluiceError } from '../errors.ts'
 import { everyColumn, type ColumnFilter } from '../filter.ts'
 import { GtidSet } from '../gtid.ts'
@@ -279,9 +279,10 @@ export function batchOf(
   })
 }
 
-/** What a row is, and where: its image, and literals of its key. */
+/** What a row is, and where: its image, literals of its key, and the key's values as texts. */
 export interface RowFacts {
   readonly key: KeyLiterals
+  readonly values: readonly string[]
   readonly image: Buffer
 }
 /** Of every row of a piece, in the order of SinkRow.index. */
@@ -297,8 +298,22 @@ export function rowsOf(chunk: Chunk): RowFacts[] {
         const raw = reader.raw!(AFTER, c.index)!
         return literalOf(c, raw, 0, raw.length)
       })
-      found.push({ key, image: buffer.subarray(rows[i], rows[i + 1] ?? end) })
+      const values = plan.key.map((c) => valueOf(reader, c))
+      found.push({ key, values, image: buffer.subarray(rows[i], rows[i + 1] ?? end) })
     }
     return found
   })
+}
+
+const text = new Out(256)
+/** As a key is named that is to be read again: bytes as "0x…", instants in UTC, members by name. */
+function valueOf(reader: RowReader, { index, utc }: Column): string {
+  if (utc === undefined) {
+    const value = reader.value(AFTER, index)
+    if (value instanceof Uint8Array) return `0x${Buffer.from(value).toString('hex')}`
+    if (typeof value !== 'object' && value !== undefined && !Object.is(value, -0)) return String(value)
+  }
+  text.reset()
+  reader.utc(AFTER, index, text)
+  return text.buf.toString('utf8', 0, text.at)
 }

@@ -8,6 +8,7 @@ import { AFTER, type Column, type Position } from '../change.ts'
 import { SluiceError } from '../errors.ts'
 import type { SinkBatch, BatchFacts } from '../sinks/shape/batch.ts'
 import type { TargetTable } from '../sinks/shape/row.ts'
+import { familyOf } from '../sinks/sql/dialects/dialect.ts'
 import type { Chunk } from '../sources/snapshot/chunk.ts'
 import type { KeyPlace, TablePlan } from '../sources/snapshot/plan.ts'
 import type { Difference, TableReport } from './report.ts'
@@ -18,10 +19,8 @@ import type { Destination, Extra, TargetKey, Unlike, Values } from './target.ts'
 export interface RepairWork {
   readonly plan: TablePlan
   readonly table: TargetTable
-  /** Rows to be written as they are now, or deleted where there are none; literals of `plan.key`. */
-  readonly rows: readonly KeyLiterals[]
-  /** Keys of the target that no row has. */
-  readonly extras: readonly TargetKey[]
+  /** Values of `plan.key`: what the source has of them is to be written, what it has not deleted. */
+  readonly keys: readonly (readonly string[])[]
 }
 export interface TableOptions {
   readonly source: RowSource
@@ -30,6 +29,7 @@ export interface TableOptions {
   readonly report: TableReport
   readonly found: FoundTable
   readonly passed: (position: Position, signal: AbortSignal) => Promise<void>
+  readonly atOnce: number // rows
   readonly throttle: (rows: number) => Promise<void>
   readonly repair: { fix(work: RepairWork): Promise<void> } | undefined
   readonly show: (difference: Difference) => void
@@ -45,6 +45,7 @@ const ROUND_PAUSE_MS = 50
 /** What a row was, on both sides, when it was looked at. */
 interface Look {
   readonly key: KeyLiterals
+  readonly values: readonly string[]
   readonly is: string // of the source's row and what the target has instead
   readonly unlike: Unlike
   readonly shown: Values
@@ -71,9 +72,11 @@ export class TableVerifier {
     }
     this.#plan = plan
     this.#table = target(plan.table)
-    this.#keyColumns = this.#table.keys.flatMap(({ column }) => column ?? [])
-    report.why = await destination.bind(this.#table)
-    if (report.why !== '') return
+    const bound = await destination.bind(this.#table, plan.key)
+    if (bound === undefined) return
+    report.why = bound.why
+    if (!('columns' in bound)) return
+    this.#keyColumns = bound.columns
     await this.#rows()
     await this.#keys()
   }
@@ -81,12 +84,12 @@ export class TableVerifier {
   // ── the source's rows in the target ────────────────────────────────────────
 
   async #rows(): Promise<void> {
-    const { source, destination, report, signal, throttle, progress } = this.#options
+    const { source, destination, report, signal, atOnce, throttle, progress } = this.#options
     let suspects: KeyLiterals[] = []
     let after: KeyPlace
     for (let last = false; !last;) {
       signal.throwIfAborted()
-      const chunk = await source.piece(this.#plan, after, SUSPECTS_MAX)
+      const chunk = await source.piece(this.#plan, after, Math.min(atOnce, SUSPECTS_MAX))
       ;({ after, last } = chunk)
       if (chunk.rows > 0) {
         const unlike = await destination.compare(this.#batch(chunk), signal)
@@ -117,9 +120,12 @@ export class TableVerifier {
     }
     const rows = stable.filter(({ unlike }) => unlike.kind !== 'refused')
     if (repair === undefined || rows.length === 0) return
-    const keys = rows.map(({ key }) => key)
-    await repair.fix({ plan: this.#plan, table: this.#table, rows: keys, extras: [] })
-    const again = new Set((await this.#lookAtRows(keys)).map(({ key }) => key.join()))
+    await repair.fix({
+      plan: this.#plan,
+      table: this.#table,
+      keys: rows.map(({ values }) => values),
+    })
+    const again = new Set((await this.#lookAtRows(rows.map(({ key }) => key))).map(({ key }) => key.join()))
     for (const [i, { key }] of rows.entries()) if (!again.has(key.join())) this.#repaired(shown[i]!)
   }
   /** Those that differ from one look to the next in the same way. */
@@ -163,11 +169,11 @@ export class TableVerifier {
       const unlike = await destination.compare(batch, signal)
       const shown = keysOf(batch, new Set(unlike.map(({ index }) => index)))
       for (const one of unlike) {
-        const { key, image } = facts[one.index]!
+        const { key, values, image } = facts[one.index]!
         const hash = createHash('sha1')
           .update(image)
           .update(JSON.stringify(one.found ?? null))
-        looks.push({ key, is: hash.digest('hex'), unlike: one, shown: shown.get(one.index)! })
+        looks.push({ key, values, is: hash.digest('hex'), unlike: one, shown: shown.get(one.index)! })
       }
     }
     return looks
@@ -212,7 +218,8 @@ export class TableVerifier {
     )
     if (repair === undefined || stable.length === 0) return
     const extras = stable.map(({ key }) => key)
-    await repair.fix({ plan: this.#plan, table: this.#table, rows: [], extras })
+    const keys = extras.flatMap((key) => this.#valuesOf(key) ?? [])
+    if (keys.length > 0) await repair.fix({ plan: this.#plan, table: this.#table, keys })
     const again = new Set((await this.#lookAtKeys(extras)).map(({ key }) => key.id))
     for (const [i, { key }] of stable.entries()) if (!again.has(key.id)) this.#repaired(shown[i]!)
   }
@@ -231,6 +238,17 @@ export class TableVerifier {
       left = extras.map(({ key }) => key)
     }
     return left.length === 0 ? [] : extras
+  }
+
+  /** Values of the source's key; undefined: the target's key does not tell them. */
+  #valuesOf({ literals, values }: TargetKey): [readonly string[]] | undefined {
+    if (literals === undefined) return undefined
+    const found = this.#plan.key.map((c) => {
+      const i = this.#keyColumns.findIndex(({ index }) => index === c.index)
+      const value = values[i]
+      return value !== undefined && isBytes(c) ? `0x${value}` : value
+    })
+    return found.includes(undefined) ? undefined : [found as string[]]
   }
 
   // ── common ─────────────────────────────────────────────────────────────────
@@ -302,6 +320,9 @@ function keysOf(batch: SinkBatch, indexes: ReadonlySet<number>): Map<number, Val
   }
   return found
 }
+/** Whose value a target shows in hexadecimal digits. */
+const isBytes = (column: Column): boolean =>
+  familyOf({ name: '', index: 0, key: true, column, derived: undefined }) === 'binary'
 /** Names of what differs; where their texts look the same, all. */
 function differing(expected: Values, found: Values): ReadonlySet<string> | undefined {
   const names = Object.keys({ ...expected, ...found }).filter((n) => expected[n] !== found[n])

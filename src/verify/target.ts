@@ -3,6 +3,7 @@
  * would have written, which keys there are, and which of them are no row's. One implementation for each kind of sink, in
  * targets/.
  */
+import type { Column } from '../change.ts'
 import type { SinkBatch } from '../sinks/shape/batch.ts'
 import type { TargetTable } from '../sinks/shape/row.ts'
 import type { KeyLiterals } from './source.ts'
@@ -39,11 +40,16 @@ export interface Extra {
   readonly key: TargetKey
   readonly found: Values
 }
+/** What a table is in a target: why its rows cannot be compared, or which columns of the source its keys tell. */
+export type Bound = { readonly why: string } | { readonly why: ''; readonly columns: readonly Column[] }
 export interface Destination {
   /** host:port and so on, for messages; no account in it. */
   readonly where: string
-  /** Before anything else is asked of a table; "" or why its rows cannot be compared. */
-  bind(table: TargetTable): Promise<string>
+  /**
+   * Before anything else is asked of a table; `key` are the columns by which the source's rows are told apart. undefined:
+   * nothing of it is written there.
+   */
+  bind(table: TargetTable, key: readonly Column[]): Promise<Bound | undefined>
   /** The rows that are not as they should be. */
   compare(batch: SinkBatch, signal: AbortSignal): Promise<readonly Unlike[]>
   /** Every key there is, page by page, in whatever order. */

@@ -20,7 +20,7 @@ import {
   type TableReport,
   type VerifyReport,
 } from './report.ts'
-import { openDestination } from './open.ts'
+import { openDestination } from './targets/open.ts'
 import { RowSource, type FoundTable, type VerifySource } from './source.ts'
 import { TableVerifier, type RepairWork } from './table.ts'
 import type { Destination } from './target.ts'
@@ -120,6 +120,7 @@ async function all(options: VerifyOptions, work: Work): Promise<boolean> {
       report,
       found,
       passed: options.passed,
+      atOnce: rowsPerSecond || Infinity,
       throttle: throttle(rowsPerSecond, signal),
       repair: options.repair,
       signal,

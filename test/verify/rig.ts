@@ -58,7 +58,7 @@ export class Pair {
         },
         filter: compileFilter({ include: `${this.#database}\\..*` }),
       } as VerifyOptions['source'],
-      instance: 'test',
+      instance: 'shop',
       name: 'test',
       sink: this.config,
       passed: () => Promise.resolve(),

@@ -4,7 +4,7 @@
  * types define it, and what a value becomes on its way is decided by the sink alone.
  */
 import { SluiceError } from '../../errors.ts'
-import { AFTER, PRESENT } from '../../change.ts'
+import { AFTER, PRESENT, type Column } from '../../change.ts'
 import type { SinkBatch } from '../../sinks/shape/batch.ts'
 import type { SinkRow, TargetTable } from '../../sinks/shape/row.ts'
 import { addressOf } from '../../sinks/sql/dialects/address.ts'
@@ -22,7 +22,7 @@ import { Tables, type BoundTable } from '../../sinks/sql/tables.ts'
 import type { SqlOptions } from '../../sinks/sql.ts'
 import { behind } from '../../sources/snapshot/plan.ts'
 import { keyText } from '../source.ts'
-import type { Destination, Extra, TargetKey, Unlike, Values } from '../target.ts'
+import type { Bound, Destination, Extra, TargetKey, Unlike, Values } from '../target.ts'
 import { formOf, sourceLiteral, type Form } from './sql-forms.ts'
 
 const ORDINAL = 'sluice_n'
@@ -88,30 +88,30 @@ export class SqlDestination implements Destination {
     return new SqlDestination(dialect, tables, wanted)
   }
 
-  async bind(table: TargetTable): Promise<string> {
+  async bind(table: TargetTable): Promise<Bound> {
     this.#compared = undefined
     const name = this.#tables.nameOf(table.database, table.name)
     const sharing = this.#places.get(this.#dialect.full(name)) ?? []
-    if (sharing.length > 1)
-      return `${sharing.join(', ')} are merged into ${this.#dialect.full(name)}: which of its rows are whose cannot be told`
-    const made = table.keys.find(
-      ({ column, derived }) => column === undefined || derived !== undefined,
-    )
-    if (made !== undefined)
-      return `key column ${made.name} is made by the mapping: from a row of the target nothing leads to the source`
+    if (sharing.length > 1) {
+      const merged = `${sharing.join(', ')} are merged into ${this.#dialect.full(name)}`
+      return { why: `${merged}: which of its rows are whose cannot be told` }
+    }
+    const columns = sourceKey(table)
+    if ('why' in columns) return columns
     const session = await this.#open()
-    if ((await this.#dialect.describe(session, name)) === undefined) {
-      this.#compared = { table, now: undefined }
-      return ''
+    const there = await this.#dialect.describe(session, name)
+    if (there === undefined) this.#compared = { table, now: undefined }
+    else {
+      try {
+        await this.#tables.bind(session, [table])
+      } catch (error) {
+        if (!(error instanceof SluiceError) || error.code !== 'SINK_UNSUITABLE') throw error
+        return { why: error.message }
+      }
+      const now = await this.#prepare(session, this.#tables.get(table)!, name)
+      this.#compared = { table, now }
     }
-    try {
-      await this.#tables.bind(session, [table])
-    } catch (error) {
-      if (error instanceof SluiceError && error.code === 'SINK_UNSUITABLE') return error.message
-      throw error
-    }
-    this.#compared = { table, now: await this.#prepare(session, this.#tables.get(table)!, name) }
-    return ''
+    return { why: '', columns }
   }
   async #open(): Promise<Session> {
     if (this.#session?.alive === true) return this.#session
@@ -333,6 +333,14 @@ export class SqlDestination implements Destination {
   async close(): Promise<void> {
     await this.#session?.close()
   }
+}
+
+/** The columns of the source that the key of the target is. */
+function sourceKey({ keys, database, name }: TargetTable): readonly Column[] | { why: string } {
+  if (keys.length === 0) return { why: `${database}.${name} has no primary key in the target` }
+  const made = keys.find(({ column, derived }) => column === undefined || derived !== undefined)
+  if (made === undefined) return keys.map(({ column }) => column!)
+  return { why: `key column ${made.name} is made by the mapping: nothing leads from a row of the target to the source` }
 }
 
 /** The number of a row in its batch, as a column of the temporary table. */

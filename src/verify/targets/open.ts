@@ -1,12 +1,16 @@
 /**
  * Which kind of target a sink's type has: one line for each. Says of all others why they cannot be compared.
  */
-import { SluiceError } from '../errors.ts'
-import { sinkTypes } from '../sinks/index.ts'
-import { ownOptions, type SinkConfig } from '../sinks/runner/options.ts'
-import type { SqlOptions } from '../sinks/sql.ts'
-import type { Destination } from './target.ts'
-import { SqlDestination } from './targets/sql.ts'
+import { SluiceError } from '../../errors.ts'
+import { sinkTypes } from '../../sinks/index.ts'
+import type { ElasticOptions } from '../../sinks/elasticsearch/options.ts'
+import type { RedisOptions } from '../../sinks/redis/options.ts'
+import { ownOptions, type SinkConfig } from '../../sinks/runner/options.ts'
+import type { SqlOptions } from '../../sinks/sql.ts'
+import type { Destination } from '../target.ts'
+import { ElasticDestination } from './elasticsearch.ts'
+import { RedisDestination } from './redis.ts'
+import { SqlDestination } from './sql.ts'
 
 export interface OpenOptions {
   readonly instance: string
@@ -22,7 +26,7 @@ const NOT: Readonly<Record<string, string>> = {
 
 /** `written`: all tables of the sink. Throws SINK_UNSUITABLE for one that cannot be compared, SINK_UNAVAILABLE. */
 export async function openDestination(
-  { name, sink }: OpenOptions,
+  { instance, name, sink }: OpenOptions,
   written: Names,
 ): Promise<Destination> {
   const type = sinkTypes.find((t) => t.type === sink.type)
@@ -30,6 +34,10 @@ export async function openDestination(
   switch (sink.type) {
     case 'sql':
       return await SqlDestination.open(own as SqlOptions, written)
+    case 'redis':
+      return await RedisDestination.open(own as RedisOptions, instance)
+    case 'elasticsearch':
+      return await ElasticDestination.open(own as ElasticOptions)
     default: {
       const why = NOT[sink.type] ?? 'its type has no rows to compare'
       throw new SluiceError(
