@@ -40,9 +40,10 @@ export function mysqlTable(table: SourceTable, facts: MysqlFacts): TableDraft {
   const lines: string[] = []
   const indexes: Later[] = []
   const foreignKeys: Later[] = []
+  const about = { table: table.collation, facts, notes }
   const alter = `ALTER TABLE ${fullName(table)} ADD `
   for (const { kind, name, text } of definitions) {
-    if (kind === 'column') lines.push(columnText(text, columns.get(name), facts, notes))
+    if (kind === 'column') lines.push(columnText(text, columns.get(name), about))
     else if (kind === 'foreign') foreignKeys.push({ name, sql: alter + text })
     else if (kind === 'index' && isFunctional(table, name) && !functional(facts))
       notes.push(`index ${name} is over an expression, which the target does not know: not made`)
@@ -107,8 +108,7 @@ const functional = ({ mariadb, version }: MysqlFacts): boolean => !mariadb && ve
 function columnText(
   text: string,
   column: SourceColumn | undefined,
-  facts: MysqlFacts,
-  notes: string[],
+  { table, facts, notes }: { table: string; facts: MysqlFacts; notes: string[] },
 ): string {
   const tokens = new Tokens(text)
   const name = tokens.text
@@ -134,8 +134,9 @@ function columnText(
     notes.push(
       `column ${name}: its default ${column.default} is refused by the target's usual sql_mode`,
     )
-  const set =
-    column?.collation === undefined ? '' : ` ${charsetText(column.collation, facts, notes)}`
+  // Without its own it gets the table's, which is always written out.
+  const own = column?.collation !== undefined && (rest > typeEnd || column.collation !== table)
+  const set = own ? ` ${charsetText(column.collation!, facts, notes)}` : ''
   return `${quoted(name)} ${type}${set}${tail === '' ? '' : ` ${tail}`}`
 }
 const isDate = (word: string): boolean => ['date', 'datetime', 'timestamp'].includes(word)
