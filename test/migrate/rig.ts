@@ -40,7 +40,7 @@ export class Shop {
   static async open(
     mysql: MysqlServer,
     database: string,
-    { orders, zeros }: { readonly orders: number; readonly zeros: boolean },
+    { orders, zeros, more = '' }: { orders: number; zeros: boolean; more?: string },
   ): Promise<Shop> {
     const groups = Object.entries(typesOf(flavourOf(mysql.version))).map(([name, specs]) => ({
       table: `every_${name}`,
@@ -55,6 +55,7 @@ export class Shop {
       )
       for (const group of groups) await fill(db, group)
       await db.query(SCHEMA)
+      if (more !== '') await db.query(`SET sql_mode=DEFAULT; ${more}`)
       for (let i = 0; i < orders; i += 1000) {
         const list = Array.from({ length: Math.min(1000, orders - i) }, (_, k) =>
           orderText(i + k + 1),
@@ -135,6 +136,41 @@ INSERT INTO members VALUES (1, 1), (2, 1), (3, 2), (4, 3), (5, 4), (6, 1);
 INSERT INTO customers VALUES (1, 'ä'), (2, 'b'), (3, 'c')`
 const orderText = (id: number): string =>
   `(${id}, ${(id % 3) + 1}, ${id % 90}.25, ${id % 7}, 'o${id}')`
+
+/** Rows for these. */
+export const ODD_ROWS = `
+INSERT INTO parents VALUES (1), (2);
+INSERT INTO things (name, parent, n, day, place) VALUES ('a', 1, 5, '2024-01-01', ST_GeomFromText('POINT(1 2)', 4326)),
+  ('ß', 2, NULL, '2020-02-02', ST_GeomFromText('POINT(3 4)', 4326)), ('b,', NULL, 7, '2021-01-01', ST_GeomFromText('POINT(0 0)', 4326));
+INSERT INTO parted (id, at, secret) VALUES (1, '2019-01-01', 3), (2, '2024-01-01', NULL);
+INSERT INTO odd (\`a\`\`b\`, \`c,(d\`, v, g) VALUES (1, 'x', STRING_TO_VECTOR('[1,2,3]'), 1.5), (2, DEFAULT, NULL, 0);
+INSERT INTO counters (a, b) VALUES (1, 1), (1, 2), (2, 1)`
+
+/** What only the newest has, and what is said in comments of versions. */
+const MORE = `
+CREATE TABLE parted (id INT NOT NULL, at DATE NOT NULL DEFAULT (CURRENT_DATE), secret INT INVISIBLE, PRIMARY KEY (id, at), KEY hidden (secret) INVISIBLE)
+  PARTITION BY RANGE (YEAR(at)) (PARTITION p0 VALUES LESS THAN (2020), PARTITION p1 VALUES LESS THAN MAXVALUE);
+CREATE TABLE odd (\`a\`\`b\` INT PRIMARY KEY, \`c,(d\` VARCHAR(9) CHARACTER SET latin1 COLLATE latin1_bin DEFAULT '\\'),\\n', e VARBINARY(4) DEFAULT (UNHEX('00')),
+  f VARCHAR(9) COLLATE utf8mb4_bin GENERATED ALWAYS AS (CONCAT(\`c,(d\`, ',)')) STORED COMMENT 'x) y', KEY (\`c,(d\`(3)), CONSTRAINT \`c 1\` CHECK (\`a\`\`b\` > 0) NOT ENFORCED,
+  v VECTOR(3), g DOUBLE(9,2) ZEROFILL, UNIQUE KEY fold ((UPPER(f)))) COMMENT 'PARTITION BY nobody' STATS_PERSISTENT=1`
+
+/** Tables whose definitions are not plain, of 9.7. */
+export const ODD = `CREATE TABLE parents (id INT PRIMARY KEY);
+CREATE TABLE things (
+  id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT COMMENT 'a, (b) \\'c\\'',
+  name VARCHAR(20) CHARACTER SET utf8mb4 COLLATE utf8mb4_0900_ai_ci NOT NULL DEFAULT 'x, y',
+  parent INT, price DECIMAL(10,2) NOT NULL DEFAULT 1.50, n INT UNSIGNED,
+  total DECIMAL(20,2) GENERATED ALWAYS AS (price * n + 1) STORED,
+  label VARCHAR(60) GENERATED ALWAYS AS (CONCAT(name, '-')) VIRTUAL,
+  hash VARCHAR(64) GENERATED ALWAYS AS (SHA2(name, 256)) VIRTUAL,
+  bits BIT(4) NOT NULL DEFAULT b'101', raw BINARY(2) DEFAULT x'00ff', at TIMESTAMP(3) NULL DEFAULT CURRENT_TIMESTAMP(3) ON UPDATE CURRENT_TIMESTAMP(3),
+  day DATE NOT NULL, place POINT NOT NULL SRID 4326, doc JSON, kind ENUM('a','b,c') NOT NULL DEFAULT 'a',
+  PRIMARY KEY (id), UNIQUE KEY by_name (name), KEY by_prefix (name(3), n DESC), KEY expr ((n + 1)),
+  FULLTEXT KEY words (name), SPATIAL KEY places (place), CHECK (n < 1000),
+  CONSTRAINT p FOREIGN KEY (parent) REFERENCES parents (id) ON DELETE CASCADE
+) COMMENT='all of them' ROW_FORMAT=COMPRESSED;
+CREATE TABLE counters (a INT NOT NULL, c INT NOT NULL AUTO_INCREMENT, b INT NOT NULL, UNIQUE KEY (a, b), KEY counts (c), KEY rest (b)) CHARSET=latin1;
+${MORE}`
 
 /** MySQL's own JSON has types that JSON text has not. */
 function plain(spec: TypeSpec, zeros: boolean): TypeSpec {

@@ -4,6 +4,7 @@ import { mysqlTable, targetCollation, together } from '../../src/migrate/schema/
 import { postgresTable } from '../../src/migrate/schema/postgres.ts'
 import { takeInventory, type SourceTable } from '../../src/migrate/schema/inventory.ts'
 import { sharedMysql, uniqueDatabase } from '../support/mysql.ts'
+import { ODD } from './rig.ts'
 
 const collations = new Map([
   ['utf8mb4_0900_ai_ci', 'utf8mb4'],
@@ -22,31 +23,6 @@ const mariadb = {
   ),
 }
 
-/** What only the newest has, and what is said in comments of versions. */
-const MORE = `
-CREATE TABLE parted (id INT NOT NULL, at DATE NOT NULL DEFAULT (CURRENT_DATE), secret INT INVISIBLE, PRIMARY KEY (id, at), KEY hidden (secret) INVISIBLE)
-  PARTITION BY RANGE (YEAR(at)) (PARTITION p0 VALUES LESS THAN (2020), PARTITION p1 VALUES LESS THAN MAXVALUE);
-CREATE TABLE odd (\`a\`\`b\` INT PRIMARY KEY, \`c,(d\` VARCHAR(9) CHARACTER SET latin1 COLLATE latin1_bin DEFAULT '\\'),\\n', e VARBINARY(4) DEFAULT (UNHEX('00')),
-  f VARCHAR(9) COLLATE utf8mb4_bin GENERATED ALWAYS AS (CONCAT(\`c,(d\`, ',)')) STORED COMMENT 'x) y', KEY (\`c,(d\`(3)), CONSTRAINT \`c 1\` CHECK (\`a\`\`b\` > 0) NOT ENFORCED,
-  v VECTOR(3), g DOUBLE(9,2) ZEROFILL, UNIQUE KEY fold ((UPPER(f)))) COMMENT 'PARTITION BY nobody' STATS_PERSISTENT=1`
-
-const CREATE = `CREATE TABLE parents (id INT PRIMARY KEY);
-CREATE TABLE things (
-  id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT COMMENT 'a, (b) \\'c\\'',
-  name VARCHAR(20) CHARACTER SET utf8mb4 COLLATE utf8mb4_0900_ai_ci NOT NULL DEFAULT 'x, y',
-  parent INT, price DECIMAL(10,2) NOT NULL DEFAULT 1.50, n INT UNSIGNED,
-  total DECIMAL(20,2) GENERATED ALWAYS AS (price * n + 1) STORED,
-  label VARCHAR(60) GENERATED ALWAYS AS (CONCAT(name, '-')) VIRTUAL,
-  hash VARCHAR(64) GENERATED ALWAYS AS (SHA2(name, 256)) VIRTUAL,
-  bits BIT(4) NOT NULL DEFAULT b'101', raw BINARY(2) DEFAULT x'00ff', at TIMESTAMP(3) NULL DEFAULT CURRENT_TIMESTAMP(3) ON UPDATE CURRENT_TIMESTAMP(3),
-  day DATE NOT NULL, place POINT NOT NULL SRID 4326, doc JSON, kind ENUM('a','b,c') NOT NULL DEFAULT 'a',
-  PRIMARY KEY (id), UNIQUE KEY by_name (name), KEY by_prefix (name(3), n DESC), KEY expr ((n + 1)),
-  FULLTEXT KEY words (name), SPATIAL KEY places (place), CHECK (n < 1000),
-  CONSTRAINT p FOREIGN KEY (parent) REFERENCES parents (id) ON DELETE CASCADE
-) COMMENT='all of them' ROW_FORMAT=COMPRESSED;
-CREATE TABLE counters (a INT NOT NULL, c INT NOT NULL AUTO_INCREMENT, b INT NOT NULL, UNIQUE KEY (a, b), KEY counts (c), KEY rest (b)) CHARSET=latin1;
-${MORE}`
-
 let found: Awaited<ReturnType<typeof take>>
 beforeAll(async () => {
   found = await take()
@@ -60,7 +36,7 @@ async function take(): Promise<{
   const database = uniqueDatabase('inventory')
   const db = await server.connect()
   try {
-    await db.query(`CREATE DATABASE ${database}; USE ${database}; ${CREATE}`)
+    await db.query(`CREATE DATABASE ${database}; USE ${database}; ${ODD}`)
     const found = await takeInventory(
       async (sql, params) => (await db.query(sql, [...(params ?? [])]))[0] as never[],
       (name) => name === database,

@@ -12,7 +12,7 @@ import { inProcess, start, type Running } from '../commands/run.ts'
 import { openTarget, type Target } from '../sinks/sql/targets.ts'
 import { sharedMysql, uniqueDatabase, type MysqlServer } from '../support/mysql.ts'
 import { sharedService } from '../support/services.ts'
-import { expectEqualPostgres, run, Shop } from './rig.ts'
+import { expectEqualPostgres, ODD, ODD_ROWS, run, Shop } from './rig.ts'
 
 const dir = mkdtempSync(join(tmpdir(), 'sluice-migrate-'))
 let source: MysqlServer
@@ -37,6 +37,7 @@ test('9.7 to PostgreSQL under load, killed in the load: every type, keys, counte
   await using shop = await Shop.open(source, uniqueDatabase('moved'), {
     orders: 20_000,
     zeros: false,
+    more: `${ODD}; ${ODD_ROWS}`,
   })
   const { database } = shop
   const folder = join(dir, 'postgres')
@@ -131,7 +132,11 @@ async function postgresSchema({ database, mysql }: Shop): Promise<void> {
 }
 
 test('to MariaDB: views, triggers and routines come last; what is not there is said', async () => {
-  await using shop = await Shop.open(source, uniqueDatabase('moved'), { orders: 100, zeros: true })
+  await using shop = await Shop.open(source, uniqueDatabase('moved'), {
+    orders: 100,
+    zeros: true,
+    more: `${ODD}; ${ODD_ROWS}`,
+  })
   const { database } = shop
   const db = await source.connect({ database })
   await db.query(
