@@ -224,12 +224,18 @@ class Migration implements Stream {
     await this.rest()
     this.#phase('making indexes; the stream waits')
     const { tables } = await source.inventory()
-    for (const table of tables) {
-      if (this.#parts.host.signal.aborted) return
-      if ((await target.holds(table)) === undefined) continue // made by the stream before long
-      const note = noter(this.#parts, table)
-      await target.makeIndexes(table, note)
-      if (cascades(table)) await target.makeForeignKeys(table, note)
+    try {
+      for (const table of tables) {
+        if (this.#parts.host.signal.aborted) return
+        if ((await target.holds(table)) === undefined) continue // made by the stream before long
+        const note = noter(this.#parts, table)
+        await target.makeIndexes(table, note)
+        if (cascades(table)) await target.makeForeignKeys(table, note)
+      }
+    } catch (error) {
+      // Perhaps of a column that has come since: the stream goes on before the next try.
+      folder.update({ phase: 'load' })
+      throw error
     }
     folder.update({ phase: 'stream' })
   }

@@ -30,6 +30,7 @@ beforeAll(async () => {
 async function take(): Promise<{
   things: SourceTable
   counters: SourceTable
+  all: readonly SourceTable[]
   database: string
 }> {
   await using server = await sharedMysql('9.7')

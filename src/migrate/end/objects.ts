@@ -41,41 +41,53 @@ export async function carryObjects(parts: Parts, objects: readonly SourceObject[
   }
 }
 
-async function carry(
-  { source, target, host }: Parts,
-  object: SourceObject,
-): Promise<Error | undefined> {
+/** Modes that servers after 5.7 know no more. */
+const GONE = new Set(
+  'NO_AUTO_CREATE_USER DB2 MAXDB MSSQL MYSQL323 MYSQL40 ORACLE POSTGRESQL NO_FIELD_OPTIONS NO_KEY_OPTIONS NO_TABLE_OPTIONS'.split(
+    ' ',
+  ),
+)
+
+/** Why it cannot be made; undefined: it is there. Throws what may pass. */
+async function carry(parts: Parts, object: SourceObject): Promise<Error | undefined> {
+  const { source, target } = parts
   const { kind, database } = object
-  const [shown] = await source.query<Record<string, string | null>>(
-    `SHOW CREATE ${kind.toUpperCase()} ${fullName(object)}`,
-  )
-  const sql = shown?.[COLUMNS[kind]]
-  if (!sql) return new Error('the account of --from may not see its text')
-  const mode = (shown['sql_mode'] ?? '').replace(/NO_AUTO_CREATE_USER,?|,NO_AUTO_CREATE_USER/g, '')
-  await target.run(
-    `USE ${quoted(database)}; SET @sluice_mode=@@sql_mode, SESSION sql_mode='${mode}'`,
-  )
   try {
-    return await make(sql)
-  } finally {
-    await target.run('SET SESSION sql_mode=@sluice_mode')
-  }
-  async function make(text: string): Promise<Error | undefined> {
+    const [shown] = await source.query<Record<string, string | null>>(
+      `SHOW CREATE ${kind.toUpperCase()} ${fullName(object)}`,
+    )
+    const sql = shown?.[COLUMNS[kind]]
+    if (!sql) return new Error('the account of --from may not see its text')
+    const modes = (shown['sql_mode'] ?? '').split(',').filter((mode) => !GONE.has(mode))
+    await target.run(
+      `USE ${quoted(database)}; SET @sluice_mode=@@sql_mode, SESSION sql_mode='${modes.join()}'`,
+    )
     try {
-      await target.run(text)
-      return undefined
-    } catch (error) {
-      if (!(error instanceof SluiceError) || error.retryable) throw error
-      const errno = (error.cause as { errno?: number } | undefined)?.errno ?? 0
-      if (THERE.has(errno)) return undefined
-      const plain = text.replace(/ DEFINER=(`(?:[^`]|``)*`)@(`(?:[^`]|``)*`)/, '')
-      if (!DEFINER.has(errno) || plain === text) return error
-      host.report({
-        event: 'note',
-        on: nameOf(object),
-        text: `${kind}: made with the account of --to as its definer, for that of the source is not there`,
-      })
-      return await make(plain)
+      await make(parts, object, sql)
+    } finally {
+      await target.run('SET SESSION sql_mode=@sluice_mode')
     }
+    return undefined
+  } catch (error) {
+    if (!(error instanceof SluiceError) || error.code === 'SINK_UNAVAILABLE') throw error
+    return numberOf(error) !== undefined && THERE.has(numberOf(error)!) ? undefined : error
+  }
+}
+const numberOf = (error: SluiceError): number | undefined =>
+  (error.cause as { errno?: number } | undefined)?.errno
+
+async function make({ target, host }: Parts, object: SourceObject, sql: string): Promise<void> {
+  try {
+    await target.run(sql)
+  } catch (error) {
+    const plain = sql.replace(/ DEFINER=(`(?:[^`]|``)*`)@(`(?:[^`]|``)*`)/, '')
+    const definer = error instanceof SluiceError && DEFINER.has(numberOf(error) ?? 0)
+    if (!definer || plain === sql) throw error
+    await target.run(plain)
+    host.report({
+      event: 'note',
+      on: nameOf(object),
+      text: `${object.kind}: made with the account of --to as its definer, for that of the source is not there`,
+    })
   }
 }
