@@ -23,6 +23,16 @@ interface Group {
   readonly specs: readonly TypeSpec[]
 }
 
+interface Contents {
+  readonly orders: number
+  /** Whether texts have zero bytes, which PostgreSQL does not take. */
+  readonly zeros: boolean
+  /** Further statements. */
+  readonly more?: string
+  /** Without the tables of every type. */
+  readonly bare?: boolean
+}
+
 export class Shop {
   readonly database: string
   readonly mysql: MysqlServer
@@ -36,13 +46,13 @@ export class Shop {
     this.database = database
     this.groups = groups
   }
-  /** `orders`: rows of it. Without zero bytes in texts where PostgreSQL is to take them. */
   static async open(
     mysql: MysqlServer,
     database: string,
-    { orders, zeros, more = '' }: { orders: number; zeros: boolean; more?: string },
+    { orders, zeros, more = '', bare = false }: Contents,
   ): Promise<Shop> {
-    const groups = Object.entries(typesOf(flavourOf(mysql.version))).map(([name, specs]) => ({
+    const types = bare ? {} : typesOf(flavourOf(mysql.version))
+    const groups = Object.entries(types).map(([name, specs]) => ({
       table: `every_${name}`,
       specs: specs.map((spec) => plain(spec, zeros)),
     }))

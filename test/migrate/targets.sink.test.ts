@@ -9,13 +9,13 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { createConnection } from 'mysql2/promise'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { Event } from '../../src/migrate/parts.ts'
-import { remembered } from '../../src/migrate/options.ts'
+import { orderCutOver, remembered } from '../../src/migrate/options.ts'
 import { inProcess, start, type Running } from '../commands/run.ts'
 import { long, Random } from '../e2e/load.ts'
 import { openTarget, type Target } from '../sinks/sql/targets.ts'
 import { sharedMysql, uniqueDatabase, type MysqlServer } from '../support/mysql.ts'
 import { sharedService } from '../support/services.ts'
-import { expectEqualPostgres, ODD, ODD_ROWS, run, Shop } from './rig.ts'
+import { expectEqualPostgres, ODD, ODD_ROWS, run, Shop, type Run } from './rig.ts'
 
 const ROUNDS = 3
 const KILLS = 16
@@ -96,6 +96,10 @@ test('9.7 to PostgreSQL under load, killed in the load: every type, keys, counte
   await postgresSchema(shop)
 })
 
+async function inStep({ events, outcome }: Run): Promise<void> {
+  const said = (): boolean => events.some(({ event }) => event === 'inStep')
+  await Promise.race([expect.poll(said, { timeout: 60_000 }).toBe(true), outcome])
+}
 /** Waits until some rows of the load are in the target, but not all. */
 async function rowsIn(database: string, running: Running): Promise<void> {
   const count = async (): Promise<number> => {
@@ -212,16 +216,26 @@ test('to MariaDB: views, triggers and routines come last; what is not there is s
     multipleStatements: true,
   })
   try {
-    const moving = run(shop, `mysql://${user}:${password}@${host}:${port}`, {
-      dir: join(dir, 'mariadb'),
-      cutOver: true,
+    const to = `mysql://${user}:${password}@${host}:${port}`
+    const folder = join(dir, 'mariadb')
+    // a row is lost in the target: nothing is cut over
+    const first = run(shop, to, { dir: folder })
+    await inStep(first)
+    await there.query(`DELETE FROM ${database}.orders WHERE id = 7`)
+    orderCutOver(folder)
+    expect(await first.outcome).toBe('different')
+    expect(first.events.at(-1)).toMatchObject({
+      event: 'verified',
+      different: [{ table: `${database}.orders`, text: '1 missing of 100 rows: missing 7' }],
     })
+    await source.query(`UPDATE ${database}.orders SET n = n + 1 WHERE id = 7`) // which writes it anew
+    const moving = run(shop, to, { dir: folder, cutOver: true })
     expect(await moving.outcome).toBe('done')
     const notes = moving.events.flatMap((one) => (one.event === 'plan' ? one.plan.notes : []))
-    expect(notes.map(({ text }) => text)).toContain(
-      'column c0: vector(4) is varbinary(16), with the same bytes',
-    )
-    expect(moving.events.find((one) => one.event === 'verified')).toMatchObject({ different: [] })
+    const vector = 'column c0: vector(4) is varbinary(16), with the same bytes'
+    expect(notes.map(({ text }) => text)).toContain(vector)
+    const [verified] = moving.events.filter((one) => one.event === 'verified')
+    expect(verified).toMatchObject({ different: [] })
     await there.query(`USE ${database}; CALL add_one('later')`)
     const [audit] = await there.query('SELECT what FROM audit')
     expect(audit).toEqual([{ what: 'later' }])
@@ -231,6 +245,28 @@ test('to MariaDB: views, triggers and routines come last; what is not there is s
     await there.query(`DROP DATABASE IF EXISTS ${database}`)
     await there.end()
   }
+})
+
+test('DDL that PostgreSQL cannot follow stops it, and it goes on behind it', async () => {
+  await using shop = await Shop.open(source, uniqueDatabase('moved'), {
+    orders: 10,
+    zeros: false,
+    bare: true,
+  })
+  const { database } = shop
+  const folder = join(dir, 'ddl')
+  const first = run(shop, target.url, { dir: folder })
+  await inStep(first)
+  await source.query(`ALTER TABLE ${database}.customers MODIFY name VARCHAR(80) NOT NULL`)
+  const long = 'x'.repeat(70)
+  await source.query(`INSERT INTO ${database}.customers (name) VALUES ('${long}')`)
+  await expect(first.outcome).rejects.toThrow(/SINK_UNSUITABLE|MODIFY name VARCHAR\(80\)/)
+  await target.query(`ALTER TABLE ${database}.customers ALTER COLUMN name TYPE varchar(80)`)
+  expect(await run(shop, target.url, { dir: folder, ddl: 'ignore', cutOver: true }).outcome).toBe(
+    'done',
+  )
+  const rows = await target.query(`SELECT name FROM ${database}.customers ORDER BY id DESC LIMIT 1`)
+  expect(rows).toEqual([{ name: long }])
 })
 
 test('what cannot be is said before anything is done', async () => {
