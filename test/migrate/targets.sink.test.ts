@@ -17,8 +17,8 @@ import { sharedMysql, uniqueDatabase, type MysqlServer } from '../support/mysql.
 import { sharedService } from '../support/services.ts'
 import { expectEqualPostgres, ODD, ODD_ROWS, run, Shop, type Run } from './rig.ts'
 
-const ROUNDS = 3
-const KILLS = 16
+const ROUNDS = 2
+const KILLS = 12
 const PHASES = ['schema', 'load', 'indexes', 'stream', 'finish']
 const dir = mkdtempSync(join(tmpdir(), 'sluice-migrate-'))
 let source: MysqlServer
@@ -168,12 +168,13 @@ if (long)
       for (let kills = 0, over = false; !over; kills++) {
         const quiet = kills >= KILLS / 2
         if (quiet) await shop.stop()
-        const phases = quiet ? PHASES : PHASES.slice(0, -1)
+        const now = PHASES.indexOf(remembered(folder)?.phase ?? 'schema')
+        const phases = PHASES.slice(now, quiet ? undefined : -1)
         const phase = phases[random.int(0, phases.length - 1)]!
         const one = start(args)
         if (kills < KILLS) {
           const said = one.printed(`{"event":"phase","phase":"${phase}"`).catch(() => undefined)
-          await Promise.race([said, sleep(random.int(3000, 8000))])
+          await Promise.race([said, sleep(20_000)])
           await sleep(random.int(0, 500))
           one.child.kill('SIGKILL')
         }
