@@ -18,8 +18,8 @@ const STATEMENT_MS = 7 * 86_400_000
 const OWN_DATABASE = 'sluice_migrate'
 
 /** How a table is made in the target. */
-export type Draft = Omit<PostgresDraft, 'notNull' | 'counter'> &
-  Partial<Pick<PostgresDraft, 'notNull' | 'counter'>>
+export type Draft = Omit<PostgresDraft, 'notNull' | 'counter' | 'columns'> &
+  Partial<Pick<PostgresDraft, 'notNull' | 'counter' | 'columns'>>
 
 export class Target {
   readonly kind: Endpoint['kind']
@@ -72,11 +72,12 @@ export class Target {
   }
   /** Runs one statement, on a new connection where the last one was lost. */
   async run(sql: string): Promise<readonly Readonly<Record<string, unknown>>[]> {
-    if (!this.#session.alive) {
-      await this.#session.close()
-      this.#session = await this.#dialect.connect()
-    }
-    return (await this.#session.run(sql)).rows
+    return (await (await this.#alive()).run(sql)).rows
+  }
+  async #alive(): Promise<Session> {
+    if (this.#session.alive) return this.#session
+    await this.#session.close()
+    return (this.#session = await this.#dialect.connect())
   }
   /** A global variable of MySQL; '' where there is none. */
   variable(name: string): string {
@@ -121,6 +122,17 @@ export class Target {
   fullName(table: { readonly database: string; readonly name: string }): string {
     return this.#dialect.full(targetName(table))
   }
+  /** PostgreSQL gets new tables and columns with the first row that comes in them; here are those in which none came. */
+  async complete(table: SourceTable): Promise<void> {
+    const { columns } = this.draft(table)
+    if (columns === undefined) return
+    const found = await this.#dialect.describe(await this.#alive(), targetName(table))
+    if (found === undefined) return await this.make(table)
+    const there = new Set(found.columns.map(({ name }) => name.toLowerCase()))
+    for (const [name, text] of columns)
+      if (!there.has(name.toLowerCase()))
+        await this.run(`ALTER TABLE ${this.fullName(table)} ADD COLUMN ${text}`)
+  }
   async drop(name: string): Promise<void> {
     const [space, ...table] = name.split('.')
     await this.run(`DROP TABLE IF EXISTS ${this.#dialect.full({ space, table: table.join('.') })}`)
@@ -128,7 +140,7 @@ export class Target {
   /** undefined: it is not there. */
   async holds(table: SourceTable): Promise<'rows' | 'nothing' | undefined> {
     const name = targetName(table)
-    if ((await this.#dialect.describe(this.#session, name)) === undefined) return undefined
+    if ((await this.#dialect.describe(await this.#alive(), name)) === undefined) return undefined
     const rows = await this.run(`SELECT 1 AS one FROM ${this.#dialect.full(name)} LIMIT 1`)
     return rows.length > 0 ? 'rows' : 'nothing'
   }

@@ -258,6 +258,11 @@ test('DDL that PostgreSQL cannot follow stops it, and it goes on behind it', asy
   const folder = join(dir, 'ddl')
   const first = run(shop, target.url, { dir: folder })
   await inStep(first)
+  // no rows come in these
+  await source.query(`ALTER TABLE ${database}.teams ADD COLUMN note VARCHAR(9) DEFAULT NULL`)
+  await source.query(
+    `CREATE TABLE ${database}.late (id INT AUTO_INCREMENT PRIMARY KEY, v INT, KEY by_v (v))`,
+  )
   await source.query(`ALTER TABLE ${database}.customers MODIFY name VARCHAR(80) NOT NULL`)
   const long = 'x'.repeat(70)
   await source.query(`INSERT INTO ${database}.customers (name) VALUES ('${long}')`)
@@ -268,6 +273,10 @@ test('DDL that PostgreSQL cannot follow stops it, and it goes on behind it', asy
   )
   const rows = await target.query(`SELECT name FROM ${database}.customers ORDER BY id DESC LIMIT 1`)
   expect(rows).toEqual([{ name: long }])
+  const made = await target.query(
+    `INSERT INTO ${database}.late (v) SELECT COUNT(note) FROM ${database}.teams RETURNING id`,
+  )
+  expect(made).toEqual([{ id: '1' }])
 })
 
 test('what cannot be is said before anything is done', async () => {

@@ -32,6 +32,7 @@ export async function cutOver(stream: Stream, parts: Parts): Promise<Outcome> {
     for (;;) {
       const end = await quiet(stream, parts)
       if (end === undefined) return 'stopped'
+      await complete(parts)
       const written = stream.written
       const verified = await compare(stream, parts)
       if (verified === undefined || !(await stream.caughtUp())) return 'stopped'
@@ -58,6 +59,12 @@ export async function cutOver(stream: Stream, parts: Parts): Promise<Outcome> {
   return await hints(parts)
 }
 
+async function complete({ source, target }: Parts): Promise<void> {
+  const { databases, tables } = await source.inventory()
+  if (target.kind === 'mysql') return
+  await target.makeDatabases(databases)
+  for (const table of tables) await target.complete(table)
+}
 /** Waits until the target has everything and nothing more comes; undefined: stopped before. */
 async function quiet(stream: Stream, { source, host }: Parts): Promise<Place | undefined> {
   for (;;) {

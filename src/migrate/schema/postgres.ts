@@ -10,6 +10,8 @@ import { type SourceColumn, type SourceIndex, type SourceTable } from './invento
 import type { Later, TableDraft } from './mysql.ts'
 
 export interface PostgresDraft extends TableDraft {
+  /** Columns by name, as ADD COLUMN takes them. */
+  readonly columns: ReadonlyMap<string, string>
   /** Columns that take NULL while rows are written, for dates that do not exist, and NOT NULL in the source. */
   readonly notNull: readonly string[]
   /** The column that counts, with the statement that sets its next number. */
@@ -25,6 +27,7 @@ export function postgresTable(table: SourceTable): PostgresDraft {
   const name = full(nameIn(table))
   const notNull: string[] = []
   const lines = table.columns.map((column) => columnText(column, table, { notes, notNull }))
+  const columns = new Map(table.columns.map(({ name: column }, i) => [column, lines[i]!]))
   const primary = table.indexes.find((index) => index.name === 'PRIMARY')
   if (primary !== undefined) {
     lines.push(`PRIMARY KEY (${primary.parts.map((part) => quote(part.column!)).join(', ')})`)
@@ -53,6 +56,7 @@ export function postgresTable(table: SourceTable): PostgresDraft {
   noteTable(table, notes)
   return {
     create,
+    columns,
     indexes,
     foreignKeys: foreignKeys(table, notes),
     notes,
