@@ -38,6 +38,11 @@ export function shownJson(bytes: Buffer): Values {
   const value = parseJson(text)
   return value === undefined ? { '(value)': cut(text) } : shownMembers(value)
 }
+/** A text or a number, as text; undefined of anything else. */
+export function plainText(value: unknown): string | undefined {
+  if (typeof value === 'string') return value
+  return value instanceof Exact ? value.text : undefined
+}
 function textOf(value: unknown): string {
   if (typeof value === 'string') return value
   if (value instanceof Exact) return value.text
