@@ -226,11 +226,22 @@ const commands: Readonly<Record<string, Command>> = {
     options: {
       config,
       tables: { type: 'string', value: 'REGEX', help: "only these tables, Canal's syntax" },
-      repair: { type: 'boolean', help: 'write again what differs, delete what is too much, look again' },
+      repair: {
+        type: 'boolean',
+        help: 'write again what differs, delete what is too much, look again',
+      },
       once: { type: 'boolean', help: 'compare once (default)' },
       every: { type: 'string', value: 'SECONDS', help: 'again and again, with a pause between' },
-      'rows-per-second': { type: 'string', value: 'N', help: 'read at most so many (default: as fast as it goes)' },
-      show: { type: 'string', value: 'N', help: 'show at most so many differences (default 100); all are counted' },
+      'rows-per-second': {
+        type: 'string',
+        value: 'N',
+        help: 'read at most so many (default: as fast as it goes)',
+      },
+      show: {
+        type: 'string',
+        value: 'N',
+        help: 'show at most so many differences (default 100); all are counted',
+      },
       report: { type: 'string', value: 'FILE', help: 'write the report as JSON' },
       'metrics-file': { type: 'string', value: 'FILE', help: "write metrics as Prometheus' text" },
       json: json('the report'),

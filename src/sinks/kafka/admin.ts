@@ -172,7 +172,8 @@ export class Admin {
           if (attributes & IS_CONTROL) {
             const held = pending.get(producerId) ?? []
             pending.delete(producerId)
-            if (records[0]?.key?.readInt16BE(2) === COMMIT) for (const [key, value] of held) take(key, value)
+            if (records[0]?.key?.readInt16BE(2) === COMMIT)
+              for (const [key, value] of held) take(key, value)
             continue
           }
           for (const { offsetDelta, key, value } of records) {

@@ -64,7 +64,12 @@ export class KafkaDestination implements Destination {
   readonly #topics = new Map<string, string>() // topic → the table that it was compared with
   #now: Compared | undefined
 
-  private constructor(o: KafkaOptions, admin: Admin, instance: string, rowIn: (message: Json) => unknown) {
+  private constructor(
+    o: KafkaOptions,
+    admin: Admin,
+    instance: string,
+    rowIn: (message: Json) => unknown,
+  ) {
     this.where = `kafka://${o.brokers.join(',')}`
     this.#options = o
     this.#admin = admin
@@ -110,28 +115,39 @@ export class KafkaDestination implements Destination {
   async bind(table: TargetTable, key: readonly Column[]): Promise<Bound> {
     const name = `${table.database}.${table.name}`
     const topic = this.#router.topicOf(table)
-    if (topic === undefined) return { why: `its topic depends on the row (${this.#options.topic.text})` }
+    if (topic === undefined)
+      return { why: `its topic depends on the row (${this.#options.topic.text})` }
     const other = this.#topics.get(topic)
     if (other !== undefined && other !== name)
       return { why: `topic ${topic} has ${other} too: which of its keys are whose cannot be told` }
     this.#topics.set(topic, name)
-    const names = key.map((c) => table.columns.find(({ column, derived }) => column?.index === c.index && derived === undefined))
+    const names = key.map((c) =>
+      table.columns.find(
+        ({ column, derived }) => column?.index === c.index && derived === undefined,
+      ),
+    )
     const lost = key.find((_, i) => names[i] === undefined)
-    if (lost !== undefined) return { why: `key column ${lost.name} of the source is not in the messages as it is` }
+    if (lost !== undefined)
+      return { why: `key column ${lost.name} of the source is not in the messages as it is` }
     const odd = names.find((c) => !READABLE.has(familyOf(c!)))
     if (odd !== undefined) {
       const type = odd.column!.mysqlType
-      return { why: `key column ${odd.name} is of type ${type}: expected integers and texts, which stand in messages as they are` }
+      return {
+        why: `key column ${odd.name} is of type ${type}: expected integers and texts, which stand in messages as they are`,
+      }
     }
     const partitions = await this.#admin.partitions(topic)
     if (partitions !== undefined) {
       const policy = (await this.#admin.setting(topic, 'cleanup.policy')) ?? ''
       if (!policy.includes('compact'))
-        return { why: `topic ${topic} is not compacted (cleanup.policy=${policy}): messages of rows go with time` }
+        return {
+          why: `topic ${topic} is not compacted (cleanup.policy=${policy}): messages of rows go with time`,
+        }
     }
     this.#db.exec('DELETE FROM m')
     const offsets: bigint[] = []
-    for (let i = 0; i < (partitions ?? 0); i++) offsets.push((await this.#admin.bounds(topic, i))[0])
+    for (let i = 0; i < (partitions ?? 0); i++)
+      offsets.push((await this.#admin.bounds(topic, i))[0])
     this.#now = { table, topic, offsets, key: key.map((c, i) => [c, names[i]!.name] as const) }
     return { why: '', columns: key }
   }
@@ -147,12 +163,15 @@ export class KafkaDestination implements Destination {
       let count = 0
       this.#db.exec('BEGIN')
       try {
-        offsets[partition] = await this.#admin.read({ topic, partition, from, end }, (key, value) => {
-          if (key === null) return
-          if (++count % COMMIT_EVERY === 0) this.#db.exec('COMMIT; BEGIN')
-          if (value === null || this.#rowOf(value) === undefined) this.#drop.run(key)
-          else this.#put.run(key, value)
-        })
+        offsets[partition] = await this.#admin.read(
+          { topic, partition, from, end },
+          (key, value) => {
+            if (key === null) return
+            if (++count % COMMIT_EVERY === 0) this.#db.exec('COMMIT; BEGIN')
+            if (value === null || this.#rowOf(value) === undefined) this.#drop.run(key)
+            else this.#put.run(key, value)
+          },
+        )
       } finally {
         this.#db.exec('COMMIT')
       }
@@ -199,12 +218,16 @@ export class KafkaDestination implements Destination {
   async *keys(table: TargetTable): AsyncGenerator<readonly TargetKey[]> {
     const now = this.#bound(table)
     await this.#refresh(now)
-    const page = this.#db.prepare('SELECT key, value FROM m WHERE key > ? AND row = 0 ORDER BY key LIMIT ?')
+    const page = this.#db.prepare(
+      'SELECT key, value FROM m WHERE key > ? AND row = 0 ORDER BY key LIMIT ?',
+    )
     for (let after: Uint8Array = Buffer.alloc(0); ;) {
       const rows = page.all(after, PAGE)
       if (rows.length === 0) return
       after = rows.at(-1)!['key'] as Uint8Array
-      yield rows.map((row) => keyOf(now, Buffer.from(row['key'] as Uint8Array), this.#rowOf(row['value'] as Uint8Array)))
+      yield rows.map((row) =>
+        keyOf(now, Buffer.from(row['key'] as Uint8Array), this.#rowOf(row['value'] as Uint8Array)),
+      )
     }
   }
   async extras(
