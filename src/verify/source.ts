@@ -49,6 +49,10 @@ export interface FoundTable {
   readonly name: string
   readonly rows: number // about
 }
+/** Whether a read failed because somebody has its rows locked, for a long time. */
+export const isLocked = (error: unknown): boolean =>
+  error instanceof SluiceError && /lock wait timeout/i.test(error.message)
+
 /** Literals of the values of some columns of the source. */
 export type KeyLiterals = readonly string[]
 
@@ -219,7 +223,7 @@ export class RowSource {
   }
 
   async #connected(): Promise<BinaryConnection> {
-    const session = [...SNAPSHOT_SESSION, 'SET SESSION innodb_lock_wait_timeout = 50']
+    const session = [...SNAPSHOT_SESSION, 'SET SESSION innodb_lock_wait_timeout = 5']
     return (this.#connection ??= await BinaryConnection.open(this.#options.connect, session))
   }
   /** After an error the connection is of no use. */

@@ -12,7 +12,14 @@ import { familyOf } from '../sinks/sql/dialects/dialect.ts'
 import type { Chunk } from '../sources/snapshot/chunk.ts'
 import type { KeyPlace, TablePlan } from '../sources/snapshot/plan.ts'
 import type { Difference, TableReport } from './report.ts'
-import { batchOf, rowsOf, type FoundTable, type KeyLiterals, type RowSource } from './source.ts'
+import {
+  batchOf,
+  isLocked,
+  rowsOf,
+  type FoundTable,
+  type KeyLiterals,
+  type RowSource,
+} from './source.ts'
 import type { Destination, Extra, TargetKey, Unlike, Values } from './target.ts'
 
 /** What is to be put right in one table. */
@@ -143,7 +150,11 @@ export class TableVerifier {
         break
       }
       if (round > 1) await this.#pause(round)
-      const looks = await this.#lookOnce(left)
+      const looks = await unlessLocked(() => this.#lookOnce(left))
+      if (looks === 'locked') {
+        before = new Map()
+        continue
+      }
       if (looks === undefined) {
         report.unsettled += left.length
         break
@@ -199,9 +210,12 @@ export class TableVerifier {
       const there = await source.existing(this.#plan, this.#keyColumns, literals)
       const doubtful = page.filter(({ text }) => !there.has(text))
       if (doubtful.length > 0) {
-        const rows = await this.#rowsOf(doubtful)
-        const extras = await destination.extras(this.#table, doubtful, rows, signal)
-        suspects.push(...extras.map(({ key }) => key))
+        const rows = await unlessLocked(() => this.#rowsOf(doubtful))
+        if (rows === 'locked') suspects.push(...doubtful)
+        else {
+          const extras = await destination.extras(this.#table, doubtful, rows, signal)
+          suspects.push(...extras.map(({ key }) => key))
+        }
       }
       report.keys += page.length
       progress('keys', report.keys)
@@ -238,8 +252,8 @@ export class TableVerifier {
     let left = suspects
     let extras: readonly Extra[] = []
     for (let round = 0; round < 2 && left.length > 0; round++) {
-      const rows = await this.#rowsOf(left)
-      if (!(await this.#passed())) {
+      const rows = await unlessLocked(() => this.#rowsOf(left))
+      if (rows === 'locked' || !(await this.#passed())) {
         report.unsettled += left.length
         return []
       }
@@ -323,6 +337,15 @@ export class TableVerifier {
   }
 }
 
+/** Rows that somebody has locked for long are in motion. */
+async function unlessLocked<T>(work: () => Promise<T>): Promise<T | 'locked'> {
+  try {
+    return await work()
+  } catch (error) {
+    if (isLocked(error)) return 'locked'
+    throw error
+  }
+}
 function keysOf(batch: SinkBatch, indexes: ReadonlySet<number>): Map<number, Values> {
   const found = new Map<number, Values>()
   for (const row of batch.rows(false)) {

@@ -133,13 +133,11 @@ export class ElasticDestination implements Destination {
   ): Promise<(Record<string, unknown> | undefined)[]> {
     const found: (Record<string, unknown> | undefined)[] = []
     for (let i = 0; i < addresses.length; i += READ_AT_ONCE) {
-      const docs = addresses
-        .slice(i, i + READ_AT_ONCE)
-        .map(({ id, routing }) => ({
-          _index: index,
-          _id: id,
-          ...(routing === undefined ? {} : { routing }),
-        }))
+      const docs = addresses.slice(i, i + READ_AT_ONCE).map(({ id, routing }) => ({
+        _index: index,
+        _id: id,
+        ...(routing === undefined ? {} : { routing }),
+      }))
       const body = JSON.stringify({ docs })
       const { text } = await this.#client.request('POST', '/_mget', { body, signal })
       const answer = parseJson(text) as { docs: readonly Fetched[] }

@@ -85,7 +85,9 @@ export class SqlDestination implements Destination {
       zeroDates: o.zeroDates,
       nul: o.nul,
     })
-    return new SqlDestination(dialect, tables, wanted)
+    const destination = new SqlDestination(dialect, tables, wanted)
+    await destination.#open()
+    return destination
   }
 
   async bind(table: TargetTable): Promise<Bound> {
