@@ -8,8 +8,8 @@
  * The consumer acks these batches like any other; the load's progress is durable after the ack of a piece's last one.
  */
 import { compareLogPlaces } from '../catalog/history.ts'
-import type { Position, Transaction } from '../change.ts'
-import { changesOf } from '../sources/snapshot/chunk.ts'
+import type { Change, Position, Transaction } from '../change.ts'
+import { changesOf, clearChange } from '../sources/snapshot/chunk.ts'
 import type { Batch, ClientCursor, Cursor, Limit } from '../store/cursor.ts'
 import { laterRows, type Load, type Progress } from './load.ts'
 import { PieceReader, type Piece, type SnapshotSource } from './reader.ts'
@@ -167,6 +167,7 @@ export class Joined implements Cursor {
         this.#touched.unwatch(database, name)
       }
       this.#touched.forget(reader.since)
+      if (piece.clear) tx.changes.push(clearChange(piece.chunk.plan.table))
       if (tx.changes.length > 0) this.#giving = { tx, at: 0, next: piece.next }
       // All of its rows come with the stream: it is done when what was given out before is.
       else {
@@ -205,14 +206,21 @@ export class Joined implements Cursor {
     const base = load?.slot === 'reread' ? laterRows(new Date(load.status.started)) : 0
     return (base + rows) % ROWS_OF_A_VERSION
   }
-  #transaction({ chunk, place, since, from, slab }: Piece): Transaction {
+  #transaction({
+    chunk,
+    place,
+    since,
+    from,
+    slab,
+  }: Piece): Transaction & { readonly changes: Change[] } {
     const { table, key } = chunk.plan
     const { database, name } = table
     const touched = this.#touched
     const changed = touched.any(database, name)
-    const changes = changesOf(
+    const changes: Change[] = changesOf(
       chunk,
-      { offset: place.offset, firstRow: this.#firstRow(from.rows) },
+      // above an order to empty the table, which may stand at the same place
+      { offset: place.offset, firstRow: this.#firstRow(from.rows + 1) },
       changed
         ? (reader, side) => {
             const at = touched.changed(database, name, keyText(reader, side, key)!)

@@ -6,6 +6,9 @@ import type { KeyValues } from '../sources/snapshot/keys.ts'
 import type { KeyPlace } from '../sources/snapshot/plan.ts'
 import type { State } from '../store/state.ts'
 
+/** A place in front of a table's first row, behind the order to empty it. */
+export const CLEARED = 'cleared'
+
 /** A table by its two names. */
 export type TableName = readonly [database: string, table: string]
 
@@ -31,6 +34,8 @@ export type Rate = number | 'auto'
 /** `snapshot` is a client's load of whole tables; `reread` another one of a part of them, beside it. */
 export type Slot = 'snapshot' | 'reread'
 interface Head extends Part {
+  /** Of `tables`, those that the target empties before their first row comes: "database.table". */
+  readonly clears?: readonly string[] | undefined
   readonly tables: readonly TableName[]
   readonly started: string // ISO 8601
 }
@@ -98,17 +103,23 @@ export class Load {
   static begin(
     state: Pick<State, 'setValue'>,
     client: string,
-    options: Part & { readonly tables: readonly TableName[]; readonly rowsPerSecond: Rate },
+    options: Part & {
+      readonly tables: readonly TableName[]
+      readonly rowsPerSecond: Rate
+      readonly clears?: readonly string[] | undefined
+      /** Of the first table, what is done. */
+      readonly from?: Progress | undefined
+    },
   ): Load {
     const now = new Date().toISOString()
-    const { tables, rowsPerSecond, where, keys } = options
+    const { tables, rowsPerSecond, where, keys, clears, from } = options
     const slot = where === undefined && keys === undefined ? 'snapshot' : 'reread'
     const tail: Tail = {
       state: tables.length === 0 ? 'done' : 'running',
       done: 0,
-      after: undefined,
-      signature: '',
-      rows: 0,
+      after: from?.after,
+      signature: from?.signature ?? '',
+      rows: from?.rows ?? 0,
       rowsPerSecond,
       skipped: [],
       ended: tables.length === 0 ? now : null,
@@ -118,11 +129,13 @@ export class Load {
       started: now,
       ...(where !== undefined && { where }),
       ...(keys && { keys }),
+      ...(clears && { clears }),
     }
     const load = new Load(state, { client, slot }, [head, tail])
-    // The place first: a crash in between leaves the old list with a place at its beginning, never a wrong place.
-    load.#write(tail)
+    // A place at the beginning first: a crash in between leaves it with the old list or the new one, never a wrong place.
+    load.#write({ ...tail, after: undefined, signature: '' })
     state.setValue(headKey(client, slot), JSON.stringify(load.#head))
+    if (from !== undefined) load.#write(tail)
     return load
   }
   /** The one there was before, in whatever state. */
@@ -151,6 +164,13 @@ export class Load {
   }
   get rowsPerSecond(): Rate {
     return this.#tail.rowsPerSecond
+  }
+  /** Whether the target is to empty a table first. */
+  clears([database, table]: TableName): boolean {
+    return this.#head.clears?.includes(`${database}.${table}`) === true
+  }
+  get cleared(): readonly string[] {
+    return this.#head.clears ?? []
   }
   /** What is read of its tables. */
   get part(): Part {

@@ -17,7 +17,7 @@ import { KEYS_AT_ONCE, readKeys } from '../sources/snapshot/keys.ts'
 import { planTable, type TablePlan } from '../sources/snapshot/plan.ts'
 import { giveBack, Slab } from '../slab.ts'
 import type { ClientCursor } from '../store/cursor.ts'
-import type { Load, Progress } from './load.ts'
+import { CLEARED, type Load, type Progress } from './load.ts'
 import { Pace, type PaceLimits, type Pressure } from './pace.ts'
 import type { Touched } from './touched.ts'
 
@@ -42,6 +42,8 @@ export interface SnapshotSource {
 /** A piece of a table that waits until the stream has passed `high`. */
 export interface Piece {
   readonly chunk: Chunk
+  /** The target empties the table; there are no rows. */
+  readonly clear: boolean
   readonly from: Progress // where it begins
   readonly next: Progress
   readonly place: Position // P
@@ -191,6 +193,15 @@ export class PieceReader {
       this.#planned = undefined // its definition has changed on the way to P
       return undefined
     }
+    if (load.clears(table) && progress.after === undefined && progress.signature !== CLEARED) {
+      this.#clear(plan, progress, place)
+      return undefined
+    }
+    // What is read must be what came after: P is behind the order.
+    if (this.pieces.some(({ clear }) => clear)) {
+      await delay(LOOK_MS, undefined, { signal }).catch(() => {})
+      return undefined
+    }
     const chunk = await this.#read(plan, progress, place, signal)
     const high = await source.end()
     if (round !== this.#round) return undefined
@@ -200,8 +211,17 @@ export class PieceReader {
     this.#next = next
     this.#adapt(chunk)
     const slab = chunk.rows > 0 ? new Slab(chunk.buffer, this) : undefined
-    this.pieces.push({ chunk, from: progress, next, place, since, high, slab })
+    this.pieces.push({ chunk, clear: false, from: progress, next, place, since, high, slab })
     return chunk.rows
+  }
+  /** The order to empty a table, as a piece of its own, to be given out where the stream stands. */
+  #clear(plan: TablePlan, progress: Progress, place: Position): void {
+    const next = { ...progress, signature: CLEARED }
+    const { epoch, file, offset } = place
+    const facts = { place, since: this.#options.touched.now, high: { epoch, file, offset } }
+    const chunk = emptyChunk(plan)
+    this.pieces.push({ ...facts, chunk, clear: true, from: progress, next, slab: undefined })
+    this.#next = next
   }
   async #plan(catalog: Catalog, database: string, name: string): Promise<Planned | undefined> {
     const full = `${database}\0${name}`
@@ -317,9 +337,13 @@ function paceOf({ load, source }: PieceReaderOptions): Pace {
   return new Pace({ load, limits, pressure, changed })
 }
 /** A piece without rows, behind another. */
-function empty(piece: Piece, next: Progress): Pick<Piece, 'chunk' | 'from' | 'next' | 'slab'> {
-  const chunk = { ...piece.chunk, rows: 0, bytes: 0, events: [] }
-  return { chunk, from: piece.next, next, slab: undefined }
+function empty(piece: Piece, next: Progress): Omit<Piece, 'place' | 'since' | 'high'> {
+  const chunk = emptyChunk(piece.chunk.plan)
+  return { chunk, clear: false, from: piece.next, next, slab: undefined }
+}
+function emptyChunk(plan: TablePlan): Chunk {
+  const nothing = { bytes: 0, rows: 0, after: undefined, last: false, cut: false }
+  return { plan, ...nothing, buffer: Buffer.alloc(0), events: [] }
 }
 
 /** Until the server has executed, and committed, all of a GTID set. */

@@ -8,7 +8,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { SluiceError } from '../errors.ts'
 import { compileFilter } from '../filter.ts'
 import type { ClientCursor, Cursor } from '../store/cursor.ts'
-import type { State } from '../store/state.ts'
+import { gapKey, type State } from '../store/state.ts'
 import { Joined } from './joined.ts'
 import { Load, type LoadStatus, type Part, type Rate, type Slot, type TableName } from './load.ts'
 import { Orders, type Order } from './orders.ts'
@@ -39,6 +39,13 @@ export interface LoadOptions extends Part {
   /** Of what the instance reads. */
   readonly filter: Filter
   readonly rowsPerSecond?: Rate | undefined // none: as the configuration says
+  /** Whether the target empties each table before its rows come, so that rows that are gone go. */
+  readonly clear?: boolean | undefined
+}
+/** Tables that are to be read once more. */
+export interface Again {
+  readonly tables: readonly TableName[]
+  readonly clear: boolean
 }
 /** Keys of one table that are to be read again. */
 export interface Reread {
@@ -94,7 +101,7 @@ export class Snapshots {
    * Throws as a query does, SOURCE_UNSUITABLE where the log has rows in parts, USAGE for a part that the source refuses.
    */
   async start(client: string, options: LoadOptions): Promise<LoadStatus> {
-    const { filter, rowsPerSecond = this.#options.rate, where, keys } = options
+    const { filter, rowsPerSecond = this.#options.rate, where, keys, clear = false } = options
     const { state, query } = this.#options
     const [row] = await query<{ image: string; version: string }>(
       'SELECT @@global.binlog_row_image AS image, VERSION() AS version',
@@ -114,13 +121,38 @@ export class Snapshots {
     await this.#check(tables, { where, keys })
     if (this.#timer === undefined)
       throw new SluiceError('CURSOR_CLOSED', 'the instance was stopped')
-    const load = Load.begin(state, client, { tables, rowsPerSecond, where, keys })
+    const clears = clear ? tables.map((table) => table.join('.')) : undefined
+    const load = Load.begin(state, client, { tables, rowsPerSecond, where, keys, clears })
     const before = this.#load(client, load.slot)
     this.#loads[load.slot].set(client, load)
     const joined = this.#joined.get(client)
     if (load.slot === 'snapshot' || before?.open === true) joined?.load(this.#next(client))
     else this.#handOver(client)
     return load.status
+  }
+  /**
+   * Reads these tables once more, behind what a client is loading; `clear`: its target empties them first. One that is still to
+   * be read is not read twice. Durable when this returns.
+   */
+  again(client: string, { tables, clear }: Again): void {
+    const before = this.#load(client)
+    const open = before?.open === true ? before : undefined
+    const rest = open?.tables.slice(open.progress.done) ?? []
+    const names = tables.map((table) => table.join('.'))
+    // the one that is read now has rows from before
+    const late = new Set(rest.slice(1).map((table) => table.join('.')))
+    const added = tables.filter((table) => !late.has(table.join('.')))
+    const clears = [...new Set([...(open?.cleared ?? []), ...(clear ? names : [])])]
+    const { rate: rowsPerSecond } = this.#options
+    const load = Load.begin(this.#options.state, client, {
+      tables: [...rest, ...added],
+      rowsPerSecond: open?.rowsPerSecond ?? rowsPerSecond,
+      clears,
+      from: open?.progress,
+    })
+    if (open?.state === 'paused') load.pause(true)
+    this.#loads.snapshot.set(client, load)
+    this.#joined.get(client)?.load(load)
   }
   /**
    * Reads exactly these keys again for a client, joined with its stream like any piece: rows that are there come as inserts,
@@ -193,9 +225,12 @@ export class Snapshots {
   }
   /** start(), unless there was a load for this client before; an error is logged, and the next call tries again. */
   once(client: string, filter: Filter): void {
-    if (this.#starting.has(client) || this.#load(client) !== undefined) return
+    const { state } = this.#options
+    const gap = state.value(gapKey(client)) === '1'
+    if (this.#starting.has(client) || (this.#load(client) !== undefined && !gap)) return
     this.#starting.add(client)
     void this.start(client, { filter })
+      .then(() => gap && state.setValue(gapKey(client), ''))
       .catch((error: unknown) => {
         const text = error instanceof Error ? error.message : String(error)
         this.#options.source.log.warn({ client }, `snapshot for ${client}: cannot begin: ${text}`)

@@ -3,11 +3,13 @@
  * Bounded twice: by the number of rows that are asked for, and by bytes, behind which rows are passed over, for the next
  * piece begins with them. Knows no log.
  */
+import { eventTypes, HEADER_BYTES } from '../../binlog/reader.ts'
 import { BinlogRows } from '../../binlog/rows.ts'
 import { AFTER, BEFORE } from '../../change.ts'
 import type {
   Column,
   ImageSide,
+  QueryChange,
   RawEvent,
   Row,
   RowReader,
@@ -22,6 +24,7 @@ import {
   literalOf,
   selectText,
   SNAPSHOT_FORMAT,
+  tableName,
   type KeyPlace,
   type TablePlan,
 } from './plan.ts'
@@ -175,6 +178,24 @@ export function changesOf(
     firstRow += rows.length
   }
   return changes
+}
+
+/** What empties a table in a target, as the source would have logged it. */
+export function clearChange({ database, name }: Pick<Table, 'database' | 'name'>): QueryChange {
+  const bytes = Buffer.alloc(HEADER_BYTES)
+  bytes.writeUInt32LE(Math.floor(Date.now() / 1000), 0)
+  bytes[4] = eventTypes.QUERY
+  return {
+    kind: 'ddl',
+    type: 'TRUNCATE',
+    ordinal: 0,
+    event: { bytes, start: 0, end: bytes.length, offset: 0, length: bytes.length },
+    database,
+    table: name,
+    tables: [{ database, table: name }],
+    defaultDatabase: database,
+    sql: `TRUNCATE TABLE ${tableName({ database, name })}`,
+  }
 }
 
 /** The rows of one event of a piece. */
