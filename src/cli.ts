@@ -176,14 +176,22 @@ const commands: Readonly<Record<string, Command>> = {
       },
       'rows-per-second': {
         type: 'string',
-        value: 'N',
-        help: 'with start and throttle: at most so many; 0: as fast as it goes',
+        value: 'N|auto',
+        help: 'with start and throttle: at most so many; 0: as fast as it goes; auto: as the source bears',
       },
+      where: { type: 'string', value: 'SQL', help: 'with start: only rows that fulfil it' },
+      keys: {
+        type: 'string',
+        value: 'JSON',
+        help: 'with start: exactly these, of one table, like [[1],[2]]; gone: a delete',
+      },
+      'keys-file': { type: 'string', value: 'FILE', help: 'the same, from a file' },
       json: json('loads'),
     },
     examples: [
       'sluice snapshot orders list',
       "sluice snapshot orders start sink:cache --tables 'shop\\.users'",
+      "sluice snapshot orders start sink:cache --tables 'shop\\.users' --keys '[[17],[18]]'",
       'sluice snapshot orders throttle 1001 --rows-per-second 5000',
     ],
     notes:
@@ -270,11 +278,22 @@ const commands: Readonly<Record<string, Command>> = {
     options: {
       config,
       tables: { type: 'string', value: 'REGEX', help: "only these tables, Canal's syntax" },
-      repair: { type: 'boolean', help: 'write again what differs, delete what is too much, look again' },
+      repair: {
+        type: 'boolean',
+        help: 'write again what differs, delete what is too much, look again',
+      },
       once: { type: 'boolean', help: 'compare once (default)' },
       every: { type: 'string', value: 'SECONDS', help: 'again and again, with a pause between' },
-      'rows-per-second': { type: 'string', value: 'N', help: 'read at most so many (default: as fast as it goes)' },
-      show: { type: 'string', value: 'N', help: 'show at most so many differences (default 100); all are counted' },
+      'rows-per-second': {
+        type: 'string',
+        value: 'N',
+        help: 'read at most so many (default: as fast as it goes)',
+      },
+      show: {
+        type: 'string',
+        value: 'N',
+        help: 'show at most so many differences (default 100); all are counted',
+      },
       report: { type: 'string', value: 'FILE', help: 'write the report as JSON' },
       'metrics-file': { type: 'string', value: 'FILE', help: "write metrics as Prometheus' text" },
       json: json('the report'),

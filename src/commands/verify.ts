@@ -15,12 +15,23 @@ import { State } from '../store/state.ts'
 import { Sources } from '../upstream/sources.ts'
 import { waitPassed } from '../verify/fence.ts'
 import { metricsText } from '../verify/metrics.ts'
-import { remaining, type Difference, type TableReport, type VerifyReport } from '../verify/report.ts'
+import { repairOf } from '../verify/repair.ts'
+import {
+  remaining,
+  type Difference,
+  type TableReport,
+  type VerifyReport,
+} from '../verify/report.ts'
 import type { Values } from '../verify/target.ts'
 import { verify as compare, type Progress, type VerifyOptions } from '../verify/verify.ts'
-import { instanceConfig, painter, serverConfig } from './common.ts'
+import { commandLogger, instanceConfig, painter, serverConfig } from './common.ts'
 
-const EXIT: Readonly<Record<VerifyReport['result'], number>> = { equal: 0, different: 1, incomplete: 2 }
+const SIGNALS = ['SIGINT', 'SIGTERM'] as const
+const EXIT: Readonly<Record<VerifyReport['result'], number>> = {
+  equal: 0,
+  different: 1,
+  incomplete: 2,
+}
 
 /** 0 equal, 1 different, 2 not (all) compared. */
 export async function verify(args: Arguments): Promise<number> {
@@ -36,7 +47,11 @@ export async function verify(args: Arguments): Promise<number> {
   if (every !== undefined && args.flag('once'))
     throw new SluiceError('USAGE', 'expected one of --once and --every, found both')
   const stop = new AbortController()
-  for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => stop.abort())
+  const abort = (): void => stop.abort()
+  for (const signal of SIGNALS) process.once(signal, abort)
+  using _signals = {
+    [Symbol.dispose]: () => SIGNALS.forEach((signal) => process.off(signal, abort)),
+  }
   using place = openPlace(server, { instance: instance!, name: name! })
   for (;;) {
     const code = await once(args, { config, sink, place, signal: stop.signal })
@@ -54,7 +69,10 @@ interface Place {
   readonly control: Control
   [Symbol.dispose](): void
 }
-function openPlace({ dataDir }: ServerConfig, about: { readonly instance: string; readonly name: string }): Place {
+function openPlace(
+  { dataDir }: ServerConfig,
+  about: { readonly instance: string; readonly name: string },
+): Place {
   const control = Control.open(controlFile(dataDir, about.instance))
   const file = stateFile(dataDir, about.instance)
   return { ...about, stateFile: file, dataDir, control, [Symbol.dispose]: () => control.close() }
@@ -92,22 +110,30 @@ function optionsOf(
 ): VerifyOptions {
   const { values } = State.read(place.stateFile)
   const client = cursorName(place.name)
+  const source = {
+    connect: new Sources(config, values.get('source')).connect,
+    filter: compileFilter(config.filter),
+    columns: compileColumns(config.filter.columns),
+    timeZone: config.timezone,
+  }
   return {
-    source: {
-      connect: new Sources(config, values.get('source')).connect,
-      filter: compileFilter(config.filter),
-      columns: compileColumns(config.filter.columns),
-      timeZone: config.timezone,
-    },
+    source,
     instance: place.instance,
     name: place.name,
     sink,
     tables: compileFilter({ include: args.text('tables') }),
     passed: (position, until) =>
-      waitPassed({ stateFile: place.stateFile, client, stopped: () => whyStopped(place) }, position, until),
+      waitPassed(
+        { stateFile: place.stateFile, client, stopped: () => whyStopped(place) },
+        position,
+        until,
+      ),
     rowsPerSecond: args.number('rows-per-second', 0),
     shownMax: args.number('show', 0),
     onProgress,
+    repair: args.flag('repair')
+      ? repairOf({ ...place, client, sink, source, log: commandLogger(), signal })
+      : undefined,
     signal,
   }
 }
@@ -115,7 +141,8 @@ function optionsOf(
 function whyStopped({ control, name }: Place): string {
   if (control.paused().has(name)) return 'the sink is paused'
   const said = control.said().find(({ sink }) => sink === name)
-  const status = said && (JSON.parse(said.status) as { readonly state?: string; readonly error?: string })
+  const status =
+    said && (JSON.parse(said.status) as { readonly state?: string; readonly error?: string })
   return status?.state === 'failed' ? `the sink has failed: ${status.error ?? ''}` : ''
 }
 /** Whole or not at all. */
@@ -138,7 +165,9 @@ function print(report: VerifyReport): void {
     const differs = t.missing + t.extra + t.different > 0
     const what = t.why === '' ? counts(t) : paint.yellow(`not compared: ${t.why}`)
     const of = `${t.rows} rows, ${t.keys} keys`
-    console.log(`${paint.bold(t.table)}  ${of}  ${differs && t.why === '' ? paint.red(what) : what}`)
+    console.log(
+      `${paint.bold(t.table)}  ${of}  ${differs && t.why === '' ? paint.red(what) : what}`,
+    )
   }
   for (const one of differences) console.log(lineOf(one))
   const all = tables.reduce((sum, t) => sum + t.missing + t.extra + t.different, 0)
@@ -182,7 +211,10 @@ function shown(value: string | null | undefined): string {
 
 const EVERY_MS = 200
 /** One line on a terminal that is written again and again. */
-function progressLine(): { show(progress: Progress): void; clear(): void } {
+function progressLine(): {
+  readonly show: (progress: Progress) => void
+  readonly clear: () => void
+} {
   const { stderr } = process
   if (!stderr.isTTY) return { show: () => {}, clear: () => {} }
   let said = 0

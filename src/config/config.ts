@@ -110,6 +110,8 @@ export type ServerConfig = Readonly<z.output<typeof serverSchema>>
 
 // ── instances/<destination>.yaml ─────────────────────────────────────────────
 
+const RATE = 'auto, or a number of rows, 0 to 1000000000'
+
 export const instanceSchema = section({
   enabled: flag().default(true).describe('false: the instance does not run'),
   source: sourceSchema,
@@ -192,6 +194,22 @@ export const instanceSchema = section({
   })
     .prefault({})
     .describe('Reconnecting after an error that may pass'),
+  snapshot: section({
+    rowsPerSecond: z
+      .union([z.literal('auto'), integer(RATE, 0, 1_000_000_000)], { error: RATE })
+      .default('auto')
+      .describe(
+        'Rows a second that a load reads where it is not told: a number, 0 (as fast as it goes) or auto (as the source bears)',
+      ),
+    threadsRunningMax: integer('a number of threads, 1 to 1000000', 1, 1_000_000)
+      .default(25)
+      .describe('auto: reads more slowly while more threads of the source are at work'),
+    replicaLagMaxMs: duration('100ms', '24h')
+      .prefault('10s')
+      .describe('auto: the same while the source, if it is a replica, is further behind'),
+  })
+    .prefault({})
+    .describe('How quickly tables are read that were there before'),
   sinks: sinksSchema(sinkTypes)
     .prefault({})
     .describe('Where changes are written to, by name: docs/sinks.md'),

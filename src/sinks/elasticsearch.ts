@@ -235,11 +235,7 @@ export class ElasticSink implements Sink {
   #documentWriter(table: TargetTable, { entry }: Place, index: string): DocumentWriter {
     const { routing, pipeline, deletes } = this.#own
     const join = entry?.join
-    const address = bindAddress(
-      table,
-      this.#idOf(entry),
-      entry?.routing ?? routing ?? join?.parent,
-    )
+    const address = bindAddress(table, this.#idOf(entry), entry?.routing ?? routing ?? join?.parent)
     return new DocumentWriter(table, {
       index,
       address,

@@ -20,4 +20,5 @@ export {
   refuseIncident,
   type LogFile,
 } from './places.ts'
+export { pressureProbe } from './snapshot/pressure.ts'
 export { ReaderThread, type ThreadSourceOptions } from './thread/thread.ts'

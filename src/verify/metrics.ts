@@ -22,7 +22,11 @@ export function metricsText(
   family(
     'sluice_verify_rows',
     'Rows that were found different at the last verification, by kind',
-    each((t) => kinds.map((kind) => `sluice_verify_rows{${who},table="${label(t.table)}",kind="${kind}"} ${t[kind]}`)),
+    each((t) =>
+      kinds.map(
+        (kind) => `sluice_verify_rows{${who},table="${label(t.table)}",kind="${kind}"} ${t[kind]}`,
+      ),
+    ),
   )
   family(
     'sluice_verify_remaining',
@@ -30,8 +34,12 @@ export function metricsText(
     each((t) => [`sluice_verify_remaining{${who},table="${label(t.table)}"} ${remaining(t)}`]),
   )
   const result = { equal: 0, different: 1, incomplete: 2 }[report.result]
-  family('sluice_verify_result', '0 equal, 1 different, 2 not all compared', [`sluice_verify_result{${who}} ${result}`])
-  family('sluice_verify_seconds', 'Time the last verification took', [`sluice_verify_seconds{${who}} ${ms / 1000}`])
+  family('sluice_verify_result', '0 equal, 1 different, 2 not all compared', [
+    `sluice_verify_result{${who}} ${result}`,
+  ])
+  family('sluice_verify_seconds', 'Time the last verification took', [
+    `sluice_verify_seconds{${who}} ${ms / 1000}`,
+  ])
   family('sluice_verify_ended_seconds', 'When it ended, seconds since 1970', [
     `sluice_verify_ended_seconds{${who}} ${Math.round(Date.parse(report.ended) / 1000)}`,
   ])

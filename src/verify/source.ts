@@ -5,7 +5,14 @@
  */
 import { parseTimeZone } from '../binlog/time.ts'
 import { Catalog } from '../catalog/catalog.ts'
-import { AFTER, type Column, type Filter, type Position, type RowReader, type Transaction } from '../change.ts'
+import {
+  AFTER,
+  type Column,
+  type Filter,
+  type Position,
+  type RowReader,
+  type Transaction,
+} from '../change.ts'
 import { SluiceError } from '../errors.ts'
 import { everyColumn, type ColumnFilter } from '../filter.ts'
 import { GtidSet } from '../gtid.ts'
@@ -15,15 +22,16 @@ import type { ConnectOptions } from '../mysql/connection.ts'
 import { Out } from '../out.ts'
 import { SinkBatch, type BatchFacts } from '../sinks/shape/batch.ts'
 import { VERSION_MAX } from '../sinks/shape/version.ts'
-import { changesOf, readChunk, SNAPSHOT_SESSION, type Chunk } from '../sources/snapshot/chunk.ts'
-import { ImageWriter, quoteName, selection } from '../sources/snapshot/image.ts'
 import {
-  beginEvent,
-  literalOf,
-  planTable,
-  type KeyPlace,
-  type TablePlan,
-} from '../sources/snapshot/plan.ts'
+  changesOf,
+  eventsOf,
+  readChunk,
+  SNAPSHOT_SESSION,
+  type Chunk,
+} from '../sources/snapshot/chunk.ts'
+import { readKeys, type KeyValues } from '../sources/snapshot/keys.ts'
+import { ImageWriter, quoteName, selection } from '../sources/snapshot/image.ts'
+import { literalOf, planTable, type KeyPlace, type TablePlan } from '../sources/snapshot/plan.ts'
 import { logStatus } from '../sources/index.ts'
 import { factsOf } from '../upstream/connect.ts'
 
@@ -41,6 +49,10 @@ export interface FoundTable {
   readonly name: string
   readonly rows: number // about
 }
+/** Whether a read failed because somebody has its rows locked, for a long time. */
+export const isLocked = (error: unknown): boolean =>
+  error instanceof SluiceError && /lock wait timeout/i.test(error.message)
+
 /** Literals of the values of some columns of the source. */
 export type KeyLiterals = readonly string[]
 
@@ -155,17 +167,13 @@ export class RowSource {
     const { columns, database, name } = plan.table
     const connection = await this.#connected()
     const out = new Out(64 * 1024)
-    const rows: number[] = []
-    const start = beginEvent(out, columns.length, 0)
-    const writer = new ImageWriter(columns, out, () => {
-      rows.push(out.at)
-      return true
-    })
+    const found = eventsOf(out, plan.table, 'insert', 0)
+    const writer = new ImageWriter(columns, out, found.row)
     const list = columns.map(selection).join(', ')
     const sql = `SELECT ${list} FROM ${quoteName(database)}.${quoteName(name)} WHERE ${where} LOCK IN SHARE MODE`
     await this.#alive(() => connection.select(sql, writer))
-    const events = rows.length === 0 ? [] : [{ start, end: out.at, rows }]
-    const about = { plan, bytes: out.at, rows: rows.length, after: undefined }
+    const { rows, events } = found.end()
+    const about = { plan, bytes: out.at, rows, after: undefined }
     return { ...about, last: true, cut: false, buffer: out.buf, events }
   }
   /** Which of these keys there are, as texts of their values (keyText). */
@@ -203,8 +211,19 @@ export class RowSource {
     return found
   }
 
+  /** As it is to be written again: rows that are there as inserts, keys that are not as deletes. At most KEYS_AT_ONCE. */
+  async again(plan: TablePlan, keys: readonly KeyValues[]): Promise<Chunk> {
+    const connection = await this.#connected()
+    const options = { plan, keys, from: 0, total: keys.length, lock: true, serverId: 0 }
+    return await this.#alive(() => readKeys(connection, options))
+  }
+  /** Asks the source, as a sink may. */
+  query<T>(sql: string, params?: readonly (string | number | bigint | null)[]): Promise<T[]> {
+    return this.#lookup.query<T>(sql, params)
+  }
+
   async #connected(): Promise<BinaryConnection> {
-    const session = [...SNAPSHOT_SESSION, 'SET SESSION innodb_lock_wait_timeout = 50']
+    const session = [...SNAPSHOT_SESSION, 'SET SESSION innodb_lock_wait_timeout = 5']
     return (this.#connection ??= await BinaryConnection.open(this.#options.connect, session))
   }
   /** After an error the connection is of no use. */
@@ -229,26 +248,32 @@ function whereOf(columns: readonly Column[], keys: readonly KeyLiterals[]): stri
   return `(${names.join(', ')}) IN (${keys.map((key) => `(${key.join(', ')})`).join(', ')})`
 }
 
-const NOW = { file: 'verify.000001', offset: 4, endFile: 'verify.000001', endOffset: 4 } as const
-
 /** A place that no log has: rows that are compared are never written with it. */
 const NOWHERE: Position = {
   epoch: 0,
   server: '',
-  file: NOW.file,
-  offset: NOW.offset,
+  file: 'verify.000001',
+  offset: 4,
   skip: 0,
   gtids: undefined,
   timestamp: 0,
 }
+/** The version of rows that are written: a place, the number of the first, and the highest that may be in the target. */
+export interface Written {
+  readonly at: Position
+  readonly firstRow: number
+  readonly highest: string
+}
+const COMPARED: Written = { at: NOWHERE, firstRow: 0, highest: VERSION_MAX }
+
 /** Rows of a piece as what a sink is given. */
 export function batchOf(
   chunk: Chunk,
   target: BatchFacts['target'],
-  at: Position = NOWHERE,
+  { at, firstRow, highest }: Written = COMPARED,
 ): SinkBatch {
-  const changes = changesOf(chunk, { offset: at.offset, firstRow: 0 }, undefined)
   const { epoch, server, file, offset } = at
+  const changes = changesOf(chunk, { offset, firstRow }, undefined)
   const tx: Transaction = {
     epoch,
     server,
@@ -268,12 +293,13 @@ export function batchOf(
     slab: undefined,
     bytes: chunk.bytes,
   }
+  const slices = [{ tx, changes }]
   return new SinkBatch({
-    slices: [{ tx, changes }],
+    slices,
     start: at,
     end: at,
     settled: true,
-    highest: VERSION_MAX,
+    highest,
     redelivered: true,
     target,
   })
@@ -311,7 +337,8 @@ function valueOf(reader: RowReader, { index, utc }: Column): string {
   if (utc === undefined) {
     const value = reader.value(AFTER, index)
     if (value instanceof Uint8Array) return `0x${Buffer.from(value).toString('hex')}`
-    if (typeof value !== 'object' && value !== undefined && !Object.is(value, -0)) return String(value)
+    if (typeof value !== 'object' && value !== undefined && !Object.is(value, -0))
+      return String(value)
   }
   text.reset()
   reader.utc(AFTER, index, text)

@@ -4,7 +4,7 @@
  */
 import { createHash } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
-import { AFTER, type Column, type Position } from '../change.ts'
+import { AFTER, comparePositions, type Column, type Position } from '../change.ts'
 import { SluiceError } from '../errors.ts'
 import type { SinkBatch, BatchFacts } from '../sinks/shape/batch.ts'
 import type { TargetTable } from '../sinks/shape/row.ts'
@@ -12,7 +12,14 @@ import { familyOf } from '../sinks/sql/dialects/dialect.ts'
 import type { Chunk } from '../sources/snapshot/chunk.ts'
 import type { KeyPlace, TablePlan } from '../sources/snapshot/plan.ts'
 import type { Difference, TableReport } from './report.ts'
-import { batchOf, rowsOf, type FoundTable, type KeyLiterals, type RowSource } from './source.ts'
+import {
+  batchOf,
+  isLocked,
+  rowsOf,
+  type FoundTable,
+  type KeyLiterals,
+  type RowSource,
+} from './source.ts'
 import type { Destination, Extra, TargetKey, Unlike, Values } from './target.ts'
 
 /** What is to be put right in one table. */
@@ -56,6 +63,7 @@ export class TableVerifier {
   #plan!: TablePlan
   #table!: TargetTable
   #keyColumns: readonly Column[] = []
+  #end: Position | undefined // passed by the sink
 
   constructor(options: TableOptions) {
     this.#options = options
@@ -125,7 +133,9 @@ export class TableVerifier {
       table: this.#table,
       keys: rows.map(({ values }) => values),
     })
-    const again = new Set((await this.#lookAtRows(rows.map(({ key }) => key))).map(({ key }) => key.join()))
+    const again = new Set(
+      (await this.#lookAtRows(rows.map(({ key }) => key))).map(({ key }) => key.join()),
+    )
     for (const [i, { key }] of rows.entries()) if (!again.has(key.join())) this.#repaired(shown[i]!)
   }
   /** Those that differ from one look to the next in the same way. */
@@ -140,7 +150,11 @@ export class TableVerifier {
         break
       }
       if (round > 1) await this.#pause(round)
-      const looks = await this.#lookOnce(left)
+      const looks = await unlessLocked(() => this.#lookOnce(left))
+      if (looks === 'locked') {
+        before = new Map()
+        continue
+      }
       if (looks === undefined) {
         report.unsettled += left.length
         break
@@ -173,7 +187,13 @@ export class TableVerifier {
         const hash = createHash('sha1')
           .update(image)
           .update(JSON.stringify(one.found ?? null))
-        looks.push({ key, values, is: hash.digest('hex'), unlike: one, shown: shown.get(one.index)! })
+        looks.push({
+          key,
+          values,
+          is: hash.digest('hex'),
+          unlike: one,
+          shown: shown.get(one.index)!,
+        })
       }
     }
     return looks
@@ -190,9 +210,12 @@ export class TableVerifier {
       const there = await source.existing(this.#plan, this.#keyColumns, literals)
       const doubtful = page.filter(({ text }) => !there.has(text))
       if (doubtful.length > 0) {
-        const rows = await this.#rowsOf(doubtful)
-        const extras = await destination.extras(this.#table, doubtful, rows, signal)
-        suspects.push(...extras.map(({ key }) => key))
+        const rows = await unlessLocked(() => this.#rowsOf(doubtful))
+        if (rows === 'locked') suspects.push(...doubtful)
+        else {
+          const extras = await destination.extras(this.#table, doubtful, rows, signal)
+          suspects.push(...extras.map(({ key }) => key))
+        }
       }
       report.keys += page.length
       progress('keys', report.keys)
@@ -229,8 +252,8 @@ export class TableVerifier {
     let left = suspects
     let extras: readonly Extra[] = []
     for (let round = 0; round < 2 && left.length > 0; round++) {
-      const rows = await this.#rowsOf(left)
-      if (!(await this.#passed())) {
+      const rows = await unlessLocked(() => this.#rowsOf(left))
+      if (rows === 'locked' || !(await this.#passed())) {
         report.unsettled += left.length
         return []
       }
@@ -256,8 +279,11 @@ export class TableVerifier {
   /** Until the sink has written everything up to here; false: it will not. */
   async #passed(): Promise<boolean> {
     const { source, passed, signal } = this.#options
+    const end = await source.end()
+    if (this.#end !== undefined && comparePositions(this.#end, end) === 0) return true
     try {
-      await passed(await source.end(), signal)
+      await passed(end, signal)
+      this.#end = end
       return true
     } catch (error) {
       if (signal.aborted || !(error instanceof SluiceError) || error.code !== 'SINK_UNAVAILABLE')
@@ -311,6 +337,15 @@ export class TableVerifier {
   }
 }
 
+/** Rows that somebody has locked for long are in motion. */
+async function unlessLocked<T>(work: () => Promise<T>): Promise<T | 'locked'> {
+  try {
+    return await work()
+  } catch (error) {
+    if (isLocked(error)) return 'locked'
+    throw error
+  }
+}
 function keysOf(batch: SinkBatch, indexes: ReadonlySet<number>): Map<number, Values> {
   const found = new Map<number, Values>()
   for (const row of batch.rows(false)) {

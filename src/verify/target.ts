@@ -41,7 +41,9 @@ export interface Extra {
   readonly found: Values
 }
 /** What a table is in a target: why its rows cannot be compared, or which columns of the source its keys tell. */
-export type Bound = { readonly why: string } | { readonly why: ''; readonly columns: readonly Column[] }
+export type Bound =
+  | { readonly why: string }
+  | { readonly why: ''; readonly columns: readonly Column[] }
 export interface Destination {
   /** host:port and so on, for messages; no account in it. */
   readonly where: string

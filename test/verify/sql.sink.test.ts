@@ -6,9 +6,10 @@ import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import * as types from '../binlog/types.ts'
 import type { TypeSpec } from '../binlog/types.ts'
+import { SluiceError } from '../../src/errors.ts'
 import { kinds, openTarget, type Kind, type Target } from '../sinks/sql/targets.ts'
 import { sharedMysql, uniqueDatabase, type MysqlServer } from '../support/mysql.ts'
-import { Pair } from './rig.ts'
+import { configOf, Pair } from './rig.ts'
 
 let server: MysqlServer
 const database = uniqueDatabase('verify')
@@ -124,6 +125,51 @@ describe.each(kinds)('%s', (kind) => {
     const few = await pair.verify({ shownMax: 2 })
     expect([few.differences.length, few.tables[0]!.missing]).toEqual([2, 2])
     await pair.close()
+  })
+
+  it('reports what it has when it is interrupted, within its rate', async () => {
+    const name = `slow_${kind}`
+    const pair = await Pair.start(
+      server,
+      database,
+      options({ filter: { include: `${database}\\.${name}` } }),
+    )
+    await server.query(`CREATE TABLE ${database}.${name} (id INT PRIMARY KEY)`)
+    const rows = Array.from({ length: 1000 }, (_, i) => `(${i})`)
+    await server.query(`INSERT INTO ${database}.${name} VALUES ${rows.join(', ')}`)
+    await pair.write()
+    const stop = new AbortController()
+    // a second has fifty rows: the next ones would come a second later
+    const report = await pair.verify({
+      rowsPerSecond: 50,
+      signal: stop.signal,
+      onProgress: () => stop.abort(),
+    })
+    expect(report).toMatchObject({ result: 'incomplete', interrupted: true })
+    expect(report.tables).toMatchObject([{ rows: 50, keys: 0, why: 'interrupted' }])
+    await pair.close()
+  })
+
+  it('raises no alarm behind a sink that stands still, and says what it cannot reach', async () => {
+    const name = `held_${kind}`
+    const pair = await Pair.start(
+      server,
+      database,
+      options({ filter: { include: `${database}\\.${name}` } }),
+    )
+    await server.query(`CREATE TABLE ${database}.${name} (id INT PRIMARY KEY, v INT)`)
+    await server.query(`INSERT INTO ${database}.${name} VALUES (1, 1), (2, 2)`)
+    await pair.write()
+    await target.query(`UPDATE ${name} SET v = 7 WHERE id = 2`)
+    const behind = await pair.verify({
+      passed: () => Promise.reject(new SluiceError('SINK_UNAVAILABLE', 'it stands still')),
+    })
+    expect(behind).toMatchObject({ result: 'incomplete', tables: [{ different: 0, unsettled: 1 }] })
+    await target.query(`DROP TABLE ${name}`)
+    expect((await pair.verify()).tables).toMatchObject([{ why: '', rows: 2, missing: 2 }])
+    await pair.close()
+    const away = configOf(options({ url: target.url.replace(/:\d+\//, ':1/') }))
+    await expect(pair.verify({ sink: away })).rejects.toThrow(/ECONNREFUSED|connect/)
   })
 
   it('tells keys apart: several columns, texts in any case, bytes, dates', async () => {

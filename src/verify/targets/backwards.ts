@@ -66,13 +66,22 @@ export class Backwards {
     if (texts > 1) return `${what}several texts stand in it without escapes`
     const groups = key.map((c) => columns.findIndex(([column]) => column?.index === c.index))
     const lost = key.filter((_, i) => groups[i] === -1).map((c) => c.name)
-    if (lost.length > 0) return `${what}expected the whole key of the source in it, ${lost.join(', ')} is not`
-    const odd = key.find((c) => UNREADABLE.has(familyOf({ name: '', index: 0, key: true, column: c, derived: undefined })))
-    if (odd !== undefined) return `${what}column ${odd.name} is of type ${odd.mysqlType}, whose text is not exact`
+    if (lost.length > 0)
+      return `${what}expected the whole key of the source in it, ${lost.join(', ')} is not`
+    const odd = key.find((c) =>
+      UNREADABLE.has(familyOf({ name: '', index: 0, key: true, column: c, derived: undefined })),
+    )
+    if (odd !== undefined)
+      return `${what}column ${odd.name} is of type ${odd.mysqlType}, whose text is not exact`
     const found = groups.map((i) => ({ at: i + 1, escaped: columns[i]![1] }))
     const first = parts[0]
     const start = template.start(table.database, table.name)
-    return new Backwards(first === undefined ? '' : start, new RegExp(`^${pattern}$`, 'u'), found, key)
+    return new Backwards(
+      first === undefined ? '' : start,
+      new RegExp(`^${pattern}$`, 'u'),
+      found,
+      key,
+    )
   }
 
   /** undefined: the template makes no such name. */
@@ -94,4 +103,12 @@ export class Backwards {
   }
 }
 /** Families whose text in Canal's form is not the value itself, or depends on a time zone. */
-const UNREADABLE = new Set<Family>(['timestamp', 'binary', 'enum', 'set', 'json', 'float', 'double'])
+const UNREADABLE = new Set<Family>([
+  'timestamp',
+  'binary',
+  'enum',
+  'set',
+  'json',
+  'float',
+  'double',
+])

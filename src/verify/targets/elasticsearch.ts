@@ -75,7 +75,8 @@ export class ElasticDestination implements Destination {
       this.#now = { ...documented, table, backwards }
       return Promise.resolve({ why: '', columns: key })
     } catch (error) {
-      const why = error instanceof SluiceError ? error.message.replace(/^TRUNCATE of /, '') : undefined
+      const why =
+        error instanceof SluiceError ? error.message.replace(/^TRUNCATE of /, '') : undefined
       if (why === undefined) throw error
       return Promise.resolve({ why })
     }
@@ -99,7 +100,11 @@ export class ElasticDestination implements Destination {
         unlike.push({ index: row.index, kind: 'refused', expected: {}, why: error.message })
       }
     }
-    const found = await this.#read(index, wanted.map(([, address]) => address), signal)
+    const found = await this.#read(
+      index,
+      wanted.map(([, address]) => address),
+      signal,
+    )
     for (const [i, [row, { source }]] of wanted.entries()) {
       const there = found[i]
       if (there !== undefined && sameJson(source, there)) continue
@@ -128,9 +133,11 @@ export class ElasticDestination implements Destination {
   ): Promise<(Record<string, unknown> | undefined)[]> {
     const found: (Record<string, unknown> | undefined)[] = []
     for (let i = 0; i < addresses.length; i += READ_AT_ONCE) {
-      const docs = addresses
-        .slice(i, i + READ_AT_ONCE)
-        .map(({ id, routing }) => ({ _index: index, _id: id, ...(routing === undefined ? {} : { routing }) }))
+      const docs = addresses.slice(i, i + READ_AT_ONCE).map(({ id, routing }) => ({
+        _index: index,
+        _id: id,
+        ...(routing === undefined ? {} : { routing }),
+      }))
       const body = JSON.stringify({ docs })
       const { text } = await this.#client.request('POST', '/_mget', { body, signal })
       const answer = parseJson(text) as { docs: readonly Fetched[] }

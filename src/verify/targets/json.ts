@@ -30,7 +30,12 @@ export const sameJson = (a: unknown, b: unknown): boolean => isDeepStrictEqual(a
 /** The members of an object, each as text; null for null. */
 export function shownMembers(value: unknown): Values {
   if (typeof value !== 'object' || value === null) return { '(value)': cut(textOf(value)) }
-  return Object.fromEntries(Object.entries(value).map(([name, member]) => [name, member === null ? null : cut(textOf(member))]))
+  return Object.fromEntries(
+    Object.entries(value).map(([name, member]) => [
+      name,
+      member === null ? null : cut(textOf(member)),
+    ]),
+  )
 }
 /** The same of its text, which may be something else. */
 export function shownJson(bytes: Buffer): Values {
@@ -38,11 +43,19 @@ export function shownJson(bytes: Buffer): Values {
   const value = parseJson(text)
   return value === undefined ? { '(value)': cut(text) } : shownMembers(value)
 }
+/** A text or a number, as text; undefined of anything else. */
+export function plainText(value: unknown): string | undefined {
+  if (typeof value === 'string') return value
+  return value instanceof Exact ? value.text : undefined
+}
 function textOf(value: unknown): string {
   if (typeof value === 'string') return value
   if (value instanceof Exact) return value.text
   return JSON.stringify(value, (_key, member: unknown) =>
-    member instanceof Exact ? (JSON as unknown as { rawJSON(text: string): unknown }).rawJSON(member.text) : member,
+    member instanceof Exact
+      ? (JSON as unknown as { rawJSON(text: string): unknown }).rawJSON(member.text)
+      : member,
   )
 }
-const cut = (text: string): string => (text.length > SHOWN_MAX ? `${text.slice(0, SHOWN_MAX)}…` : text)
+const cut = (text: string): string =>
+  text.length > SHOWN_MAX ? `${text.slice(0, SHOWN_MAX)}…` : text

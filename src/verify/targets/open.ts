@@ -4,11 +4,13 @@
 import { SluiceError } from '../../errors.ts'
 import { sinkTypes } from '../../sinks/index.ts'
 import type { ElasticOptions } from '../../sinks/elasticsearch/options.ts'
+import type { KafkaOptions } from '../../sinks/kafka/options.ts'
 import type { RedisOptions } from '../../sinks/redis/options.ts'
 import { ownOptions, type SinkConfig } from '../../sinks/runner/options.ts'
 import type { SqlOptions } from '../../sinks/sql.ts'
 import type { Destination } from '../target.ts'
 import { ElasticDestination } from './elasticsearch.ts'
+import { KafkaDestination } from './kafka.ts'
 import { RedisDestination } from './redis.ts'
 import { SqlDestination } from './sql.ts'
 
@@ -38,6 +40,8 @@ export async function openDestination(
       return await RedisDestination.open(own as RedisOptions, instance)
     case 'elasticsearch':
       return await ElasticDestination.open(own as ElasticOptions)
+    case 'kafka':
+      return await KafkaDestination.open(own as KafkaOptions, { instance, sink: name })
     default: {
       const why = NOT[sink.type] ?? 'its type has no rows to compare'
       throw new SluiceError(

@@ -6,10 +6,23 @@ import type { Column } from '../../change.ts'
 import { SluiceError } from '../../errors.ts'
 import { createLogger } from '../../logger.ts'
 import type { Out } from '../../out.ts'
-import { Names, type CallWriter, type Mark, type Stamped, type Writes } from '../../sinks/redis/calls.ts'
+import {
+  Names,
+  type CallWriter,
+  type Mark,
+  type Stamped,
+  type Writes,
+} from '../../sinks/redis/calls.ts'
 import { Connection } from '../../sinks/redis/connection.ts'
 import type { RedisOptions } from '../../sinks/redis/options.ts'
-import { ownerOf, rulesOf, writersOf, type Rule, type RowWriter, type RuleContext } from '../../sinks/redis/rules.ts'
+import {
+  ownerOf,
+  rulesOf,
+  writersOf,
+  type Rule,
+  type RowWriter,
+  type RuleContext,
+} from '../../sinks/redis/rules.ts'
 import type { SinkBatch } from '../../sinks/shape/batch.ts'
 import type { TargetTable } from '../../sinks/shape/row.ts'
 import { Backwards } from './backwards.ts'
@@ -68,7 +81,9 @@ export class RedisDestination implements Destination {
     if (matching.length === 0) return undefined
     const odd = matching.find(({ kind }) => !COMPARABLE.has(kind))
     if (odd !== undefined)
-      return { why: `a rule of kind ${odd.kind}: only string, hash and json keep a key for each row` }
+      return {
+        why: `a rule of kind ${odd.kind}: only string, hash and json keep a key for each row`,
+      }
     const rules: RuleOf[] = []
     try {
       for (const rule of matching) {
@@ -102,7 +117,12 @@ export class RedisDestination implements Destination {
           write(row, recorder)
         } catch (error) {
           if (!(error instanceof SluiceError) || error.code !== 'SINK_DATA') throw error
-          unlike.set(row.index, { index: row.index, kind: 'refused', expected: {}, why: error.message })
+          unlike.set(row.index, {
+            index: row.index,
+            kind: 'refused',
+            expected: {},
+            why: error.message,
+          })
           continue
         }
         if (recorder.found !== undefined) wanted.push([row.index, recorder.found])
@@ -119,7 +139,11 @@ export class RedisDestination implements Destination {
           index,
           there === undefined
             ? { ...about, kind: 'missing' }
-            : { ...about, kind: 'different', found: { ...shownFound(there, one), '(key)': one.key } },
+            : {
+                ...about,
+                kind: 'different',
+                found: { ...shownFound(there, one), '(key)': one.key },
+              },
         )
       }
     }
@@ -149,9 +173,19 @@ export class RedisDestination implements Destination {
         let cursor = '0'
         do {
           signal.throwIfAborted()
-          const reply = await server.scan(cursor, 'MATCH', pattern, 'COUNT', SCAN_COUNT, 'TYPE', TYPES[rule.kind]!)
+          const reply = await server.scan(
+            cursor,
+            'MATCH',
+            pattern,
+            'COUNT',
+            SCAN_COUNT,
+            'TYPE',
+            TYPES[rule.kind]!,
+          )
           cursor = reply[0]
-          const page = reply[1].flatMap((name) => (OURS.test(name) ? [] : (backwards.read(name) ?? [])))
+          const page = reply[1].flatMap((name) =>
+            OURS.test(name) ? [] : (backwards.read(name) ?? []),
+          )
           if (page.length > 0) yield page
         } while (cursor !== '0')
       }
@@ -176,8 +210,13 @@ export class RedisDestination implements Destination {
     }
     const extras: Extra[] = []
     for (const key of keys.filter(({ id }) => !wanted.has(id))) {
-      const mark = (await this.#connection.call('GET', this.#context.names.version(key.id))) as string | null
-      const mine = mark === null ? rules.some(({ backwards }) => backwards.start !== '') : mark.slice(40) === owner
+      const mark = (await this.#connection.call('GET', this.#context.names.version(key.id))) as
+        | string
+        | null
+      const mine =
+        mark === null
+          ? rules.some(({ backwards }) => backwards.start !== '')
+          : mark.slice(40) === owner
       if (!mine) continue
       const found = await this.#there(rules, key.id)
       if (found !== undefined) extras.push({ key, found })
@@ -218,7 +257,9 @@ function isAlike(wanted: Wanted, found: Found): boolean {
   return true
 }
 function shownFields(fields: ReadonlyMap<string, Buffer | null>): Values {
-  return Object.fromEntries([...fields].map(([name, value]) => [name, value === null ? null : shownBytes(value)]))
+  return Object.fromEntries(
+    [...fields].map(([name, value]) => [name, value === null ? null : shownBytes(value)]),
+  )
 }
 function shownBytes(bytes: Buffer): string {
   const text = bytes.toString('utf8')
@@ -227,7 +268,10 @@ function shownBytes(bytes: Buffer): string {
 function shownFound(found: Found, wanted: Wanted | undefined): Values {
   if ('body' in found) return shownJson(found.body)
   const absent = [...(wanted?.fields ?? [])].filter(([name]) => !found.fields.has(name))
-  return { ...shownFields(found.fields), ...Object.fromEntries(absent.map(([name]) => [name, null])) }
+  return {
+    ...shownFields(found.fields),
+    ...Object.fromEntries(absent.map(([name]) => [name, null])),
+  }
 }
 
 /** Takes what a rule writes of one row. */
@@ -262,7 +306,8 @@ class Recorder implements Writes {
     const fields = new Map<string, Buffer | null>()
     const pairs = Number(first)
     const gone = Number(second)
-    for (let i = 0; i < pairs; i++) fields.set(String(this.#args[2 + 2 * i]), this.#args[3 + 2 * i]!)
+    for (let i = 0; i < pairs; i++)
+      fields.set(String(this.#args[2 + 2 * i]), this.#args[3 + 2 * i]!)
     for (let i = 0; i < gone; i++) fields.set(String(this.#args[2 + 2 * pairs + i]), null)
     return { key: this.#key, fields, body: undefined }
   }

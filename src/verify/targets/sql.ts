@@ -85,7 +85,9 @@ export class SqlDestination implements Destination {
       zeroDates: o.zeroDates,
       nul: o.nul,
     })
-    return new SqlDestination(dialect, tables, wanted)
+    const destination = new SqlDestination(dialect, tables, wanted)
+    await destination.#open()
+    return destination
   }
 
   async bind(table: TargetTable): Promise<Bound> {
@@ -340,7 +342,9 @@ function sourceKey({ keys, database, name }: TargetTable): readonly Column[] | {
   if (keys.length === 0) return { why: `${database}.${name} has no primary key in the target` }
   const made = keys.find(({ column, derived }) => column === undefined || derived !== undefined)
   if (made === undefined) return keys.map(({ column }) => column!)
-  return { why: `key column ${made.name} is made by the mapping: nothing leads from a row of the target to the source` }
+  return {
+    why: `key column ${made.name} is made by the mapping: nothing leads from a row of the target to the source`,
+  }
 }
 
 /** The number of a row in its batch, as a column of the temporary table. */
