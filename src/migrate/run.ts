@@ -108,7 +108,7 @@ class Migration implements Stream {
 
   // ── the instance ───────────────────────────────────────────────────────────
 
-  async #instanceOf(unlogged: 'stop' | 'ignore'): Promise<Instance> {
+  async #instanceOf(unlogged: Unlogged): Promise<Instance> {
     const { options, host, folder, source, target } = this.#parts
     const { start, id } = folder.now
     const { file, offset } = start!
@@ -136,7 +136,7 @@ class Migration implements Stream {
     const log = host.log.child({ instance: id })
     return Instance.open({ name: id, config, dataDir: folder.dir, log, thread: this.#thread })
   }
-  async #start(unlogged: 'stop' | 'ignore'): Promise<Instance> {
+  async #start(unlogged: Unlogged): Promise<Instance> {
     if (this.#instance !== undefined) return this.#instance
     const instance = await this.#instanceOf(unlogged)
     this.#instance = instance
@@ -209,15 +209,23 @@ class Migration implements Stream {
   // ── the phases ─────────────────────────────────────────────────────────────
 
   async #load(): Promise<void> {
-    const { folder } = this.#parts
+    const { folder, options } = this.#parts
     this.#phase('loading tables, with the stream beside')
-    await this.#start('stop')
-    const over = await this.#until(({ load }) => {
-      if (load?.state === 'cancelled' || (load?.skipped.length ?? 0) > 0) throw leftOut(load!)
-      return load?.state === 'done'
-    })
-    // Indexes are made of definitions as they are then: the target must have them.
-    if (over && (await this.caughtUp())) folder.update({ phase: 'indexes' })
+    for (;;) {
+      // Without foreign keys in the target, rows that go with their parents are read again.
+      const instance = await this.#start(options.ddl === 'apply' ? 'resnapshot' : 'stop')
+      const over = await this.#until(({ load }) => {
+        if (load?.state === 'cancelled' || (load?.skipped.length ?? 0) > 0) throw leftOut(load!)
+        return load?.state === 'done'
+      })
+      // Indexes are made of definitions as they are then: the target must have them.
+      if (!over || !(await this.caughtUp())) return
+      await this.rest()
+      // Meanwhile something may have to be read again.
+      const load = instance.status.snapshots.find(({ client }) => client === CLIENT)
+      if (load?.state === 'done') break
+    }
+    folder.update({ phase: 'indexes' })
   }
   async #indexes(): Promise<void> {
     const { folder, source, target } = this.#parts
@@ -294,6 +302,7 @@ class Migration implements Stream {
     this.#told = { at, rows: streamed, text }
   }
 }
+type Unlogged = 'stop' | 'ignore' | 'resnapshot'
 interface Now {
   readonly load: LoadStatus | undefined
   readonly sink: SinkStatus | undefined

@@ -106,9 +106,18 @@ export class Shop {
       if (random.chance(30))
         await db.query(`UPDATE ${table} SET id = id + 1000 ORDER BY id DESC LIMIT 1`)
       await db.query('COMMIT')
+      if (this.writes % 40 === 0) await this.#cascade(db)
       await sleep(random.int(3, 12))
     }
     await db.end()
+  }
+  /** A team goes, and its members with it, which servers before 9.6 do not log. */
+  async #cascade(db: { query(sql: string): Promise<unknown> }): Promise<void> {
+    const id = this.writes
+    await db.query(
+      `INSERT INTO teams VALUES (${id}, 't'); INSERT INTO members VALUES (${id}, ${id}), (${id + 1}, 3)`,
+    )
+    await db.query(`DELETE FROM teams WHERE id = ${id - 40} AND id <> 3`)
   }
   /** A SELECT of each table, whose answer says all. */
   selects(): Map<string, string> {
