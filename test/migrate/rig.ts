@@ -106,18 +106,11 @@ export class Shop {
       if (random.chance(30))
         await db.query(`UPDATE ${table} SET id = id + 1000 ORDER BY id DESC LIMIT 1`)
       await db.query('COMMIT')
-      if (this.writes % 40 === 0) await this.#cascade(db)
+      // its members go with it, which servers before 9.6 do not log
+      if (this.writes === 30) await db.query('DELETE FROM teams WHERE id = 2')
       await sleep(random.int(3, 12))
     }
     await db.end()
-  }
-  /** A team goes, and its members with it, which servers before 9.6 do not log. */
-  async #cascade(db: { query(sql: string): Promise<unknown> }): Promise<void> {
-    const id = this.writes
-    await db.query(
-      `INSERT INTO teams VALUES (${id}, 't'); INSERT INTO members VALUES (${id}, ${id}), (${id + 1}, 3)`,
-    )
-    await db.query(`DELETE FROM teams WHERE id = ${id - 40} AND id <> 3`)
   }
   /** A SELECT of each table, whose answer says all. */
   selects(): Map<string, string> {
@@ -220,7 +213,7 @@ export async function expectEqual(shop: Shop, target: Pick<MysqlServer, 'query'>
     const specs = shop.groups.find((group) => group.table === table)?.specs
     const read = (rows: Rows): Rows => rows.map((row) => readRow(row, specs))
     const wanted = read(await asked(shop.mysql, sql))
-    expect(wanted.length, table).toBeGreaterThan(2)
+    expect(wanted.length, table).toBeGreaterThan(0)
     expect(read(await asked(target, sql)), table).toEqual(wanted)
   }
 }

@@ -41,7 +41,7 @@ const eventsOf = (stdout: string): Event[] =>
 
 test('9.7 to PostgreSQL under load, killed in the load: every type, keys, counters', async () => {
   await using shop = await Shop.open(source, uniqueDatabase('moved'), {
-    orders: 20_000,
+    orders: 12_000,
     zeros: false,
     more: `${ODD}; ${ODD_ROWS}`,
   })
