@@ -32,6 +32,7 @@ import {
 import { load, readText } from './load.ts'
 import type { Loaded } from './load.ts'
 import {
+  changeLogSchema,
   failoverSchema,
   onDivergedSchema,
   onPositionLostSchema,
@@ -191,6 +192,7 @@ export const instanceSchema = section({
   })
     .prefault({})
     .describe('Reconnecting after an error that may pass'),
+  changeLog: changeLogSchema,
   sinks: sinksSchema(sinkTypes)
     .prefault({})
     .describe('Where changes are written to, by name: docs/sinks.md'),
@@ -299,6 +301,12 @@ export function parseInstance(
       yaml.problem(
         ['partBytes'],
         `expected at most half of windowBytes (${config.windowBytes}), found ${config.partBytes}`,
+      )
+    }
+    if (config.changeLog.segmentBytes * 2 > config.changeLog.maxBytes) {
+      yaml.problem(
+        ['changeLog', 'segmentBytes'],
+        `expected at most half of changeLog.maxBytes (${config.changeLog.maxBytes}), found ${config.changeLog.segmentBytes}`,
       )
     }
     checkSinks(yaml, config.sinks)

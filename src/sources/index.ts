@@ -21,3 +21,5 @@ export {
   type LogFile,
 } from './places.ts'
 export { ReaderThread, type ThreadSourceOptions } from './thread/thread.ts'
+export { keptOf, LoggedTransaction } from './log/logged.ts'
+export { NUMBERS, type Detail, type RowsDetail, type RowsKind } from './log/pending.ts'
