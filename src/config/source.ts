@@ -132,7 +132,7 @@ export const semiSyncSchema = flag()
 
 export const changeLogSchema = section({
   enabled: flag().default(false).describe('Whether changes are kept on disk'),
-  maxBytes: bytes('2MiB', '1024TiB')
+  maxBytes: bytes('2MiB', '1048576GiB')
     .prefault('10GiB')
     .describe('What the log may take on disk; the oldest segments go first'),
   maxAgeMs: duration('0s', '87600h')
