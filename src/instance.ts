@@ -305,7 +305,11 @@ export class Instance {
     this.#facts = facts
     // What the log lacks is gone: it begins anew where clients need it.
     const end = this.#retained && this.#store?.resume
-    if (end && lostAfter(end, facts) && this.#retained?.breakOff('the source has removed that part'))
+    if (
+      end &&
+      lostAfter(end, facts) &&
+      this.#retained?.breakOff('the source has removed that part')
+    )
       await this.#openAgain()
     const store = await this.#settle(facts, signal)
     if (signal.aborted) return

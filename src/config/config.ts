@@ -303,12 +303,7 @@ export function parseInstance(
         `expected at most half of windowBytes (${config.windowBytes}), found ${config.partBytes}`,
       )
     }
-    if (config.changeLog.segmentBytes * 2 > config.changeLog.maxBytes) {
-      yaml.problem(
-        ['changeLog', 'segmentBytes'],
-        `expected at most half of changeLog.maxBytes (${config.changeLog.maxBytes}), found ${config.changeLog.segmentBytes}`,
-      )
-    }
+    checkChangeLog(yaml, config.changeLog)
     checkSinks(yaml, config.sinks)
     const from = (p: string): string => resolve(dirname(file), p)
     const resolved = filesOf(yaml, ['source', 'tls'], tls, from)
@@ -325,6 +320,14 @@ export function parseInstance(
   })
 }
 
+function checkChangeLog(
+  yaml: YamlFile,
+  { segmentBytes, maxBytes }: { readonly segmentBytes: number; readonly maxBytes: number },
+): void {
+  if (segmentBytes * 2 <= maxBytes) return
+  const text = `expected at most half of changeLog.maxBytes (${maxBytes}), found ${segmentBytes}`
+  yaml.problem(['changeLog', 'segmentBytes'], text)
+}
 function checkSinks(yaml: YamlFile, sinks: Readonly<Record<string, SinkConfig>>): void {
   for (const [name, sink] of Object.entries(sinks)) {
     const at = ['sinks', name]

@@ -126,7 +126,7 @@ export class Segments {
 
   /** Somebody has written, or ended, the segment that is being written. */
   moved(): void {
-    for (const wake of [...this.#waiting]) wake()
+    for (const wake of this.#waiting) wake()
   }
   /** `flush` is asked for what is not written yet when a reader has come to the end. */
   onEnd(flush: () => void): void {
@@ -150,7 +150,7 @@ export class Segments {
       try {
         await reader.open(track)
         for (;;) {
-          for (let frame; (frame = await reader.next(track)); ) {
+          for (let frame; (frame = await reader.next(track));) {
             for (const tx of reader.transactions(frame)) {
               track.pass(tx)
               yield tx

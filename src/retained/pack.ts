@@ -342,7 +342,7 @@ export class Unpacked {
     cut: (tx: Transaction) => number | undefined,
   ): Generator<Transaction> {
     const slab = new Slab(this.#raw, { take: () => {} })
-    const details = new Array<Detail | undefined>(this.#texts.details.length)
+    const details = this.#texts.details.map((): Detail | undefined => undefined)
     let at = 0
     const places = this.places()
     for (let i = 0; i < this.count; i++) {

@@ -96,7 +96,7 @@ export function frameBefore({ frames }: Segment, place: Place): FrameEntry | und
 
 /** Writes the index beside the segment, so that it is there as a whole or not at all. */
 export function writeIndex(segment: Segment): void {
-  const { tables, end, number, path, from, ...rest } = segment
+  const { tables, end, number: _number, path, from, ...rest } = segment
   const body = JSON.stringify({
     ...rest,
     from: positionToJson(from),
@@ -153,7 +153,7 @@ export function scanSegment(number: number, path: string, repair: boolean): Scan
     const scanner = new Scanner(number, path)
     let flaw: Flaw | undefined
     try {
-      for (let frame; (frame = readFrameNow(fd, scanner.at, size)); ) scanner.take(frame)
+      for (let frame; (frame = readFrameNow(fd, scanner.at, size));) scanner.take(frame)
     } catch (error) {
       flaw = error instanceof Flaw ? error : new Flaw(scanner.at, false, String(error))
     }

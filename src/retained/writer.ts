@@ -180,7 +180,10 @@ export class Writer {
     while (this.#working !== undefined) await this.#working
     clearTimeout(this.#sync)
     await this.#seal().catch((error: unknown) => {
-      this.#options.log.warn({}, `the last segment of the change log was not closed: ${String(error)}`)
+      this.#options.log.warn(
+        {},
+        `the last segment of the change log was not closed: ${String(error)}`,
+      )
     })
     await this.#file?.close()
     this.#file = undefined
@@ -274,7 +277,7 @@ export class Writer {
     for (const [name, changed] of facts.tables) count(segment, name, changed)
   }
   async #put(piece: Buffer, to: number): Promise<number> {
-    for (let done = 0; done < piece.length; ) {
+    for (let done = 0; done < piece.length;) {
       const { bytesWritten } = await this.#file!.write(piece, done, piece.length - done, to + done)
       done += bytesWritten
     }

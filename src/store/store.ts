@@ -253,7 +253,9 @@ export class Store {
   }
   /** Whether the window's oldest entry may leave. */
   #passed(): boolean {
-    return this.#open.some(isPastOldest) || (this.#options.ahead === true && !this.#open.some(isLive))
+    return (
+      this.#open.some(isPastOldest) || (this.#options.ahead === true && !this.#open.some(isLive))
+    )
   }
   /** Nobody has moved for a while, and can be served from elsewhere: the window moves on without him. */
   #patience(over: () => void): NodeJS.Timeout | undefined {

@@ -29,7 +29,9 @@ test(
         torn += folder.warnings.length - warned
         segments += found.list.length
         const end = found.last?.end ?? made.start
-        const k = made.places.findIndex((p) => p.offset === end.offset && p.file === end.file && p.skip === end.skip)
+        const k = made.places.findIndex(
+          (p) => p.offset === end.offset && p.file === end.file && p.skip === end.skip,
+        )
         expect(k).toBeGreaterThanOrEqual(before)
         expect(found.list.slice(1).every(({ gap }) => gap === '')).toBe(true)
         expect(await folder.read(made.start)).toEqual(made.described.slice(0, k))
@@ -44,16 +46,22 @@ test(
       folder[Symbol.dispose]()
     }
     expect(segments).toBeGreaterThan(0)
-    fact(`change log, its writer killed ${kills} times (seed ${seed}): ${torn} torn tails, nothing lost`)
+    fact(
+      `change log, its writer killed ${kills} times (seed ${seed}): ${torn} torn tails, nothing lost`,
+    )
   },
   TEST_MS,
 )
 
 /** Whether it was done before it was killed. */
 async function killed(dir: string, afterMs: number): Promise<boolean> {
-  const child = spawn(process.execPath, [join(import.meta.dirname, 'process.ts'), dir, `${COUNT}`], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  })
+  const child = spawn(
+    process.execPath,
+    [join(import.meta.dirname, 'process.ts'), dir, `${COUNT}`],
+    {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    },
+  )
   let said = ''
   const ready = new Promise<void>((resolve) => {
     child.stdout.setEncoding('utf8').on('data', (text: string) => {

@@ -1,5 +1,13 @@
 /** The retained log on disk: what was written is read, from any place; what is torn is mended, what is damaged is named. */
-import { copyFileSync, readFileSync, rmSync, symlinkSync, truncateSync, unlinkSync, writeFileSync } from 'node:fs'
+import {
+  copyFileSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { SluiceError } from '../../src/errors.ts'
@@ -103,7 +111,9 @@ test('a tail that is torn at any byte is cut off, and what is missing is written
   copyFileSync(path, copy)
   unlinkSync(path.replace('.seg', '.idx'))
   const end = folder.look().list[0]!.frames.at(-1)!
-  const before = plain.places.findIndex((p) => p.offset === end.offset && p.file === end.file && p.skip === end.skip)
+  const before = plain.places.findIndex(
+    (p) => p.offset === end.offset && p.file === end.file && p.skip === end.skip,
+  )
   let warnings = 0
   const log = { warn: () => warnings++ }
   for (let size = last; size < whole.length; size++) {
@@ -186,7 +196,9 @@ test('the oldest segments go when there is too much, and what they had is not co
   expect(segments.list[0]!.number).toBeGreaterThan(1)
   expect(segments.covers(plain.start)).toBe(false)
   const { from } = segments.list[0]!
-  const i = plain.places.findIndex((p) => p.file === from.file && p.offset === from.offset && p.skip === from.skip)
+  const i = plain.places.findIndex(
+    (p) => p.file === from.file && p.offset === from.offset && p.skip === from.skip,
+  )
   expect(await folder.read(from)).toEqual(plain.described.slice(i))
   // by age all but the one at hand go
   const writer = folder.open({ maxAgeMs: 1000 })

@@ -42,7 +42,12 @@ export async function make(count: number, gtids: boolean): Promise<Made> {
     else if (i % 13 === 7) log.transaction('big', 40, 2000)
     else if (i % 19 === 9) {
       const id = `X'${String(i).padStart(4, '0')}'`
-      log.gtid().query(`XA START ${id},X'',1`).tableMap(1, 'a').rows(1, 20).query(`XA END ${id},X'',1`)
+      log
+        .gtid()
+        .query(`XA START ${id},X'',1`)
+        .tableMap(1, 'a')
+        .rows(1, 20)
+        .query(`XA END ${id},X'',1`)
       log.event(38, Buffer.from(`00010000000200000000000000${String(i).padStart(4, '0')}`, 'hex'))
       log.gtid().query(`XA COMMIT ${id},X'',1`)
     } else log.transaction(`t${i % 5}`, 1 + (i % 3), 20 + i)

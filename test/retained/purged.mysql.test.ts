@@ -30,7 +30,7 @@ async function entries(cursor: Cursor, last: string, start?: Position): Promise<
   const encoder = new EntryEncoder({ gtid: true })
   encoder.start(start?.gtids)
   const seen: Seen = { entries: [], places: [] }
-  for (let over = false; !over; ) {
+  for (let over = false; !over;) {
     const batch = await cursor.get({ changes: 40, bytes: 1 << 20, waitMs: 1000 }, never)
     if (!batch) continue
     encoder.start(batch.start.gtids)
@@ -58,7 +58,9 @@ describe.each([
   let mysql: MysqlServer
   let thread: ReaderThread | undefined
   beforeAll(async () => {
-    mysql = await privateMysql(newest(versions), { args: [...args, '--binlog-row-metadata=MINIMAL'] })
+    mysql = await privateMysql(newest(versions), {
+      args: [...args, '--binlog-row-metadata=MINIMAL'],
+    })
     if (threaded) thread = new ReaderThread()
   })
   afterAll(async () => {
@@ -147,7 +149,9 @@ describe.each([
   test('a log that was off has a gap, and says so; who is before it gets the source or POSITION_LOST', async () => {
     let instance = await started()
     const start = instance.store!.resume
-    await mysql.query("CREATE TABLE p8.t (id INT PRIMARY KEY, s TEXT); INSERT INTO p8.t VALUES (1, 'ONE')")
+    await mysql.query(
+      "CREATE TABLE p8.t (id INT PRIMARY KEY, s TEXT); INSERT INTO p8.t VALUES (1, 'ONE')",
+    )
     await entries(instance.store!.subscribe('1001'), 'ONE')
     await instance.stop()
     instance = await started({ changeLog: { enabled: false } })
@@ -157,9 +161,7 @@ describe.each([
     instance = await started()
     await mysql.query("INSERT INTO p8.t VALUES (3, 'THREE')")
     await entries(instance.store!.subscribe('1001'), 'THREE')
-    await expect
-      .poll(() => instance.status.changeLog)
-      .toMatchObject({ segments: 2, gaps: 1 })
+    await expect.poll(() => instance.status.changeLog).toMatchObject({ segments: 2, gaps: 1 })
     expect(rig.logged('has a gap before')).toContain('the log was switched off')
     // the source still has what is missing
     await entries(instance.store!.subscribe('1002', { from: start }), 'THREE')
@@ -179,7 +181,10 @@ describe.each([
     const live = await entries(instance.store!.subscribe('1001'), 'LAST1', start)
     await instance.stop()
     const dir = join(rig.dir, 'orders.changes')
-    const path = join(dir, readdirSync(dir).find((name) => name.endsWith('.seg'))!)
+    const path = join(
+      dir,
+      readdirSync(dir).find((name) => name.endsWith('.seg'))!,
+    )
     const bytes = readFileSync(path)
     bytes[bytes.length - 5000]! ^= 1
     writeFileSync(path, bytes)

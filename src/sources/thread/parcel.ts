@@ -12,13 +12,7 @@ import { assert } from '../../errors.ts'
 import { GtidSet } from '../../gtid.ts'
 import type { Slab } from '../../slab.ts'
 import { LoggedTransaction, changesOf } from '../log/logged.ts'
-import {
-  NUMBERS,
-  type Detail,
-  type Kept,
-  type RowsDetail,
-  type RowsKind,
-} from '../log/pending.ts'
+import { NUMBERS, type Detail, type Kept, type RowsDetail, type RowsKind } from '../log/pending.ts'
 import type { TableResolver } from '../log/tables.ts'
 
 /** One message's worth of the log. Plain data: structured clone takes it as it is. */
