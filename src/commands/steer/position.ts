@@ -143,7 +143,7 @@ function noClient(client: string, { cursors }: Pick<StateSnapshot, 'cursors'>): 
 }
 
 /** What `set` takes, in the form of the start key. */
-function parseStart(text: string): InstanceConfig['start'] {
+export function parseStart(text: string): InstanceConfig['start'] {
   if (text === 'earliest' || text === 'latest') return text
   const place = /^([^:]+\.\d+):(\d+)$/.exec(text)
   if (place) {
