@@ -191,6 +191,20 @@ const commands: Readonly<Record<string, Command>> = {
       'within a second; where it stands outlives a crash. start begins anew, whatever was loaded before.',
     run: async (args) => (await import('./commands/snapshot/snapshot.ts')).snapshot(args),
   },
+  log: {
+    usage: '<destination> [options]',
+    summary: "show what an instance's retained log has, or check every byte of it",
+    words: [1, 1],
+    options: {
+      config,
+      verify: { type: 'boolean', help: 'read all of it; exit code 1 when something is damaged' },
+      json: json('segments'),
+    },
+    examples: ['sluice log orders', 'sluice log orders --verify'],
+    notes:
+      'Reads the files of the log (changeLog in the instance file), whether the server runs or not.',
+    run: async (args) => (await import('./commands/log/log.ts')).log(args),
+  },
   replay: {
     usage: '<destination> <sink> --from POSITION [options]',
     summary: "write a stretch of an instance's retained log to a sink once more",
