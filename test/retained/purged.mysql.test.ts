@@ -5,7 +5,8 @@
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import type { Position } from '../../src/change.ts'
+import type { Position, Transaction } from '../../src/change.ts'
+import { goalOf } from '../../src/commands/steer/position.ts'
 import type { Instance } from '../../src/instance.ts'
 import { Out } from '../../src/out.ts'
 import { EntryEncoder } from '../../src/server/entry.ts'
@@ -24,19 +25,23 @@ afterEach(() => rig.close())
 interface Seen {
   readonly entries: string[] // in hexadecimal
   readonly places: Position[] // after each batch
+  readonly starts: Pick<Transaction, 'file' | 'offset' | 'gtid'>[] // of transactions
 }
-/** Every entry that a client gets until `last` shows, each batch acked. */
+/** Every entry that a client gets up to the one in which `last` shows, each batch acked. */
 async function entries(cursor: Cursor, last: string, start?: Position): Promise<Seen> {
   const encoder = new EntryEncoder({ gtid: true })
   encoder.start(start?.gtids)
-  const seen: Seen = { entries: [], places: [] }
+  const seen: Seen = { entries: [], places: [], starts: [] }
   for (let over = false; !over;) {
     const batch = await cursor.get({ changes: 40, bytes: 1 << 20, waitMs: 1000 }, never)
     if (!batch) continue
     encoder.start(batch.start.gtids)
     for (const { tx, from, to } of batch.parts) {
       encoder.part(tx)
+      if (tx.first === 0 && from === 0)
+        seen.starts.push({ file: tx.file, offset: tx.offset, gtid: tx.gtid })
       for (const change of tx.changes.slice(from, to)) {
+        if (over) continue // how much more is in a batch is chance
         const out = new Out(64)
         encoder.encode(change, out)
         const bytes = out.buf.subarray(0, out.at)
@@ -84,7 +89,13 @@ describe.each([
     await mysql.query('FLUSH BINARY LOGS; CREATE TABLE p8.mark (id INT)')
     const [last] = (await mysql.query<{ Log_name: string }>('SHOW BINARY LOGS')).slice(-1)
     await rig.until(() => instance.store!.resume.file === last!.Log_name)
-    await mysql.query(`PURGE BINARY LOGS TO '${last!.Log_name}'`)
+    // a file that somebody still reads stays; dead connections are noticed by what is sent to them
+    for (let first = ''; first !== last!.Log_name;) {
+      await mysql.query(
+        `CREATE DATABASE IF NOT EXISTS noise; PURGE BINARY LOGS TO '${last!.Log_name}'`,
+      )
+      first = (await mysql.query<{ Log_name: string }>('SHOW BINARY LOGS'))[0]!.Log_name
+    }
   }
   /** Every kind of value, a table that is altered, a large transaction, statements; `last` is in the last entry. */
   const work = async (last: string): Promise<void> => {
@@ -122,8 +133,25 @@ describe.each([
     const i = live.entries.length - live.entries.indexOf(seen.entries[0]!)
     expect(seen.entries.slice(0, i)).toEqual(live.entries.slice(-i))
     expect(i).toBeGreaterThan(3)
-    expect((await entries(instance.store!.subscribe('1001'), 'LAST2')).entries.at(-2)).toBe(
-      seen.entries.at(-2),
+    // a place, a time and a GTID set that only the log has
+    const options = {
+      destination: 'orders',
+      config: instance.config,
+      saved: State.read(stateFile(rig.dir, 'orders')),
+      file: stateFile(rig.dir, 'orders'),
+      warn: (text: string) => expect.fail(text),
+    }
+    const { file, offset, gtid } = live.starts[4]!
+    const wheres = [`${file}:${offset}`, ...(gtid ? [`${gtid.sid}:1-${gtid.gno - 1n}`] : [])]
+    for (const where of wheres) {
+      const { to } = await goalOf(where, options)
+      const again = await entries(instance.store!.subscribe(where, { from: to }), 'LAST1', to)
+      const k = live.entries.indexOf(again.entries[0]!)
+      expect(again.entries).toEqual(live.entries.slice(k))
+      expect(k).toBeGreaterThan(0)
+    }
+    expect((await entries(instance.store!.subscribe('1001'), 'LAST2')).entries.at(-1)).toBe(
+      seen.entries.at(-1),
     )
     await instance.stop()
   })

@@ -2,7 +2,7 @@
  * `sluice replay`: after PURGE BINARY LOGS an emptied Elasticsearch index and an emptied Redis cache are rebuilt from the log to what
  * they were, by the real command; and what a changed mapping would do is shown first.
  */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -166,6 +166,24 @@ it('rebuilds an index and a cache after PURGE; a dry run shows what a mapping ch
   expect(found[0]!.first[0]).toMatchObject({
     was: { op: 'insert', key: '{"id":1}', row: '{"id":1,"v":"one","n":"1.50"}' },
     now: { op: 'insert', key: '{"id":1}', row: '{"id":1,"word":"one","n":"1.50"}' },
+  })
+
+  const has = await sluice('log', 'orders', '--verify', '--json')
+  expect(has.code).toBe(0)
+  const { segments } = JSON.parse(has.stdout) as { segments: { path: string; bytes: number }[] }
+  expect(segments).toMatchObject([{ number: 1, gap: 'the log begins here', damagedAt: null }])
+  expect(segments[0]).toHaveProperty(['tables', `${db}.gone`], 2)
+  const bytes = readFileSync(segments[0]!.path)
+  bytes[bytes.length - 10]! ^= 64
+  writeFileSync(segments[0]!.path, bytes)
+  expect(await sluice('log', 'orders', '--verify')).toMatchObject({
+    code: 1,
+    stdout: expect.stringMatching(/DAMAGED from byte \d+ on/),
+  })
+  const damaged = await sluice('replay', 'orders', 'cache', '--from', 'earliest')
+  expect(damaged).toMatchObject({
+    code: 1,
+    stderr: expect.stringMatching(/LOG_DAMAGED.*0001\.seg, byte \d+: expected the CRC32/s),
   })
 
   for (const [words, message] of [
