@@ -1,9 +1,9 @@
 /**
  * The command line: one table of commands with their options, help and examples; parses, runs one, and turns what it
  * throws into a message and an exit code. The commands themselves live in commands/ and are loaded when they are asked
- * for. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 128+n ended by signal n.
+ * for. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 128+n ended by signal n; a command may have more.
  *
- * Over 500 lines because it is one table, in which a command is found with all that is said of it.
+ * Over 500 lines because it is one table, in which one reads what there is.
  */
 import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
@@ -269,6 +269,44 @@ const commands: Readonly<Record<string, Command>> = {
       'replay needs the server: the sink itself writes the row, with its old version, so that a newer value stays.\n' +
       'Exit code 1 when not all of them were written.',
     run: async (args) => (await import('./commands/steer/sinks.ts')).deadletters(args),
+  },
+  verify: {
+    usage: '<destination> <sink> [options]',
+    summary: 'compare the tables of an instance with what a sink has made of them, row by row',
+    words: [2, 2],
+    options: {
+      config,
+      tables: { type: 'string', value: 'REGEX', help: "only these tables, Canal's syntax" },
+      repair: {
+        type: 'boolean',
+        help: 'write again what differs, delete what is too much, look again',
+      },
+      once: { type: 'boolean', help: 'compare once (default)' },
+      every: { type: 'string', value: 'SECONDS', help: 'again and again, with a pause between' },
+      'rows-per-second': {
+        type: 'string',
+        value: 'N',
+        help: 'read at most so many (default: as fast as it goes)',
+      },
+      show: {
+        type: 'string',
+        value: 'N',
+        help: 'show at most so many differences (default 100); all are counted',
+      },
+      report: { type: 'string', value: 'FILE', help: 'write the report as JSON' },
+      'metrics-file': { type: 'string', value: 'FILE', help: "write metrics as Prometheus' text" },
+      json: json('the report'),
+    },
+    examples: [
+      'sluice verify orders cache',
+      "sluice verify orders reporting --tables 'shop\\..*' --repair",
+      'sluice verify orders reporting --every 3600 --rows-per-second 5000 --report /var/lib/sluice/verify.json',
+    ],
+    notes:
+      'Exit codes: 0 equal (or all repaired), 1 different, 2 not everything could be compared. Rows that change meanwhile give no\n' +
+      'false alarm: what differs is looked at again once the sink has passed that place. Ctrl-C reports what was found so far.',
+    lasting: true,
+    run: async (args) => (await import('./commands/verify.ts')).verify(args),
   },
   backup: {
     usage: '<folder> [destination…] [options]',
