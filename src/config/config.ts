@@ -33,6 +33,7 @@ import {
 import { load, readText } from './load.ts'
 import type { Loaded } from './load.ts'
 import {
+  changeLogSchema,
   failoverSchema,
   onDivergedSchema,
   onPositionLostSchema,
@@ -210,6 +211,7 @@ export const instanceSchema = section({
   })
     .prefault({})
     .describe('How quickly tables are read that were there before'),
+  changeLog: changeLogSchema,
   sinks: sinksSchema(sinkTypes)
     .prefault({})
     .describe('Where changes are written to, by name: docs/sinks.md'),
@@ -320,6 +322,7 @@ export function parseInstance(
         `expected at most half of windowBytes (${config.windowBytes}), found ${config.partBytes}`,
       )
     }
+    checkChangeLog(yaml, config.changeLog)
     checkSinks(yaml, config.sinks)
     const from = (p: string): string => resolve(dirname(file), p)
     const resolved = filesOf(yaml, ['source', 'tls'], tls, from)
@@ -354,6 +357,14 @@ function literal(value: unknown): unknown {
   return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, literal(one)]))
 }
 
+function checkChangeLog(
+  yaml: YamlFile,
+  { segmentBytes, maxBytes }: { readonly segmentBytes: number; readonly maxBytes: number },
+): void {
+  if (segmentBytes * 2 <= maxBytes) return
+  const text = `expected at most half of changeLog.maxBytes (${maxBytes}), found ${segmentBytes}`
+  yaml.problem(['changeLog', 'segmentBytes'], text)
+}
 function checkSinks(yaml: YamlFile, sinks: Readonly<Record<string, SinkConfig>>): void {
   for (const [name, sink] of Object.entries(sinks)) {
     const at = ['sinks', name]

@@ -10,6 +10,7 @@ import { Redis } from 'ioredis'
 import { pino } from 'pino'
 import { afterEach, beforeEach, expect, it } from 'vitest'
 import { stringify } from 'yaml'
+import { compareLogPlaces } from '../../src/catalog/history.ts'
 import { loadInstance, orThrow } from '../../src/config/config.ts'
 import { Instance } from '../../src/instance.ts'
 import type { VerifyReport } from '../../src/verify/verify.ts'
@@ -119,6 +120,13 @@ it('under writers: no false alarm; seeded differences are found and repaired', a
   }
   await Promise.all(writers.map((w) => w.stop()))
   expect(writers.reduce((sum, w) => sum + w.writes, 0)).toBeGreaterThan(10)
+
+  const end = await instance.sourceEnd()
+  const behind = (): boolean =>
+    instance.status.sinks.some(
+      ({ acked }) => acked === undefined || compareLogPlaces(acked, end) < 0,
+    )
+  while (behind()) await sleep(20)
 
   await target.query(`DELETE FROM items WHERE part = 0`)
   await target.query(`UPDATE items SET pad = 'wrong' WHERE part = 6`)

@@ -131,7 +131,7 @@ function bytesOf({ collation, type }: Column, text: string): Buffer {
   // a CHAR is stored without the spaces at its end
   const plain = type === t.STRING ? text.replace(/ +$/, '') : text
   const { name } = charsetOf(collation)
-  if (name === 'latin1' && /^[\u0000-\u007f\u00a0-\u00ff]*$/.test(plain))
+  if (name === 'latin1' && /^[^\u0080-\u009f\u0100-\uffff]*$/.test(plain))
     return Buffer.from(plain, 'latin1')
   if (PLAIN.has(name)) return Buffer.from(plain, 'utf8')
   if (/^[\u0020-\u007e]*$/.test(plain) && !/^(ucs2|utf16|utf32)/.test(name))
