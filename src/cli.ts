@@ -3,7 +3,7 @@
  * throws into a message and an exit code. The commands themselves live in commands/ and are loaded when they are asked
  * for. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 128+n ended by signal n; a command may have more.
  *
- * Over 500 lines because it is one table, in which one reads what there is.
+ * Over 500 lines because it is one table, in which a command is found with all that is said of it.
  */
 import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
@@ -196,8 +196,59 @@ const commands: Readonly<Record<string, Command>> = {
     ],
     notes:
       'CLIENT is a client id or sink:NAME, as "sluice position" shows them. The running server reads the tables and follows\n' +
-      'within a second; where it stands outlives a crash. start begins anew, whatever was loaded before.',
+      'within a second; where it stands outlives a crash. What start names is read behind what is being read.',
     run: async (args) => (await import('./commands/snapshot/snapshot.ts')).snapshot(args),
+  },
+  log: {
+    usage: '<destination> [options]',
+    summary: "show what an instance's retained log has, or check every byte of it",
+    words: [1, 1],
+    options: {
+      config,
+      verify: { type: 'boolean', help: 'read all of it; exit code 1 when something is damaged' },
+      json: json('segments'),
+    },
+    examples: ['sluice log orders', 'sluice log orders --verify'],
+    notes:
+      'Reads the files of the log (changeLog in the instance file), whether the server runs or not.',
+    run: async (args) => (await import('./commands/log/log.ts')).log(args),
+  },
+  replay: {
+    usage: '<destination> <sink> --from POSITION [options]',
+    summary: "write a stretch of an instance's retained log to a sink once more",
+    words: [2, 2],
+    options: {
+      config,
+      from: {
+        type: 'string',
+        value: 'POSITION',
+        help: 'earliest, file:offset, a GTID set or a time with its zone',
+      },
+      to: { type: 'string', value: 'POSITION', help: 'the same; default: the end of the log' },
+      tables: {
+        type: 'string',
+        value: 'REGEX',
+        help: "tables, Canal's syntax; within the filters of instance and sink (default: all)",
+      },
+      'dry-run': { type: 'boolean', help: 'write nothing: show what a changed file would do' },
+      with: { type: 'string', value: 'FILE', help: 'with --dry-run: the changed instance file' },
+      differences: {
+        type: 'string',
+        value: 'N',
+        help: 'with --dry-run: show so many of each table (default 5)',
+      },
+      json: json('the outcome'),
+    },
+    examples: [
+      'sluice replay orders cache --from earliest',
+      "sluice replay orders search --from 2026-01-31T12:00:00Z --tables 'shop\\.users'",
+      'sluice replay orders search --from earliest --dry-run --with /tmp/orders.yaml',
+    ],
+    notes:
+      'Reads the files of the log (changeLog in the instance file), whether the server runs or not, and asks no source. Changes\n' +
+      'keep their versions, so what is newer in the target stays; for redis, elasticsearch, http, and sql with fence: version.\n' +
+      'Exit code 1 when it did not come to its end, when rows became dead letters, or, dry, when something differs.',
+    run: async (args) => (await import('./commands/log/replay.ts')).replay(args),
   },
   deadletters: {
     usage: '<destination> list | show ID | replay ID… | drop ID… [options]',

@@ -24,7 +24,7 @@ const vocabulary = [
   'diagnostics',
 ]
 const inProcess =
-  'instance counts fleet upstream epoch lookup logger config store sinks sources mysql catalog binlog filter snapshot'
+  'instance counts fleet upstream epoch lookup logger config store sinks sources mysql catalog binlog filter snapshot retained'
 
 const rules: Record<string, Rule> = {
   ...Object.fromEntries(vocabulary.map((name) => [name, { modules: '' }])),
@@ -43,6 +43,10 @@ const rules: Record<string, Rule> = {
       'node:crypto node:fs/promises node:module node:path node:stream node:worker_threads node:zlib',
   },
   store: { modules: '', outside: 'node:fs node:path node:sqlite node:timers/promises' },
+  retained: {
+    modules: 'store sources binlog filter',
+    outside: 'node:fs node:fs/promises node:path node:util node:zlib',
+  },
   snapshot: {
     modules: 'store sources catalog mysql filter',
     outside: 'node:fs node:path node:sqlite node:timers/promises',

@@ -32,6 +32,7 @@ import {
 import { load, readText } from './load.ts'
 import type { Loaded } from './load.ts'
 import {
+  changeLogSchema,
   failoverSchema,
   onDivergedSchema,
   onPositionLostSchema,
@@ -209,6 +210,7 @@ export const instanceSchema = section({
   })
     .prefault({})
     .describe('How quickly tables are read that were there before'),
+  changeLog: changeLogSchema,
   sinks: sinksSchema(sinkTypes)
     .prefault({})
     .describe('Where changes are written to, by name: docs/sinks.md'),
@@ -319,6 +321,7 @@ export function parseInstance(
         `expected at most half of windowBytes (${config.windowBytes}), found ${config.partBytes}`,
       )
     }
+    checkChangeLog(yaml, config.changeLog)
     checkSinks(yaml, config.sinks)
     const from = (p: string): string => resolve(dirname(file), p)
     const resolved = filesOf(yaml, ['source', 'tls'], tls, from)
@@ -335,6 +338,14 @@ export function parseInstance(
   })
 }
 
+function checkChangeLog(
+  yaml: YamlFile,
+  { segmentBytes, maxBytes }: { readonly segmentBytes: number; readonly maxBytes: number },
+): void {
+  if (segmentBytes * 2 <= maxBytes) return
+  const text = `expected at most half of changeLog.maxBytes (${maxBytes}), found ${segmentBytes}`
+  yaml.problem(['changeLog', 'segmentBytes'], text)
+}
 function checkSinks(yaml: YamlFile, sinks: Readonly<Record<string, SinkConfig>>): void {
   for (const [name, sink] of Object.entries(sinks)) {
     const at = ['sinks', name]

@@ -41,6 +41,8 @@ export interface LoadOptions extends Part {
   readonly rowsPerSecond?: Rate | undefined // none: as the configuration says
   /** Whether the target empties each table before its rows come, so that rows that are gone go. */
   readonly clear?: boolean | undefined
+  /** Behind what is being loaded, if something is, instead of it. */
+  readonly add?: boolean
 }
 /** Tables that are to be read once more. */
 export interface Again {
@@ -121,6 +123,15 @@ export class Snapshots {
     await this.#check(tables, { where, keys })
     if (this.#timer === undefined)
       throw new SluiceError('CURSOR_CLOSED', 'the instance was stopped')
+    if (options.add === true && where === undefined && keys === undefined) {
+      const open = this.#load(client)
+      if (open?.open === true) {
+        this.again(client, { tables, clear })
+        const load = this.#load(client)!
+        if (options.rowsPerSecond !== undefined) load.throttle(options.rowsPerSecond)
+        return load.status
+      }
+    }
     const clears = clear ? tables.map((table) => table.join('.')) : undefined
     const load = Load.begin(state, client, { tables, rowsPerSecond, where, keys, clears })
     const before = this.#load(client, load.slot)
@@ -307,7 +318,7 @@ export class Snapshots {
       )
     }
     const filter = compileFilter({ include: tables })
-    await this.start(client, { filter, rowsPerSecond, where, keys })
+    await this.start(client, { filter, rowsPerSecond, where, keys, add: true })
   }
 
   /** Ends reading; what was loaded stays known. Idempotent. */
