@@ -5,7 +5,7 @@
  * Owns the file: a last line without an end is cut off at open, what a failed write left is taken back before the next,
  * and a file that grew by somebody else's hand stops the sink. A file that somebody moved away (logrotate) is begun anew.
  */
-import { constants } from 'node:fs'
+import { constants, type Stats } from 'node:fs'
 import { mkdir, open, rename, stat, type FileHandle } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { SluiceError } from '../../errors.ts'
@@ -25,6 +25,8 @@ export interface RotatingOptions {
 const NEWLINE = 0x0a
 const BRACE = 0x7b
 const LOOK_BYTES = 64 * 1024
+/** What was seen of the file is believed for so long. */
+const LOOK_MS = 50
 
 /** Two sinks of this process must not share a file. */
 const taken = new Set<string>()
@@ -37,6 +39,7 @@ export class RotatingFile implements Lines {
   #size = 0 // that was committed, or found at open
   #written = 0 // since, in this file
   #window = 0 // the span of time that the lines in the file belong to
+  #looked: { readonly at: number; readonly found: Stats | undefined } | undefined // at the file under our name
   #dirty = false // a write did not get to its commit
   #number = 0 // of the last file that was put aside
 
@@ -73,16 +76,20 @@ export class RotatingFile implements Lines {
       throw fileError(error, `cannot write to ${this.#options.path}`)
     }
   }
-  async put(lines: Buffer): Promise<void> {
+  async put(lines: readonly Buffer[]): Promise<void> {
+    const { bytes } = this.#options
+    const sum = lines.reduce((total, { length }) => total + length, 0)
     try {
-      await this.#put(lines)
+      if (bytes === 0 || this.#size + this.#written + sum <= bytes) await this.#write(lines)
+      else for (const some of lines) await this.#put(some)
     } catch (error) {
       throw fileError(error, `cannot write to ${this.#options.path}`)
     }
   }
   async commit(): Promise<void> {
     try {
-      if (this.#written > 0) await this.#handle!.datasync()
+      // The next write, which may wait already, has its look at the file in the time this takes.
+      if (this.#written > 0) await Promise.all([this.#handle!.datasync(), this.#look()])
     } catch (error) {
       throw fileError(error, `cannot bring ${this.#options.path} to disk`)
     }
@@ -129,10 +136,10 @@ export class RotatingFile implements Lines {
   /** The file under our name is ours, and as long as we left it. */
   async #settle(): Promise<void> {
     const { path, log } = this.#options
-    const now = await stat(path).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== 'ENOENT') throw error
-      return undefined
-    })
+    if (this.#looked === undefined || performance.now() - this.#looked.at > LOOK_MS)
+      await this.#look()
+    const now = this.#looked!.found
+    this.#looked = undefined // once: what this write does to the file is not in it
     if (now?.ino !== this.#inode) {
       if (this.#inode !== 0) log.info({ path }, `${path} was moved away: beginning it anew`)
       await this.#handle?.close()
@@ -151,6 +158,13 @@ export class RotatingFile implements Lines {
     this.#written = 0
     this.#dirty = false
   }
+  async #look(): Promise<void> {
+    const found = await stat(this.#options.path).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'ENOENT') throw error
+      return undefined
+    })
+    this.#looked = { at: performance.now(), found }
+  }
   async #put(lines: Buffer): Promise<void> {
     const { bytes } = this.#options
     for (let at = 0; at < lines.length;) {
@@ -162,15 +176,15 @@ export class RotatingFile implements Lines {
         continue
       }
       const to = end === at ? lines.indexOf(NEWLINE, at) + 1 : end // a line longer than a file may be
-      await this.#write(lines.subarray(at, to))
+      await this.#write([lines.subarray(at, to)])
       at = to
     }
   }
-  async #write(lines: Buffer): Promise<void> {
-    for (let at = 0; at < lines.length;) {
-      const { bytesWritten } = await this.#handle!.write(lines, at)
-      at += bytesWritten
+  async #write(lines: readonly Buffer[]): Promise<void> {
+    for (let rest = lines; rest.length > 0;) {
+      const { bytesWritten } = await this.#handle!.writev(rest)
       this.#written += bytesWritten
+      rest = behind(rest, bytesWritten)
     }
   }
   async #rotateIfOld(): Promise<void> {
@@ -202,6 +216,16 @@ const unsuitable = (path: string, text: string): SluiceError =>
 
 async function lastNumber(path: string): Promise<number> {
   return (await putAside(path)).at(-1)?.number ?? 0
+}
+
+/** What of `buffers` comes behind their first `bytes`. */
+function behind(buffers: readonly Buffer[], bytes: number): readonly Buffer[] {
+  let left = bytes
+  for (const [i, buffer] of buffers.entries()) {
+    if (left < buffer.length) return [buffer.subarray(left), ...buffers.slice(i + 1)]
+    left -= buffer.length
+  }
+  return []
 }
 
 /** Where the last whole line in lines[at, at + room) ends; `at` when not one fits. */
