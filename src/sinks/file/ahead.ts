@@ -66,7 +66,7 @@ export class Ahead {
       throw error
     }
     await write.end()
-    await lines.commit()
+    await lines.commit(this.#running > 1)
   }
   #give(out: Out): void {
     if (out.buf.length > KEEP_BYTES || this.#spare.length >= SPARE_MAX) return

@@ -8,8 +8,8 @@ export interface Lines {
   begin(): Promise<void>
   /** Whole lines; the memory is the caller's again when it resolves. */
   put(lines: readonly Buffer[], signal: AbortSignal): Promise<void>
-  /** Resolves when all that was put is where a crash of the machine cannot reach it. */
-  commit(): Promise<void>
+  /** Resolves when all that was put is where a crash of the machine cannot reach it. `more`: the next begin comes at once. */
+  commit(more: boolean): Promise<void>
   close(): Promise<void>
 }
 

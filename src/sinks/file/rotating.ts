@@ -25,8 +25,6 @@ export interface RotatingOptions {
 const NEWLINE = 0x0a
 const BRACE = 0x7b
 const LOOK_BYTES = 64 * 1024
-/** What was seen of the file is believed for so long. */
-const LOOK_MS = 50
 
 /** Two sinks of this process must not share a file. */
 const taken = new Set<string>()
@@ -39,7 +37,7 @@ export class RotatingFile implements Lines {
   #size = 0 // that was committed, or found at open
   #written = 0 // since, in this file
   #window = 0 // the span of time that the lines in the file belong to
-  #looked: { readonly at: number; readonly found: Stats | undefined } | undefined // at the file under our name
+  #looked: Promise<Stats | undefined> | undefined // the look of a write that begins at once
   #dirty = false // a write did not get to its commit
   #number = 0 // of the last file that was put aside
 
@@ -86,10 +84,14 @@ export class RotatingFile implements Lines {
       throw fileError(error, `cannot write to ${this.#options.path}`)
     }
   }
-  async commit(): Promise<void> {
+  async commit(more: boolean): Promise<void> {
     try {
-      // The next write, which may wait already, has its look at the file in the time this takes.
-      if (this.#written > 0) await Promise.all([this.#handle!.datasync(), this.#look()])
+      if (this.#written > 0) {
+        const synced = this.#handle!.datasync()
+        if (more) this.#looked = this.#look()
+        this.#looked?.catch(() => {}) // thrown by begin()
+        await synced
+      }
     } catch (error) {
       throw fileError(error, `cannot bring ${this.#options.path} to disk`)
     }
@@ -136,10 +138,8 @@ export class RotatingFile implements Lines {
   /** The file under our name is ours, and as long as we left it. */
   async #settle(): Promise<void> {
     const { path, log } = this.#options
-    if (this.#looked === undefined || performance.now() - this.#looked.at > LOOK_MS)
-      await this.#look()
-    const now = this.#looked!.found
-    this.#looked = undefined // once: what this write does to the file is not in it
+    const now = await (this.#looked ?? this.#look())
+    this.#looked = undefined
     if (now?.ino !== this.#inode) {
       if (this.#inode !== 0) log.info({ path }, `${path} was moved away: beginning it anew`)
       await this.#handle?.close()
@@ -158,12 +158,12 @@ export class RotatingFile implements Lines {
     this.#written = 0
     this.#dirty = false
   }
-  async #look(): Promise<void> {
-    const found = await stat(this.#options.path).catch((error: NodeJS.ErrnoException) => {
+  /** At the file under our name. */
+  async #look(): Promise<Stats | undefined> {
+    return await stat(this.#options.path).catch((error: NodeJS.ErrnoException) => {
       if (error.code !== 'ENOENT') throw error
       return undefined
     })
-    this.#looked = { at: performance.now(), found }
   }
   async #put(lines: Buffer): Promise<void> {
     const { bytes } = this.#options
