@@ -10,9 +10,9 @@ import type { Lines } from './lines.ts'
 /** So much is gathered before it is written. */
 const CHUNK_BYTES = 512 * 1024
 /** Buffers of one write that wait for the file, beside the one that is being filled. */
-const WAITING_MAX = 2
+const WAITING_MAX = 4
 /** Writes at once; so many buffers are kept for them. */
-export const WRITES_MAX = 2
+export const WRITES_MAX = 3
 const SPARE_MAX = WRITES_MAX * (WAITING_MAX + 1)
 /** A buffer that a long line made larger than this is not kept. */
 const KEEP_BYTES = 2 * 1024 * 1024
