@@ -36,6 +36,8 @@ const table = {
   STATE_UNREADABLE: false,
   STATE_FENCED: false,
   STATE_UNWRITABLE: true,
+  LOG_DAMAGED: false,
+  LOG_WRITE_FAILED: true,
   BATCH_UNKNOWN: false,
   BATCH_NOT_FIRST: false,
   CURSOR_TAKEN: false,

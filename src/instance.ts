@@ -30,6 +30,7 @@ import { sinkTypes } from './sinks/index.ts'
 import type { SinkStatus } from './sinks/runner/runner.ts'
 import { Sinks } from './sinks/runner/sinks.ts'
 import type { SinkType } from './sinks/sink.ts'
+import { Retained, type RetainedStatus } from './retained/retained.ts'
 import { SlabPool } from './slab.ts'
 import type { LoadStatus } from './snapshot/load.ts'
 import { waitsForGtids } from './snapshot/reader.ts'
@@ -46,7 +47,7 @@ import { State } from './store/state.ts'
 import { Store, type StoreStatus } from './store/store.ts'
 import { factsOf, openCatalog, unlessAborted } from './upstream/connect.ts'
 import { lookBack, Trail } from './upstream/lookback.ts'
-import type { LostRange } from './upstream/lost.ts'
+import { lostAfter, type LostRange } from './upstream/lost.ts'
 import { Watch, type Needed, type Outlook } from './upstream/purge.ts'
 import { SemiSync, withoutSemiSync } from './upstream/semisync.ts'
 import { settle } from './upstream/settle.ts'
@@ -71,6 +72,7 @@ export type InstanceStatus = InstanceState & {
   readonly epoch: number // 0 before the source was reached for the first time
   readonly counts: ReadCounts
   readonly store: StoreStatus | undefined
+  readonly changeLog: RetainedStatus | undefined // undefined: it is off
   readonly snapshots: readonly LoadStatus[] // of clients and sinks, those that are over too
   readonly sinks: readonly SinkStatus[] // none before the source was reached for the first time
   /** Tables whose columns are matched by position, for their history is ambiguous. */
@@ -103,6 +105,7 @@ export class Instance {
   readonly #semiSync: SemiSync | undefined
   #lookup: Lookup
   #known: Known | undefined
+  readonly #retained: Retained | undefined // the change log
   #store: Store | undefined
   readonly #sinkOptions: { readonly dataDir: string; readonly types: readonly SinkType[] }
   #sinks: Sinks | undefined
@@ -157,6 +160,8 @@ export class Instance {
     }
     this.#known = readKnown(state)
     this.snapshots = this.#openSnapshots(options)
+    const failed = (): void => this.#connection.abort()
+    this.#retained = Retained.open({ ...options, instance: this.name, failed }, state)
     // A source that was known before need not be there for its clients to be served.
     if (this.#known) this.#store = this.#openStore(this.#known.origin)
   }
@@ -192,6 +197,7 @@ export class Instance {
       epoch: this.#known?.epoch ?? 0,
       counts: this.reading.counts(),
       store: this.#store?.status(),
+      changeLog: this.#retained?.status(),
       snapshots: this.snapshots.status(),
       sinks: this.#sinks?.status() ?? [],
       guessedTables: [...(this.#catalog?.guessed ?? [])],
@@ -234,6 +240,7 @@ export class Instance {
     await this.#sinks?.stop()
     this.snapshots.close()
     await this.#store?.close()
+    await this.#retained?.close()
     this.#watch.stop()
     this.#standbys.stop()
     this.#lookup.close()
@@ -297,6 +304,14 @@ export class Instance {
     if (signal.aborted) return
     if (config.filter.statements.dml === 'stop') requireRows(facts)
     this.#facts = facts
+    // What the log lacks is gone: it begins anew where clients need it.
+    const end = this.#retained && this.#store?.resume
+    if (
+      end &&
+      lostAfter(end, facts) &&
+      this.#retained?.breakOff('the source has removed that part')
+    )
+      await this.#openAgain()
     const store = await this.#settle(facts, signal)
     if (signal.aborted) return
     if (this.#sources.several) this.#state.setValue('source', name)
@@ -342,6 +357,7 @@ export class Instance {
     const source = this.#thread
       ? this.#thread.source({ ...main, filter })
       : mysqlSource({ ...here, ...main })
+    await this.#retained?.begin(store.resume, zone)
     await this.#pump(source, store, signal)
   }
 
@@ -349,12 +365,24 @@ export class Instance {
     for await (const tx of source.read(store.resume, signal)) {
       if (!tx.gtid) this.#trail?.note(tx)
       this.reading.take(tx)
+      const full = this.#retained && this.#retain(this.#retained, tx)
+      if (full) await this.reading.wait(full)
       const wait = store.append(tx, signal)
       if (wait) await this.reading.wait(wait)
       this.#failures = 0
       this.#changedSince = undefined
       this.#positionLost = false
       this.#sources.worked()
+    }
+  }
+
+  /** What clients are given is in the log first. */
+  #retain(retained: Retained, tx: Transaction): void | Promise<void> {
+    try {
+      return retained.append(tx)
+    } catch (error) {
+      tx.slab?.release()
+      throw error
     }
   }
 
@@ -382,12 +410,13 @@ export class Instance {
         return this.#store!
       }
     }
-    const found = await settle({ state, config, connect, facts, before, log, signal })
+    const covered = this.#retained?.covers
+    const found = await settle({ state, config, connect, facts, before, log, covered, signal })
     this.#known = found.known
     if (found.lost) {
       if (found.lost.to !== undefined || found.lost.range !== this.#lost?.range) this.#lostCount++
       this.#lost = found.lost
-      if (found.lost.to !== undefined) await this.#openAgain()
+      if (found.lost.to !== undefined) await this.#openAgain(undefined, found.lost.place)
     }
     if (this.#store) return this.#store
     this.#store = this.#openStore(this.#known.origin)
@@ -406,7 +435,7 @@ export class Instance {
       known: () => this.#known!,
       adopt: (seen) => this.#adopt(seen),
       latest: async () => (await factsOf(this.#sources.connect)).latest,
-      read: (from, signal) => this.#readOwn(from, signal),
+      read: (from, signal) => this.#readPast(from, signal),
       loads: this.snapshots,
     })
     this.#sinks.start()
@@ -441,13 +470,13 @@ export class Instance {
     return true
   }
   /** Begins anew with what the state file says. */
-  async #openAgain(againUntilMs?: number): Promise<void> {
+  async #openAgain(againUntilMs?: number, place?: Position): Promise<void> {
     this.#reopen = false
     this.#catchUp = undefined // it reads in the old epoch
     await this.#sinks?.stop()
     await this.#store?.close()
     this.#known = readKnown(this.#state)
-    this.#store = this.#openStore(this.#known!.origin, againUntilMs)
+    this.#store = this.#openStore(this.#known!.origin, againUntilMs, place)
     this.#startSinks(this.#store)
   }
   /** Nobody reads before this place any more: the oldest that a client may go on from, as far as the source still has it. */
@@ -481,18 +510,28 @@ export class Instance {
       acked.epoch === epoch ? [{ client, position: acked }] : [],
     )
   }
-  #openStore(origin: Position, againUntilMs?: number): Store {
+  #openStore(origin: Position, againUntilMs?: number, place?: Position): Store {
+    const retained = this.#retained
     return new Store({
       instance: this.name,
       againUntilMs,
+      resume: retained && (retained.resume(origin) ?? place),
+      ahead: retained !== undefined,
       windowBytes: this.#windowBytes,
       catchUpReaders: this.config.catchUpReaders,
-      catchUp: (from, signal) => this.#readOwn(from, signal),
+      catchUp: (from, signal) => this.#readPast(from, signal),
       state: this.#state,
       origin,
       log: this.#log,
       join: this.snapshots.join,
     })
+  }
+  /** From the change log as far as it goes, and from the source. */
+  #readPast(from: Position, signal: AbortSignal): AsyncIterable<Transaction> {
+    const read: Source['read'] = (place, stop) => this.#readOwn(place, stop)
+    const has = (place: Position): boolean =>
+      this.#facts !== undefined && lostAfter(place, this.#facts) === undefined
+    return this.#retained?.read(from, signal, { read, has }) ?? read(from, signal)
   }
   async *#readOwn(from: Position, signal: AbortSignal): AsyncIterable<Transaction> {
     if (!this.#catchUp) {

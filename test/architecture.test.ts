@@ -24,7 +24,7 @@ const vocabulary = [
   'diagnostics',
 ]
 const inProcess =
-  'instance counts fleet upstream epoch lookup logger config store sinks sources mysql catalog binlog filter snapshot'
+  'instance counts fleet upstream epoch lookup logger config store sinks sources mysql catalog binlog filter snapshot retained'
 
 const rules: Record<string, Rule> = {
   ...Object.fromEntries(vocabulary.map((name) => [name, { modules: '' }])),
@@ -43,6 +43,10 @@ const rules: Record<string, Rule> = {
       'node:crypto node:fs/promises node:module node:path node:stream node:worker_threads node:zlib',
   },
   store: { modules: '', outside: 'node:fs node:path node:sqlite node:timers/promises' },
+  retained: {
+    modules: 'store sources binlog filter',
+    outside: 'node:fs node:fs/promises node:path node:util node:zlib',
+  },
   snapshot: {
     modules: 'store sources catalog mysql filter',
     outside: 'node:fs node:path node:sqlite node:timers/promises',
@@ -63,6 +67,10 @@ const rules: Record<string, Rule> = {
     modules: 'config store sources mysql epoch catalog binlog filter logger lookup',
     outside: 'node:fs node:zlib',
   },
+  verify: {
+    modules: 'sinks sources snapshot catalog mysql filter lookup upstream store binlog logger',
+    outside: 'node:*',
+  },
   metrics: { modules: '' },
   counts: { modules: '' },
   shown: { modules: '' },
@@ -73,8 +81,9 @@ const rules: Record<string, Rule> = {
   instance: { modules: inProcess, outside: 'node:*' },
   fleet: { modules: inProcess, outside: 'node:*' },
   embed: { modules: inProcess, outside: 'node:* yaml zod' },
+  migrate: { modules: `${inProcess} verify commands`, outside: 'node:* yaml' },
   commands: {
-    modules: `${inProcess} server cli client shown web`,
+    modules: `${inProcess} server cli client shown web verify migrate`,
     outside: 'node:* pino @vlasky/zongji yaml',
   },
   cli: { modules: 'config commands', outside: 'node:*' },
@@ -82,7 +91,9 @@ const rules: Record<string, Rule> = {
 }
 /** Files that may be known where the rest of their folder may not. */
 const narrower: Record<string, readonly string[]> = {
+  'verify → binlog': ['binlog/time.ts'],
   'web → commands': ['commands/common.ts', 'commands/steer/position.ts'],
+  'migrate → commands': ['commands/check/probes.ts'],
   'client → server': ['server/wire.ts', 'server/entries.ts'],
   'config → binlog': ['binlog/time.ts'],
   'server → store': ['store/store.ts', 'store/cursor.ts'],

@@ -15,6 +15,7 @@ const scripts: Readonly<Record<string, readonly string[]>> = {
   'chaos-core': ['node', 'test/chaos/core.ts', '--kills', '60'],
   'oracle-ddl': ['node', 'test/catalog/oracle.ts', '--statements', '2000'],
   'oracle-ddl-8.0': ['node', 'test/catalog/oracle.ts', '--statements', '2000', '--server', '8.0'],
+  'change-log': ['vitest', 'run', '--project', 'unit', 'test/retained/crash.test.ts'],
   mutants: ['node', 'test/mutants.ts'],
   'chaos-snapshot': ['node', 'test/chaos/snapshot.ts', '--kills', '20'],
   // 50 million rows under 300 MB: loading them takes longer than reading, and some 4 GB of disk

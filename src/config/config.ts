@@ -9,6 +9,7 @@
  */
 import { existsSync, readdirSync } from 'node:fs'
 import { basename, dirname, extname, join, resolve } from 'node:path'
+import { stringify } from 'yaml'
 import * as z from 'zod'
 import { parseTimeZone } from '../binlog/time.ts'
 import { SluiceError } from '../errors.ts'
@@ -32,6 +33,7 @@ import {
 import { load, readText } from './load.ts'
 import type { Loaded } from './load.ts'
 import {
+  changeLogSchema,
   failoverSchema,
   onDivergedSchema,
   onPositionLostSchema,
@@ -209,6 +211,7 @@ export const instanceSchema = section({
   })
     .prefault({})
     .describe('How quickly tables are read that were there before'),
+  changeLog: changeLogSchema,
   sinks: sinksSchema(sinkTypes)
     .prefault({})
     .describe('Where changes are written to, by name: docs/sinks.md'),
@@ -319,6 +322,7 @@ export function parseInstance(
         `expected at most half of windowBytes (${config.windowBytes}), found ${config.partBytes}`,
       )
     }
+    checkChangeLog(yaml, config.changeLog)
     checkSinks(yaml, config.sinks)
     const from = (p: string): string => resolve(dirname(file), p)
     const resolved = filesOf(yaml, ['source', 'tls'], tls, from)
@@ -335,6 +339,32 @@ export function parseInstance(
   })
 }
 
+/**
+ * What a program says in place of an instance file: the same keys, checks, messages and defaults. Throws CONFIG_INVALID with
+ * every problem.
+ */
+export function instanceOf(name: string, instance: object): InstanceConfig {
+  const { config, problems } = parseInstance(`${name}.yaml`, stringify(literal(instance)))
+  if (config) return config
+  const texts = problems.map(({ key, message }) => `${name}: ${key}: ${message}`)
+  throw new SluiceError('CONFIG_INVALID', texts.join('\n'))
+}
+/** ${…} stands for itself. */
+function literal(value: unknown): unknown {
+  if (typeof value === 'string') return value.replaceAll('${', '$${')
+  if (Array.isArray(value)) return value.map(literal)
+  if (typeof value !== 'object' || value === null) return value
+  return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, literal(one)]))
+}
+
+function checkChangeLog(
+  yaml: YamlFile,
+  { segmentBytes, maxBytes }: { readonly segmentBytes: number; readonly maxBytes: number },
+): void {
+  if (segmentBytes * 2 <= maxBytes) return
+  const text = `expected at most half of changeLog.maxBytes (${maxBytes}), found ${segmentBytes}`
+  yaml.problem(['changeLog', 'segmentBytes'], text)
+}
 function checkSinks(yaml: YamlFile, sinks: Readonly<Record<string, SinkConfig>>): void {
   for (const [name, sink] of Object.entries(sinks)) {
     const at = ['sinks', name]

@@ -3,7 +3,7 @@
  * source is lost or no longer has what is needed. Part of config.ts, which knows the files; knows no file.
  */
 import * as z from 'zod'
-import { duration, flag, integer, oneOf, path, port, section, text } from './leaves.ts'
+import { bytes, duration, flag, integer, oneOf, path, port, section, text } from './leaves.ts'
 
 const tls = {
   mode: oneOf(['disabled', 'preferred', 'required', 'verify-ca', 'verify-identity']),
@@ -129,3 +129,18 @@ export const failoverSchema = section({
 export const semiSyncSchema = flag()
   .default(false)
   .describe("Be a semi-synchronous replica: commits wait until every client's ack is durable")
+
+export const changeLogSchema = section({
+  enabled: flag().default(false).describe('Whether changes are kept on disk'),
+  maxBytes: bytes('2MiB', '1048576GiB')
+    .prefault('10GiB')
+    .describe('What the log may take on disk; the oldest segments go first'),
+  maxAgeMs: duration('0s', '87600h')
+    .prefault('168h')
+    .describe('Older segments are dropped; 0: only maxBytes counts'),
+  segmentBytes: bytes('1MiB', '4GiB')
+    .prefault('64MiB')
+    .describe('A segment of this size is closed and another one begun'),
+})
+  .prefault({})
+  .describe('The retained change log: docs/retained-log.md')

@@ -11,7 +11,7 @@ import { compareLogPlaces } from '../catalog/history.ts'
 import type { Change, Position, Transaction } from '../change.ts'
 import { changesOf, clearChange } from '../sources/snapshot/chunk.ts'
 import type { Batch, ClientCursor, Cursor, Limit } from '../store/cursor.ts'
-import type { Load, Progress } from './load.ts'
+import { laterRows, type Load, type Progress } from './load.ts'
 import { PieceReader, type Piece, type SnapshotSource } from './reader.ts'
 import { keyText, Touched } from './touched.ts'
 
@@ -201,6 +201,12 @@ export class Joined implements Cursor {
     if (history === undefined || history.after(database, name, before) !== undefined) return true
     return chunk.plan.doubtful && this.#touched.vague(database, name, since)
   }
+  /** Keys that are read again where nothing was logged since they were read before must still be newer. */
+  #firstRow(rows: number): number {
+    const load = this.#load
+    const base = load?.slot === 'reread' ? laterRows(new Date(load.status.started)) : 0
+    return (base + rows) % ROWS_OF_A_VERSION
+  }
   #transaction({
     chunk,
     place,
@@ -215,7 +221,7 @@ export class Joined implements Cursor {
     const changes: Change[] = changesOf(
       chunk,
       // above an order to empty the table, which may stand at the same place
-      { offset: place.offset, firstRow: (from.rows + 1) % ROWS_OF_A_VERSION },
+      { offset: place.offset, firstRow: this.#firstRow(from.rows + 1) },
       changed
         ? (reader, side) => {
             const at = touched.changed(database, name, keyText(reader, side, key)!)

@@ -68,6 +68,14 @@ export interface LoadStatus {
   readonly ended: string | null
 }
 
+/**
+ * The number of the first row of what is read again, in versions of one place of the log: above that of every load that began
+ * at this place, and of what was read again there before.
+ */
+export function laterRows(started: Date): number {
+  return 2 ** 31 + (Math.floor(started.getTime() / 1000) % 2 ** 21) * 2 ** 10
+}
+
 const headKey = (client: string, slot: Slot): string => `${client}:${slot}`
 const tailKey = (client: string, slot: Slot): string => `${client}:${slot}:at`
 

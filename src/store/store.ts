@@ -21,6 +21,7 @@ export type { Batch, Cursor, Limit, Part } from './cursor.ts'
 
 const QUEUE_BYTES_MAX = 8 * 1024 * 1024
 const READER_IDLE_MS = 2000
+const AHEAD_MS = 1000 // so long nobody moves before the window moves on, where it may
 
 export interface StoreOptions {
   readonly instance?: string // whose it is, for whoever listens (diagnostics.ts)
@@ -31,6 +32,10 @@ export interface StoreOptions {
   readonly state: State // stays open when the store closes
   readonly origin: Position // where a client that was never seen starts
   readonly log: Log
+  /** Where the main reader begins; undefined: as resumeFrom says. */
+  readonly resume?: Position | undefined
+  /** What leaves the window unread can be read again without a source: append does not wait for who does not move. */
+  readonly ahead?: boolean
   readonly againUntilMs?: number | undefined // up to this time of the source anything may have been given out before
   /** What stands between a cursor and who reads it; left out, nothing. */
   readonly join?: ((cursor: ClientCursor) => Cursor) | undefined
@@ -83,7 +88,8 @@ export class Store {
       this.#clients.set(client, newClient(client, acked, reserved, filterText, againUntilMs))
     }
     const acks = [...this.#clients.values()].map((client) => client.acked)
-    this.#window = new Window(windowBytes, resumeFrom(acks, origin, windowBytes))
+    const resume = options.resume ?? resumeFrom(acks, origin, windowBytes)
+    this.#window = new Window(windowBytes, resume)
     this.#readers = new Readers({
       max: catchUpReaders,
       queueBytes: Math.min(windowBytes / 4, QUEUE_BYTES_MAX),
@@ -240,10 +246,25 @@ export class Store {
   #makeRoom(bytes: number): boolean {
     const window = this.#window
     while (!window.fits(bytes)) {
-      if (!this.#open.some(isPastOldest)) return false
+      if (!this.#passed()) return false
       window.evict()
     }
     return true
+  }
+  /** Whether the window's oldest entry may leave. */
+  #passed(): boolean {
+    return (
+      this.#open.some(isPastOldest) || (this.#options.ahead === true && !this.#open.some(isLive))
+    )
+  }
+  /** Nobody has moved for a while, and can be served from elsewhere: the window moves on without him. */
+  #patience(over: () => void): NodeJS.Timeout | undefined {
+    if (this.#options.ahead !== true) return undefined
+    const check = (): void => {
+      if (!this.#open.some(isPastOldest) && this.#window.count > 0) this.#window.evict()
+      over()
+    }
+    return setInterval(check, AHEAD_MS).unref()
   }
   async #brake(tx: Transaction, signal: AbortSignal): Promise<void> {
     await this.#room(tx, signal)
@@ -251,7 +272,9 @@ export class Store {
   }
   #room(tx: Transaction, signal: AbortSignal): Promise<void> {
     return new Promise((resolve) => {
+      const patience = this.#patience(() => this.#admit())
       const admitted = (): void => {
+        clearInterval(patience)
         this.#pending = undefined
         signal.removeEventListener('abort', aborted)
         resolve()
@@ -272,14 +295,16 @@ export class Store {
     const window = this.#window
     if (tx.bytes <= window.bytesMax) return true
     while (window.bytes > window.bytesMax) {
-      if (!this.#open.some(isPastOldest)) return false
+      if (!this.#passed()) return false
       window.evict()
     }
     return tx.slab?.free !== false || this.#open.some((cursor) => cursor.waits)
   }
   #until(tx: Transaction, signal: AbortSignal): Promise<void> {
     return new Promise((resolve) => {
+      const patience = this.#patience(() => this.#released())
       const over = (): void => {
+        clearInterval(patience)
         this.#oversize = undefined
         signal.removeEventListener('abort', over)
         resolve()
@@ -326,6 +351,7 @@ export class Store {
   }
 }
 
+const isLive = (cursor: ClientCursor): boolean => cursor.live
 const isPastOldest = (cursor: ClientCursor): boolean => cursor.pastOldest
 
 function newClient(

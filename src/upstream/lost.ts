@@ -24,6 +24,7 @@ export interface LostRange {
   readonly policy: Policy
   readonly range: string // in words
   readonly to: string | undefined // where they go on; undefined: nowhere
+  readonly place?: Position | undefined // the same
 }
 /** The name of the origin among clients. */
 const ORIGIN = '(origin)'
@@ -60,6 +61,8 @@ export async function recover(
     readonly place: (policy: 'earliest' | 'latest') => Promise<Position> // exact
     readonly policy: Policy
     readonly resume: Position
+    /** Whether what comes after a position is kept here; what the source has is then no matter. */
+    readonly covered?: ((at: Position) => boolean) | undefined
     readonly signal: AbortSignal
   },
   log: Log,
@@ -70,7 +73,7 @@ export async function recover(
     { client: ORIGIN, at: known.origin },
   ]
   const lost = places.flatMap(({ client, at }) => {
-    const range = lostAfter(at, facts)
+    const range = about.covered?.(at) ? undefined : lostAfter(at, facts)
     return range === undefined ? [] : [{ client, at, range }]
   })
   const own = lostAfter(resume, facts)
@@ -108,7 +111,8 @@ export async function recover(
     { code: 'POSITION_LOST', clients, lost: range, policy, position: to },
     `changes were lost: the source has removed ${range}; going on at ${to}, as onPositionLost: ${policy} says`,
   )
-  return { at: Date.now(), clients, policy, range, to }
+  const place = { ...target, epoch, server: facts.serverUuid }
+  return { at: Date.now(), clients, policy, range, to, place }
 }
 function lostError(text: string, clients: readonly string[]): SluiceError {
   const whose = clients.length > 0 ? ` (needed by ${clients.join(', ')})` : ''

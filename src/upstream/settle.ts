@@ -24,6 +24,7 @@ export interface Settling {
     info(fields: object, message: string): void
     warn(fields: object, message: string): void
   }
+  readonly covered?: ((at: Position) => boolean) | undefined // as for recover
   readonly signal: AbortSignal
 }
 
@@ -49,7 +50,8 @@ export async function settle(
   const known = recognise(state, before.known, facts, { resume, seen, replaced }, log)
   const place = (to: 'earliest' | 'latest') => startPosition(connect, facts, to, log)
   const policy = config.onPositionLost
-  const lost = await recover(state, { known, facts, place, policy, resume, signal }, log)
+  const { covered } = about
+  const lost = await recover(state, { known, facts, place, policy, resume, covered, signal }, log)
   if (lost?.to === undefined) await refuseGap(about, known, resume)
   await remember(about)
   return { known, lost }

@@ -3,6 +3,7 @@
  * position. Showing works while the server runs; changing takes the file's lock, which a running server holds.
  */
 import { existsSync } from 'node:fs'
+import { dirname } from 'node:path'
 import type { Arguments } from '../../cli.ts'
 import { comparePositions, formatPosition } from '../../change.ts'
 import type { Position } from '../../change.ts'
@@ -13,6 +14,8 @@ import type { Known } from '../../epoch.ts'
 import { SluiceError } from '../../errors.ts'
 import { GtidSet } from '../../gtid.ts'
 import { stateFile } from '../../instance.ts'
+import { locate } from '../../retained/locate.ts'
+import { logDir, Segments } from '../../retained/log.ts'
 import type { ConnectOptions } from '../../mysql/connection.ts'
 import type { SourceFacts } from '../../sources/index.ts'
 import { positionToJson, State } from '../../store/state.ts'
@@ -140,7 +143,7 @@ function noClient(client: string, { cursors }: Pick<StateSnapshot, 'cursors'>): 
 }
 
 /** What `set` takes, in the form of the start key. */
-function parseStart(text: string): InstanceConfig['start'] {
+export function parseStart(text: string): InstanceConfig['start'] {
   if (text === 'earliest' || text === 'latest') return text
   const place = /^([^:]+\.\d+):(\d+)$/.exec(text)
   if (place) {
@@ -181,6 +184,8 @@ export async function goalOf(where: string, options: GoalOptions): Promise<Goal>
   const { values } = options.saved
   const start = parseStart(where)
   const bySet = typeof start === 'object' && 'gtids' in start
+  const kept = bySet ? await keptAt(start, options) : undefined
+  if (kept) return { to: kept, bySet }
   const found = known({ path: options.file, value: (key) => values.get(key) })
   const { epoch, server } = found
   let connect: ConnectOptions
@@ -191,6 +196,8 @@ export async function goalOf(where: string, options: GoalOptions): Promise<Goal>
   } catch (error) {
     if (!(error instanceof SluiceError)) throw error
     const text = `the source cannot be asked (${error.message})`
+    const here = await keptAt(start, options)
+    if (here) return { to: here, bySet }
     if (typeof start === 'string' || 'timestamp' in start) {
       const message = `${destination}: ${text}, and only it knows where that is`
       throw new SluiceError(error.code, message, { cause: error })
@@ -205,8 +212,24 @@ export async function goalOf(where: string, options: GoalOptions): Promise<Goal>
         'a GTID set means the same on both; or reset, and use the start key of the instance file',
     )
   }
-  const at = await startPosition(connect, facts, start, { warn: (_, text) => warn(text) })
+  let at: Position
+  try {
+    at = await startPosition(connect, facts, start, { warn: (_, text) => warn(text) })
+  } catch (error) {
+    const lost = error instanceof SluiceError && error.code === 'POSITION_LOST'
+    const here = lost ? await keptAt(start, options) : undefined
+    if (here === undefined) throw error
+    return { to: here, bySet }
+  }
   return { to: { ...at, epoch, server }, bySet }
+}
+/** Where that is in the change log, which has more than the source. */
+async function keptAt(
+  start: InstanceConfig['start'],
+  { config, file, destination }: GoalOptions,
+): Promise<Position | undefined> {
+  if (!config.changeLog.enabled || typeof start === 'string') return undefined
+  return await locate(Segments.look(logDir(dirname(file), destination)), start)
 }
 type Say = (line: string) => void
 /** A start that needs no source to be understood, as it is written. */

@@ -7,6 +7,7 @@ import { readMariadbGtid } from '../../binlog/mariadb/events.ts'
 import { eventTypes } from '../../binlog/reader.ts'
 import { BinlogRows } from '../../binlog/rows.ts'
 import type { Change, RawEvent, Transaction } from '../../change.ts'
+import { assert } from '../../errors.ts'
 import { NUMBERS, type Detail, type Kept, type TakenPart } from './pending.ts'
 
 export class LoggedTransaction implements Transaction {
@@ -57,6 +58,12 @@ export class LoggedTransaction implements Transaction {
   forgetChanges(): void {
     this.#changes = undefined
   }
+}
+
+/** What a transaction of a log keeps of its changes. It belongs to who holds the transaction's slab. */
+export function keptOf(tx: Transaction): Kept {
+  assert('kept' in tx, 'a transaction that was not read from a log')
+  return tx.kept as Kept
 }
 
 /** The objects of the changes, made anew with each call. */

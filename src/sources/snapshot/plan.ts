@@ -91,7 +91,7 @@ export function selectText(
   )
 }
 /** "a >= 1 AND (a > 1 OR (a = 1 AND (b > 2)))": what the optimizer makes a range of, unlike "(a, b) > (1, 2)". */
-function behind(names: readonly string[], after: readonly string[]): string {
+export function behind(names: readonly string[], after: readonly string[]): string {
   const from = (i: number): string => {
     const greater = `${names[i]} > ${after[i]}`
     return i === names.length - 1

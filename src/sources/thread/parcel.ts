@@ -12,7 +12,7 @@ import { assert } from '../../errors.ts'
 import { GtidSet } from '../../gtid.ts'
 import type { Slab } from '../../slab.ts'
 import { LoggedTransaction, changesOf } from '../log/logged.ts'
-import { NUMBERS, type Detail, type RowsDetail, type RowsKind } from '../log/pending.ts'
+import { NUMBERS, type Detail, type Kept, type RowsDetail, type RowsKind } from '../log/pending.ts'
 import type { TableResolver } from '../log/tables.ts'
 
 /** One message's worth of the log. Plain data: structured clone takes it as it is. */
@@ -386,14 +386,17 @@ class PackedTransaction implements Transaction {
   get skipped(): Transaction['skipped'] {
     return this.#number(14) < 0 ? undefined : GtidSet.parse(this.#text(14))
   }
-  get changes(): readonly Change[] {
-    return (this.#changes ??= changesOf({
+  get kept(): Kept {
+    return {
       bytes: this.slab?.bytes ?? NO_BYTES,
       numbers: this.#common.parcel.changes,
       details: this.#common.details,
       at: this.#at,
       count: this.#number(10),
-    }))
+    }
+  }
+  get changes(): readonly Change[] {
+    return (this.#changes ??= changesOf(this.kept))
   }
   forgetChanges(): void {
     this.#changes = undefined

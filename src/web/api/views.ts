@@ -7,6 +7,7 @@ import { formatPosition, type Position } from '../../change.ts'
 import { roles } from '../../config/admin.ts'
 import { SluiceError, withoutPasswords } from '../../errors.ts'
 import type { LogPlace } from '../../catalog/history.ts'
+import type { RetainedStatus } from '../../retained/retained.ts'
 import type { LoadStatus } from '../../snapshot/load.ts'
 import { describeOutlook, isUrgent } from '../../upstream/purge.ts'
 import type { SinkStatus } from '../../sinks/runner/runner.ts'
@@ -145,6 +146,19 @@ const snapshotView = z.strictObject({
   started: time,
   ended: time.nullable(),
 })
+const changeLogView = z
+  .strictObject({
+    segments: count,
+    bytes: count,
+    oldest: z.string().nullable().describe('where it begins'),
+    newest: z.string().nullable(),
+    oldestTime: time.nullable().describe("by the source's clock"),
+    newestTime: time.nullable(),
+    gaps: count.describe('places at which something is missing'),
+    damaged: count.describe('segments'),
+    error: z.string().nullable().describe('why it cannot be written'),
+  })
+  .describe('The retained change log')
 export const instanceView = z.strictObject({
   destination: z.string(),
   state: z
@@ -188,6 +202,7 @@ export const instanceView = z.strictObject({
   stages: z.array(stageView),
   guessedTables: z.array(z.string()),
   upstream: upstreamView,
+  changeLog: changeLogView.nullable().describe('null: it is off'),
   snapshots: z.array(snapshotView),
 })
 export type InstanceView = z.output<typeof instanceView>
@@ -301,6 +316,7 @@ export function showInstance(
     stages: stages.filter((s) => s.destination === name).map(showStage),
     guessedTables: [...(status?.guessedTables ?? [])],
     upstream: showUpstream(facts),
+    changeLog: status?.changeLog ? showLog(status.changeLog) : null,
     snapshots: status?.snapshots.map(showSnapshot) ?? [],
   }
 }
@@ -324,6 +340,20 @@ function showUpstream({ status, member }: InstanceFacts): z.output<typeof upstre
       : null,
     purge: purge ? { ...purge, urgent: isUrgent(purge), text: describeOutlook(purge) } : null,
     semiSyncAcks: status?.semiSyncAcks ?? null,
+  }
+}
+function showLog(log: RetainedStatus): z.output<typeof changeLogView> {
+  const { segments, bytes, oldest, newest, oldestMs, newestMs, gaps, damaged, error } = log
+  return {
+    segments,
+    bytes,
+    oldest: oldest ? formatPosition(oldest) : null,
+    newest: newest ? formatPosition(newest) : null,
+    oldestTime: oldestMs === undefined ? null : iso(oldestMs),
+    newestTime: newestMs === undefined ? null : iso(newestMs),
+    gaps,
+    damaged,
+    error: error ?? null,
   }
 }
 /** Not where in a table it stands: that is the contents of a row. */

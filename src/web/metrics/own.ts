@@ -2,6 +2,7 @@
  * Metrics under our own names: state, watchdog, lags hop by hop, what the source keeps, snapshots, clients, sinks, ports and the
  * process.
  */
+import type { RetainedStatus } from '../../retained/retained.ts'
 import type { Counters } from '../../server/clients.ts'
 import { shownStates } from '../facts.ts'
 import {
@@ -20,6 +21,10 @@ import {
 
 const LOAD_STATES = ['running', 'paused', 'done', 'cancelled'] as const
 const SINK_STATES = ['connecting', 'running', 'retrying', 'failed', 'paused', 'stopped'] as const
+
+/** Of the retained log, where there is one. */
+const changeLog = (value: (log: RetainedStatus) => number | undefined) =>
+  one((i) => i.status?.changeLog && value(i.status.changeLog))
 
 const instances: readonly Family[] = [
   family(
@@ -150,6 +155,42 @@ const upstream: readonly Family[] = [
     'counter',
     'Acknowledgements sent to a semi-synchronous source; missing where semiSync is off',
     one((i) => i.status?.semiSyncAcks),
+  ),
+  family(
+    'sluice_log_bytes',
+    'gauge',
+    'Bytes of the retained change log; this and the others of the log are missing where it is off',
+    changeLog((l) => l.bytes),
+  ),
+  family(
+    'sluice_log_segments',
+    'gauge',
+    'Segments of the change log',
+    changeLog((l) => l.segments),
+  ),
+  family(
+    'sluice_log_oldest_seconds',
+    'gauge',
+    'Age of the oldest change in the change log',
+    changeLog((l) => l.oldestMs && (Date.now() - l.oldestMs) / 1000),
+  ),
+  family(
+    'sluice_log_gaps',
+    'gauge',
+    'Places in the change log at which something is missing',
+    changeLog((l) => l.gaps),
+  ),
+  family(
+    'sluice_log_damaged_segments',
+    'gauge',
+    'Segments of the change log that are known to be damaged',
+    changeLog((l) => l.damaged),
+  ),
+  family(
+    'sluice_log_ok',
+    'gauge',
+    '0: the change log cannot be written, and reading waits for it; else 1',
+    changeLog((l) => Number(l.error === undefined)),
   ),
   family(
     'sluice_snapshot_state',
