@@ -3,7 +3,7 @@
  * throws into a message and an exit code. The commands themselves live in commands/ and are loaded when they are asked
  * for. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 128+n ended by signal n; a command may have more.
  *
- * Over 500 lines because it is one table, in which a command is found with all that is said of it.
+ * Over 500 lines because it is one table, in which one reads what there is.
  */
 import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
@@ -198,6 +198,58 @@ const commands: Readonly<Record<string, Command>> = {
       'CLIENT is a client id or sink:NAME, as "sluice position" shows them. The running server reads the tables and follows\n' +
       'within a second; where it stands outlives a crash. What start names is read behind what is being read.',
     run: async (args) => (await import('./commands/snapshot/snapshot.ts')).snapshot(args),
+  },
+  migrate: {
+    usage: '--from URL --to URL [options]',
+    summary: 'move databases to another MySQL, MariaDB or PostgreSQL while they are written to',
+    words: [0, 0],
+    options: {
+      from: { type: 'string', value: 'URL', help: 'mysql://user@host:port/database' },
+      to: {
+        type: 'string',
+        value: 'URL',
+        help: 'mysql://user@host:port or postgres://user@host:port/database',
+      },
+      databases: {
+        type: 'string',
+        value: 'A,B',
+        help: "these databases (default: the URL's; all)",
+      },
+      tables: {
+        type: 'string',
+        value: 'REGEX',
+        help: "or these tables: database\\.table in Canal's syntax",
+      },
+      exclude: { type: 'string', value: 'REGEX', help: 'not these tables' },
+      dir: {
+        type: 'string',
+        value: 'FOLDER',
+        help: 'what it remembers (default ./migrate-NAME); with it alone, the migration goes on',
+      },
+      'dry-run': { type: 'boolean', help: 'print the plan and change nothing' },
+      'cut-over': {
+        type: 'boolean',
+        help: 'cut over as soon as it is in step; or tell the one that runs in --dir to',
+      },
+      'lock-source': { type: 'boolean', help: 'at the cut-over, make the source read-only' },
+      reverse: { type: 'boolean', help: 'after the cut-over, stream back into the source' },
+      ddl: { type: 'string', value: 'HOW', help: 'DDL meanwhile: apply (default) or ignore' },
+      'remove-nul': { type: 'boolean', help: 'PostgreSQL: leave U+0000 out of texts' },
+      'from-password-file': { type: 'string', value: 'FILE', help: 'or SLUICE_FROM_PASSWORD' },
+      'to-password-file': { type: 'string', value: 'FILE', help: 'or SLUICE_TO_PASSWORD' },
+      json: json('one event per line'),
+    },
+    examples: [
+      'sluice migrate --from mysql://root@old/shop --to mysql://root@new --dry-run',
+      'sluice migrate --from mysql://root@old/shop --to postgres://shop@new/shop',
+      'sluice migrate --dir migrate-shop --cut-over',
+    ],
+    notes:
+      'Safe to interrupt and to start again: it goes on where it was. Passwords in URLs are seen by others in the list of\n' +
+      'processes. Exit codes: 0 cut over, or a plan without failures; 1 failed; 2 usage; 3 stopped before the cut-over;\n' +
+      '4 source and target differ, and nothing was cut over.',
+    lasting: true,
+    run: async (args) => (await import('./commands/migrate.ts')).migrate(args),
   },
   log: {
     usage: '<destination> [options]',

@@ -81,8 +81,9 @@ const rules: Record<string, Rule> = {
   instance: { modules: inProcess, outside: 'node:*' },
   fleet: { modules: inProcess, outside: 'node:*' },
   embed: { modules: inProcess, outside: 'node:* yaml zod' },
+  migrate: { modules: `${inProcess} verify commands`, outside: 'node:* yaml' },
   commands: {
-    modules: `${inProcess} server cli client shown web verify`,
+    modules: `${inProcess} server cli client shown web verify migrate`,
     outside: 'node:* pino @vlasky/zongji yaml',
   },
   cli: { modules: 'config commands', outside: 'node:*' },
@@ -92,6 +93,7 @@ const rules: Record<string, Rule> = {
 const narrower: Record<string, readonly string[]> = {
   'verify → binlog': ['binlog/time.ts'],
   'web → commands': ['commands/common.ts', 'commands/steer/position.ts'],
+  'migrate → commands': ['commands/check/probes.ts'],
   'client → server': ['server/wire.ts', 'server/entries.ts'],
   'config → binlog': ['binlog/time.ts'],
   'server → store': ['store/store.ts', 'store/cursor.ts'],

@@ -9,6 +9,7 @@
  */
 import { existsSync, readdirSync } from 'node:fs'
 import { basename, dirname, extname, join, resolve } from 'node:path'
+import { stringify } from 'yaml'
 import * as z from 'zod'
 import { parseTimeZone } from '../binlog/time.ts'
 import { SluiceError } from '../errors.ts'
@@ -336,6 +337,24 @@ export function parseInstance(
     })
     return { ...config, standbys, source: { ...config.source, tls: { ...tls, ...resolved } } }
   })
+}
+
+/**
+ * What a program says in place of an instance file: the same keys, checks, messages and defaults. Throws CONFIG_INVALID with
+ * every problem.
+ */
+export function instanceOf(name: string, instance: object): InstanceConfig {
+  const { config, problems } = parseInstance(`${name}.yaml`, stringify(literal(instance)))
+  if (config) return config
+  const texts = problems.map(({ key, message }) => `${name}: ${key}: ${message}`)
+  throw new SluiceError('CONFIG_INVALID', texts.join('\n'))
+}
+/** ${…} stands for itself. */
+function literal(value: unknown): unknown {
+  if (typeof value === 'string') return value.replaceAll('${', '$${')
+  if (Array.isArray(value)) return value.map(literal)
+  if (typeof value !== 'object' || value === null) return value
+  return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, literal(one)]))
 }
 
 function checkChangeLog(

@@ -188,6 +188,7 @@ export class Replay {
       recovered: () => {},
       bury: (row, error) => bury(control, { sink: name, deadLettersMax, log }, row, error),
       extra: () => undefined,
+      resnapshot: undefined,
     })
   }
 }
