@@ -220,6 +220,25 @@ describe.each(kinds)('%s', (kind) => {
   })
 })
 
+it('counts a row that the target cannot hold apart, and finds the others beside it', async () => {
+  await using target = await openTarget('postgres')
+  const pair = await Pair.start(server, database, {
+    type: 'sql',
+    url: target.url,
+    table: '{table}',
+    filter: { include: `${database}\\.nul` },
+  })
+  await server.query(`CREATE TABLE ${database}.nul (id INT PRIMARY KEY, v VARCHAR(9))`)
+  await server.query(`INSERT INTO ${database}.nul VALUES (1, 'a'), (2, x'610062'), (3, 'c')`)
+  await target.query(
+    `CREATE TABLE nul (id integer PRIMARY KEY, v varchar(9)); INSERT INTO nul VALUES (1, 'a')`,
+  )
+  const report = await pair.verify()
+  expect(report).toMatchObject({ result: 'different', tables: [{ missing: 1, refused: 1 }] })
+  expect(report.differences).toMatchObject([{ kind: 'missing', key: { id: '3' } }])
+  await pair.close()
+})
+
 /** Tables of all types, 60 rows each. */
 async function fill(kind: Kind): Promise<void> {
   const [json, ...geometries] = types.documents

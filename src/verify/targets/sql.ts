@@ -9,7 +9,6 @@ import type { SinkBatch } from '../../sinks/shape/batch.ts'
 import type { SinkRow, TargetTable } from '../../sinks/shape/row.ts'
 import { addressOf } from '../../sinks/sql/dialects/address.ts'
 import {
-  ConstraintError,
   type BoundColumn,
   type Collector,
   type Dialect,
@@ -216,8 +215,7 @@ export class SqlDestination implements Destination {
         }
         if (now.collector.rows > 0) await session.run(now.collector.take())
       } catch (error) {
-        const refusal = error instanceof SluiceError && error.code === 'SINK_DATA'
-        if (!refusal || error instanceof ConstraintError) throw error
+        if (!(error instanceof SluiceError) || error.code !== 'SINK_DATA') throw error
         await this.#fillOneByOne(session, now, batch, refused)
       }
     }
