@@ -105,13 +105,7 @@ export class Snapshots {
   async start(client: string, options: LoadOptions): Promise<LoadStatus> {
     const { filter, rowsPerSecond = this.#options.rate, where, keys, clear = false } = options
     const { state, query } = this.#options
-    const [row] = await query<{ image: string; version: string }>(
-      'SELECT @@global.binlog_row_image AS image, VERSION() AS version',
-    )
-    if (/mariadb/i.test(row?.version ?? '')) {
-      const text = `a snapshot of ${this.#options.instance}: expected a MySQL server, found ${row?.version}`
-      throw new SluiceError('SOURCE_UNSUITABLE', text)
-    }
+    const [row] = await query<{ image: string }>('SELECT @@global.binlog_row_image AS image')
     if (row?.image.toUpperCase() !== 'FULL') {
       throw new SluiceError(
         'SOURCE_UNSUITABLE',

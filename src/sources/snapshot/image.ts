@@ -37,10 +37,17 @@ interface Codec {
   readonly column: Column
 }
 
-/** What is selected for a column: ENUM and SET by number, everything else as it is. */
-export function selection({ name, type }: Column): string {
+/** MariaDB's types that the log has as bytes and the protocol as text. */
+const ADDRESSES: Readonly<Record<string, number>> = { uuid: 16, inet6: 16, inet4: 4 }
+
+/** What is selected for a column: ENUM and SET by number, addresses as bytes, everything else as it is. */
+export function selection({ name, type, mysqlType }: Column): string {
   const quoted = quoteName(name)
-  return type === t.ENUM || type === t.SET ? `CAST(${quoted} AS UNSIGNED) AS ${quoted}` : quoted
+  const bytes = ADDRESSES[mysqlType]
+  if (bytes !== undefined) return `CAST(${quoted} AS BINARY(${bytes})) AS ${quoted}`
+  // "| 0" makes it 8 bytes wide on every server
+  if (type === t.ENUM || type === t.SET) return `CAST(${quoted} AS UNSIGNED) | 0 AS ${quoted}`
+  return quoted
 }
 export const quoteName = (name: string): string => `\`${name.replaceAll('`', '``')}\``
 

@@ -118,10 +118,11 @@ export class SqlDestination implements Destination {
   async #open(): Promise<Session> {
     if (this.#session?.alive === true) return this.#session
     this.#session = await this.#dialect.connect()
+    // Only a temporary table is written: nothing of it needs a disk.
     // The rows that are looked up are few: an index leads to them, whatever a planner thinks of a table without statistics.
     if (this.#dialect.name === 'postgres')
       await this.#session.run(
-        'SET jit=off; SET enable_hashjoin=off; SET enable_mergejoin=off; SET enable_seqscan=off',
+        'SET jit=off; SET synchronous_commit=off; SET enable_hashjoin=off; SET enable_mergejoin=off; SET enable_seqscan=off',
       )
     return this.#session
   }
