@@ -11,8 +11,8 @@ export interface Workload {
   readonly rows: number
   /** Runs before the measured stretch of the binlog begins. */
   setup(db: Connection, rows: number): Promise<void>
-  /** Writes the measured stretch. */
-  load(db: Connection, rows: number): Promise<void>
+  /** Writes the rows with numbers in [from, to): the measured stretch. */
+  load(db: Connection, to: number, from?: number): Promise<void>
 }
 
 const narrow = `CREATE TABLE narrow (id BIGINT PRIMARY KEY, n INT NOT NULL, a CHAR(120) NOT NULL, b CHAR(60) NOT NULL)`
@@ -44,7 +44,7 @@ const ordersValues = (
 
 async function procedure(db: Connection, name: string, body: string): Promise<void> {
   await db.query(
-    `CREATE PROCEDURE ${name}(total INT) BEGIN DECLARE k INT DEFAULT 0; WHILE k < total DO ${body} END WHILE; END`,
+    `CREATE PROCEDURE ${name}(k INT, total INT) BEGIN WHILE k < total DO ${body} END WHILE; END`,
   )
 }
 
@@ -61,8 +61,8 @@ export const workloads: readonly Workload[] = [
         `INSERT INTO narrow SELECT ${narrowValues('i')} FROM seq WHERE i >= k AND i < k + 100; SET k = k + 100;`,
       )
     },
-    async load(db, rows) {
-      await db.query('CALL narrow_ins(?)', [rows])
+    async load(db, to, from = 0) {
+      await db.query('CALL narrow_ins(?,?)', [from, to])
     },
   },
   {
@@ -78,8 +78,8 @@ export const workloads: readonly Workload[] = [
         `START TRANSACTION; SET @end = k + 20; WHILE k < @end DO UPDATE narrow SET n = n + 1, b = RPAD(id * 7, 60, 'z') WHERE id = k; SET k = k + 1; END WHILE; COMMIT;`,
       )
     },
-    async load(db, rows) {
-      await db.query('CALL narrow_upd(?)', [rows])
+    async load(db, to, from = 0) {
+      await db.query('CALL narrow_upd(?,?)', [from, to])
     },
   },
   {
@@ -94,8 +94,8 @@ export const workloads: readonly Workload[] = [
         `INSERT INTO orders SELECT ${ordersValues('i')} FROM seq WHERE i >= k AND i < k + 1000; SET k = k + 1000;`,
       )
     },
-    async load(db, rows) {
-      await db.query('CALL orders_ins(?)', [rows])
+    async load(db, to, from = 0) {
+      await db.query('CALL orders_ins(?,?)', [from, to])
     },
   },
   {
@@ -111,8 +111,8 @@ export const workloads: readonly Workload[] = [
         `UPDATE orders SET price = price + 1, state = 1 + k % 4, changed = '2026-02-02 02:02:02.002', score = score * 1.5 WHERE id = k; SET k = k + 1;`,
       )
     },
-    async load(db, rows) {
-      await db.query('CALL orders_upd(?)', [rows])
+    async load(db, to, from = 0) {
+      await db.query('CALL orders_upd(?,?)', [from, to])
     },
   },
 ]

@@ -1,9 +1,9 @@
 /**
  * The command line: one table of commands with their options, help and examples; parses, runs one, and turns what it
  * throws into a message and an exit code. The commands themselves live in commands/ and are loaded when they are asked
- * for. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 128+n ended by signal n.
+ * for. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 128+n ended by signal n; a command may have more.
  *
- * Over 500 lines because it is one table, in which a command is found with all that is said of it.
+ * Over 500 lines because it is one table, in which one reads what there is.
  */
 import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
@@ -176,20 +176,80 @@ const commands: Readonly<Record<string, Command>> = {
       },
       'rows-per-second': {
         type: 'string',
-        value: 'N',
-        help: 'with start and throttle: at most so many; 0: as fast as it goes',
+        value: 'N|auto',
+        help: 'with start and throttle: at most so many; 0: as fast as it goes; auto: as the source bears',
       },
+      where: { type: 'string', value: 'SQL', help: 'with start: only rows that fulfil it' },
+      keys: {
+        type: 'string',
+        value: 'JSON',
+        help: 'with start: exactly these, of one table, like [[1],[2]]; gone: a delete',
+      },
+      'keys-file': { type: 'string', value: 'FILE', help: 'the same, from a file' },
       json: json('loads'),
     },
     examples: [
       'sluice snapshot orders list',
       "sluice snapshot orders start sink:cache --tables 'shop\\.users'",
+      "sluice snapshot orders start sink:cache --tables 'shop\\.users' --keys '[[17],[18]]'",
       'sluice snapshot orders throttle 1001 --rows-per-second 5000',
     ],
     notes:
       'CLIENT is a client id or sink:NAME, as "sluice position" shows them. The running server reads the tables and follows\n' +
-      'within a second; where it stands outlives a crash. start begins anew, whatever was loaded before.',
+      'within a second; where it stands outlives a crash. What start names is read behind what is being read.',
     run: async (args) => (await import('./commands/snapshot/snapshot.ts')).snapshot(args),
+  },
+  migrate: {
+    usage: '--from URL --to URL [options]',
+    summary: 'move databases to another MySQL, MariaDB or PostgreSQL while they are written to',
+    words: [0, 0],
+    options: {
+      from: { type: 'string', value: 'URL', help: 'mysql://user@host:port/database' },
+      to: {
+        type: 'string',
+        value: 'URL',
+        help: 'mysql://user@host:port or postgres://user@host:port/database',
+      },
+      databases: {
+        type: 'string',
+        value: 'A,B',
+        help: "these databases (default: the URL's; all)",
+      },
+      tables: {
+        type: 'string',
+        value: 'REGEX',
+        help: "or these tables: database\\.table in Canal's syntax",
+      },
+      exclude: { type: 'string', value: 'REGEX', help: 'not these tables' },
+      dir: {
+        type: 'string',
+        value: 'FOLDER',
+        help: 'what it remembers (default ./migrate-NAME); with it alone, the migration goes on',
+      },
+      'dry-run': { type: 'boolean', help: 'print the plan and change nothing' },
+      'cut-over': {
+        type: 'boolean',
+        help: 'cut over as soon as it is in step; or tell the one that runs in --dir to',
+      },
+      'lock-source': { type: 'boolean', help: 'at the cut-over, make the source read-only' },
+      reverse: { type: 'boolean', help: 'after the cut-over, stream back into the source' },
+      ddl: { type: 'string', value: 'HOW', help: 'DDL meanwhile: apply (default) or ignore' },
+      'remove-nul': { type: 'boolean', help: 'PostgreSQL: leave U+0000 out of texts' },
+      'from-password-file': { type: 'string', value: 'FILE', help: 'or SLUICE_FROM_PASSWORD' },
+      'to-password-file': { type: 'string', value: 'FILE', help: 'or SLUICE_TO_PASSWORD' },
+      json: json('one event per line'),
+    },
+    examples: [
+      'sluice migrate --from mysql://root@old/shop --to mysql://root@new --dry-run',
+      'sluice migrate --from mysql://root@old/shop --to postgres://shop@new/shop',
+      'sluice migrate --dir migrate-shop --cut-over',
+    ],
+    notes:
+      'Safe to interrupt and to start again: it goes on where it was. Passwords in URLs are seen by others in the list of\n' +
+      'processes. Exit codes: 0 cut over, or a plan without failures; 1 failed; 2 usage; 3 stopped before the cut-over;\n' +
+      '4 source and target differ, and nothing was cut over.',
+    lasting: true,
+    run: async (args) => (await import('./commands/migrate.ts')).migrate(args),
   },
   log: {
     usage: '<destination> [options]',
@@ -261,6 +321,44 @@ const commands: Readonly<Record<string, Command>> = {
       'replay needs the server: the sink itself writes the row, with its old version, so that a newer value stays.\n' +
       'Exit code 1 when not all of them were written.',
     run: async (args) => (await import('./commands/steer/sinks.ts')).deadletters(args),
+  },
+  verify: {
+    usage: '<destination> <sink> [options]',
+    summary: 'compare the tables of an instance with what a sink has made of them, row by row',
+    words: [2, 2],
+    options: {
+      config,
+      tables: { type: 'string', value: 'REGEX', help: "only these tables, Canal's syntax" },
+      repair: {
+        type: 'boolean',
+        help: 'write again what differs, delete what is too much, look again',
+      },
+      once: { type: 'boolean', help: 'compare once (default)' },
+      every: { type: 'string', value: 'SECONDS', help: 'again and again, with a pause between' },
+      'rows-per-second': {
+        type: 'string',
+        value: 'N',
+        help: 'read at most so many (default: as fast as it goes)',
+      },
+      show: {
+        type: 'string',
+        value: 'N',
+        help: 'show at most so many differences (default 100); all are counted',
+      },
+      report: { type: 'string', value: 'FILE', help: 'write the report as JSON' },
+      'metrics-file': { type: 'string', value: 'FILE', help: "write metrics as Prometheus' text" },
+      json: json('the report'),
+    },
+    examples: [
+      'sluice verify orders cache',
+      "sluice verify orders reporting --tables 'shop\\..*' --repair",
+      'sluice verify orders reporting --every 3600 --rows-per-second 5000 --report /var/lib/sluice/verify.json',
+    ],
+    notes:
+      'Exit codes: 0 equal (or all repaired), 1 different, 2 not everything could be compared. Rows that change meanwhile give no\n' +
+      'false alarm: what differs is looked at again once the sink has passed that place. Ctrl-C reports what was found so far.',
+    lasting: true,
+    run: async (args) => (await import('./commands/verify.ts')).verify(args),
   },
   backup: {
     usage: '<folder> [destination…] [options]',

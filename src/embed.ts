@@ -12,10 +12,9 @@
 import { mkdirSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { stringify } from 'yaml'
 import type * as z from 'zod'
 import {
-  parseInstance,
+  instanceOf,
   sinkNamePattern,
   type InstanceConfig,
   type instanceSchema,
@@ -75,7 +74,7 @@ export class Embedded<Tables extends object = Record<string, AnyRow>> implements
 
   constructor({ name, dataDir, log = 'warn', thread = false, ...instance }: EmbedOptions) {
     this.name = name
-    this.#config = configOf(name, instance)
+    this.#config = instanceOf(name, instance)
     this.#dataDir = resolve(dataDir)
     const logger = typeof log === 'string' ? createLogger(log, 2) : log
     this.#log = logger.child({ instance: name })
@@ -166,20 +165,6 @@ export class Embedded<Tables extends object = Record<string, AnyRow>> implements
   }
 }
 
-/** The keys as an instance file would have them, so that checks, messages and defaults are the same. */
-function configOf(name: string, instance: object): InstanceConfig {
-  const { config, problems } = parseInstance(`${name}.yaml`, stringify(literal(instance)))
-  if (config) return config
-  const texts = problems.map(({ key, message }) => `${name}: ${key}: ${message}`)
-  throw new SluiceError('CONFIG_INVALID', texts.join('\n'))
-}
-/** ${…} stands for itself. */
-function literal(value: unknown): unknown {
-  if (typeof value === 'string') return value.replaceAll('${', '$${')
-  if (Array.isArray(value)) return value.map(literal)
-  if (typeof value !== 'object' || value === null) return value
-  return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, literal(one)]))
-}
 function sinkConfig(name: string, options: SubscribeOptions): SinkConfig {
   const { data, error } = commonSchema.safeParse(options)
   if (data) return { ...data, type: HANDLER }

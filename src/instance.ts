@@ -38,6 +38,7 @@ import { Snapshots } from './snapshot/snapshots.ts'
 import {
   logEnd,
   mysqlSource,
+  pressureProbe,
   type ReaderThread,
   type ThreadSourceOptions,
   type SourceFacts,
@@ -440,6 +441,7 @@ export class Instance {
     this.#sinks.start()
   }
   #openSnapshots({ name, dataDir, config, log }: InstanceOptions): Snapshots {
+    const pressure = pressureProbe()
     return new Snapshots({
       instance: name,
       dataDir,
@@ -453,8 +455,11 @@ export class Instance {
         end: () => logEnd(this.#lookup, this.#known!.epoch),
         serverId: () => this.#facts?.serverId ?? 0,
         waits: () => waitsForGtids(this.#facts?.version ?? ''),
+        pressure: () => pressure(this.#lookup),
+        paceLimits: config.snapshot,
         log,
       },
+      rate: config.snapshot.rowsPerSecond,
     })
   }
   /** A sink's target knows a later epoch than the state file, which was lost: every place we know is of that epoch. */

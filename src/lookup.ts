@@ -2,6 +2,7 @@
  * A connection for questions (table definitions, server facts) that is there when it is needed: opened by the first
  * query, closed after a quiet while, so that no server time-out and no forgetful firewall finds it half dead.
  */
+import { SluiceError } from './errors.ts'
 import { Connection } from './mysql/connection.ts'
 import type { ConnectOptions } from './mysql/connection.ts'
 
@@ -25,7 +26,7 @@ export class Lookup {
     try {
       return await (await connection).query<T>(sql, params)
     } catch (error) {
-      if (this.#connection === connection) this.close()
+      if (this.#connection === connection && !refusedOnly(error)) this.close()
       throw error
     } finally {
       if (--this.#running === 0) this.#timer = setTimeout(() => this.close(), QUIET_MS).unref()
@@ -42,4 +43,15 @@ export class Lookup {
       () => {},
     )
   }
+}
+
+/**
+ * Whether the server has refused a statement and the connection is as good as before: others may be in the middle of an answer
+ * on it. (Servers before 8.2 refuse the new name of a statement each time that it is tried before the old one.)
+ */
+export function refusedOnly(error: unknown): boolean {
+  if (!(error instanceof SluiceError) || !['QUERY_FAILED', 'ACCESS_DENIED'].includes(error.code))
+    return false
+  const cause = error.cause as { sqlState?: unknown; fatal?: unknown } | undefined
+  return typeof cause?.sqlState === 'string' && cause.fatal !== true
 }

@@ -67,6 +67,10 @@ const rules: Record<string, Rule> = {
     modules: 'config store sources mysql epoch catalog binlog filter logger lookup',
     outside: 'node:fs node:zlib',
   },
+  verify: {
+    modules: 'sinks sources snapshot catalog mysql filter lookup upstream store binlog logger',
+    outside: 'node:*',
+  },
   metrics: { modules: '' },
   counts: { modules: '' },
   shown: { modules: '' },
@@ -77,8 +81,9 @@ const rules: Record<string, Rule> = {
   instance: { modules: inProcess, outside: 'node:*' },
   fleet: { modules: inProcess, outside: 'node:*' },
   embed: { modules: inProcess, outside: 'node:* yaml zod' },
+  migrate: { modules: `${inProcess} verify commands`, outside: 'node:* yaml' },
   commands: {
-    modules: `${inProcess} server cli client shown web`,
+    modules: `${inProcess} server cli client shown web verify migrate`,
     outside: 'node:* pino @vlasky/zongji yaml',
   },
   cli: { modules: 'config commands', outside: 'node:*' },
@@ -86,7 +91,9 @@ const rules: Record<string, Rule> = {
 }
 /** Files that may be known where the rest of their folder may not. */
 const narrower: Record<string, readonly string[]> = {
+  'verify → binlog': ['binlog/time.ts'],
   'web → commands': ['commands/common.ts', 'commands/steer/position.ts'],
+  'migrate → commands': ['commands/check/probes.ts'],
   'client → server': ['server/wire.ts', 'server/entries.ts'],
   'config → binlog': ['binlog/time.ts'],
   'server → store': ['store/store.ts', 'store/cursor.ts'],

@@ -17,6 +17,18 @@ const scripts: Readonly<Record<string, readonly string[]>> = {
   'oracle-ddl-8.0': ['node', 'test/catalog/oracle.ts', '--statements', '2000', '--server', '8.0'],
   'change-log': ['vitest', 'run', '--project', 'unit', 'test/retained/crash.test.ts'],
   mutants: ['node', 'test/mutants.ts'],
+  'chaos-snapshot': ['node', 'test/chaos/snapshot.ts', '--kills', '20'],
+  // 50 million rows under 300 MB: loading them takes longer than reading, and some 4 GB of disk
+  'bench-snapshot': [
+    'node',
+    'bench/snapshot.ts',
+    '--rows',
+    '50000000',
+    '--shape',
+    'slim',
+    '--rounds',
+    '1',
+  ],
   'bench-sinks': ['node', 'bench/sinks.ts'],
 }
 const everything = ['crash', 'slow', 'big', 'malformed', ...Object.keys(scripts)]

@@ -1,7 +1,10 @@
 /** What every ceiling shares: its task comes as JSON in argv, the time it took goes as one JSON line to stdout. */
 import { createHash } from 'node:crypto'
 
-export const { url, rows } = JSON.parse(process.argv[2] ?? '{}') as { url: string; rows: number }
+const task = JSON.parse(process.argv[2] ?? '{}') as { url: string; rows: number; warm: number }
+export const { url } = task
+/** Of all rows, those that are written before the time is taken and those after. */
+export const all = task.warm + task.rows
 
 /** A row of the bench's narrow table. */
 export interface Narrow {
@@ -17,14 +20,15 @@ export function narrow(id: number): Narrow {
   return { id, n: (id * 7919) % 1000003, a, b }
 }
 /** So many prepared payloads are made, and sent again and again. */
-export const PREPARED = Math.min(rows, 50_000)
+export const PREPARED = Math.min(all, 50_000)
 export const version = (id: number): string =>
   `0001${'00000002'}${id.toString(16).padStart(12, '0')}${'0'.repeat(16)}`
 
-/** Times `work`, which wrote `rows`, and ends the process. */
-export async function timed(work: () => Promise<void>): Promise<never> {
+/** Times `work`, which writes the rows with numbers in [from, to), once it has run for a while; ends the process. */
+export async function timed(work: (from: number, to: number) => Promise<void>): Promise<never> {
+  await work(0, task.warm)
   const begin = performance.now()
-  await work()
+  await work(task.warm, all)
   process.stdout.write(`${JSON.stringify({ seconds: (performance.now() - begin) / 1000 })}\n`)
   process.exit(0)
 }

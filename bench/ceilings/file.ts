@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url'
 import { pino } from 'pino'
 import { Ahead, WRITES_MAX } from '../../src/sinks/file/ahead.ts'
 import { RotatingFile } from '../../src/sinks/file/rotating.ts'
-import { narrow, PREPARED, rows, timed, url, version } from './common.ts'
+import { narrow, PREPARED, timed, url, version } from './common.ts'
 
 const BATCH = 5000
 const line = (n: number): object => ({
@@ -39,9 +39,9 @@ const file = await RotatingFile.open({
 const ahead = new Ahead(file)
 const { signal } = new AbortController()
 
-async function batch(from: number): Promise<void> {
+async function batch(from: number, to: number): Promise<void> {
   await ahead.run(signal, async (write) => {
-    for (let n = from; n < Math.min(rows, from + BATCH); n++) {
+    for (let n = from; n < Math.min(to, from + BATCH); n++) {
       const bytes = lines[n % PREPARED]!
       write.out.bytes(bytes, 0, bytes.length)
       if (write.isFull) await write.full()
@@ -49,13 +49,13 @@ async function batch(from: number): Promise<void> {
   })
 }
 
-await timed(async () => {
-  let next = 0
+await timed(async (begin, end) => {
+  let next = begin
   const worker = async (): Promise<void> => {
-    while (next < rows) {
+    while (next < end) {
       const from = next
       next += BATCH
-      await batch(from)
+      await batch(from, end)
     }
   }
   await Promise.all(Array.from({ length: WRITES_MAX }, worker))

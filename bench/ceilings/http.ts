@@ -5,7 +5,7 @@
  * (One body posted again and again, as it was here before, measures a socket and no client that has rows to send.)
  */
 import { Poster } from '../../src/sinks/http/post.ts'
-import { narrow, PREPARED, rows, timed, url, version } from './common.ts'
+import { narrow, PREPARED, timed, url, version } from './common.ts'
 
 const BATCH = 100
 const AT_ONCE = 8
@@ -48,13 +48,13 @@ function bodyOf(from: number, to: number): Buffer {
   return Buffer.concat(parts)
 }
 
-await timed(async () => {
-  let next = 0
+await timed(async (begin, end) => {
+  let next = begin
   const { signal } = new AbortController()
   const worker = async (): Promise<void> => {
-    while (next < rows) {
+    while (next < end) {
       const from = next
-      const to = (next = Math.min(rows, from + BATCH))
+      const to = (next = Math.min(end, from + BATCH))
       const headers = {
         'content-type': 'application/cloudevents-batch+json',
         'idempotency-key': `${idOf(from)}..${idOf(to - 1)}`,

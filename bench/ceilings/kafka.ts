@@ -6,7 +6,7 @@
  * for each row what the sink pays once for ten: the sink passed it.)
  */
 import { platformaticProducer } from '../../src/sinks/kafka/platformatic.ts'
-import { narrow, PREPARED, rows, timed, url, version } from './common.ts'
+import { narrow, PREPARED, timed, url, version } from './common.ts'
 
 const REQUEST_BYTES = 512 * 1024
 const ROWS = 10
@@ -52,11 +52,11 @@ const messages = Array.from({ length: PREPARED / ROWS }, (_, i) => ({
 }))
 const each = Math.floor(REQUEST_BYTES / messages[0]!.value.length)
 
-await timed(async () => {
-  const all = Math.ceil(rows / ROWS)
-  for (let from = 0; from < all; from += each) {
+await timed(async (first, last) => {
+  const end = Math.ceil(last / ROWS)
+  for (let from = Math.ceil(first / ROWS); from < end; from += each) {
     const some = Array.from(
-      { length: Math.min(each, all - from) },
+      { length: Math.min(each, end - from) },
       (_, i) => messages[(from + i) % messages.length]!,
     )
     await producer.send(some)

@@ -3,7 +3,7 @@
  * that was made beforehand, as many rows each as the sink's statements have by default, one after the other.
  */
 import { Client } from 'pg'
-import { narrow, rows, timed, url, type Narrow } from './common.ts'
+import { all, narrow, timed, url, type Narrow } from './common.ts'
 
 const STATEMENT = 2000
 const client = new Client({ connectionString: url })
@@ -15,12 +15,13 @@ const text = `INSERT INTO narrow (id,n,a,b)
   SELECT * FROM unnest($1::bigint[],$2::int[],$3::bpchar[],$4::bpchar[])
   ON CONFLICT (id) DO UPDATE SET n=EXCLUDED.n,a=EXCLUDED.a,b=EXCLUDED.b`
 const calls: string[][] = []
-for (let from = 0; from < rows; from += STATEMENT) {
-  const some = Array.from({ length: Math.min(STATEMENT, rows - from) }, (_, i) => narrow(from + i))
+for (let from = 0; from < all; from += STATEMENT) {
+  const some = Array.from({ length: Math.min(STATEMENT, all - from) }, (_, i) => narrow(from + i))
   const array = (column: keyof Narrow): string => `{${some.map((row) => row[column]).join(',')}}`
   calls.push([array('id'), array('n'), array('a'), array('b')])
 }
 
-await timed(async () => {
-  for (const values of calls) await client.query({ name: 'ceiling', text, values })
+await timed(async (from, to) => {
+  for (const values of calls.slice(from / STATEMENT, Math.ceil(to / STATEMENT)))
+    await client.query({ name: 'ceiling', text, values })
 })

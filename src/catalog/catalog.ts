@@ -158,7 +158,7 @@ export class Catalog {
   ): Promise<{ readonly table: Table; readonly keys: readonly Key[] } | undefined> {
     const now = await this.#capture(database, table)
     if (now === undefined) return undefined
-    const map = mapOf(database, table, now)
+    const map = mapOf(database, table, now, this.#dialect?.mariadb === true)
     const columns = fromCapture(map, now.columns)
     return { table: this.#make(map, { now, columns, origin: 'captured' }), keys: now.keys }
   }

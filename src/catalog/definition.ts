@@ -214,13 +214,20 @@ function layouts(column: CapturedColumn, mariadb: boolean): readonly Layout[] {
  * The table map that a server of today would write for a table, without optional metadata: for rows that are read from
  * the table and not from the log. Throws SCHEMA_MISMATCH for a type nobody knows.
  */
-export function mapOf(database: string, table: string, { columns }: Definition): TableMap {
+export function mapOf(
+  database: string,
+  table: string,
+  { columns }: Definition,
+  mariadb: boolean,
+): TableMap {
   const width = columns.length
   const types = new Uint8Array(width)
   const meta = new Uint16Array(width)
   const nullable = new Uint8Array((width + 7) >> 3)
   for (const [i, column] of columns.entries()) {
-    const [layout] = layouts(column, false)
+    const known = layouts(column, mariadb)
+    // MariaDB's vectors are bytes, MySQL's a type of their own
+    const layout = mariadb && column.base === 'vector' ? known.at(-1) : known[0]
     if (layout === undefined) {
       const text = `${database}.${table}, column ${JSON.stringify(column.name)}: expected a type of MySQL's, found ${column.mysqlType}`
       throw new SluiceError('SCHEMA_MISMATCH', text)

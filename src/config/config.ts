@@ -9,6 +9,7 @@
  */
 import { existsSync, readdirSync } from 'node:fs'
 import { basename, dirname, extname, join, resolve } from 'node:path'
+import { stringify } from 'yaml'
 import * as z from 'zod'
 import { parseTimeZone } from '../binlog/time.ts'
 import { SluiceError } from '../errors.ts'
@@ -110,6 +111,8 @@ export type ServerConfig = Readonly<z.output<typeof serverSchema>>
 
 // ── instances/<destination>.yaml ─────────────────────────────────────────────
 
+const RATE = 'auto, or a number of rows, 0 to 1000000000'
+
 export const instanceSchema = section({
   enabled: flag().default(true).describe('false: the instance does not run'),
   source: sourceSchema,
@@ -192,6 +195,22 @@ export const instanceSchema = section({
   })
     .prefault({})
     .describe('Reconnecting after an error that may pass'),
+  snapshot: section({
+    rowsPerSecond: z
+      .union([z.literal('auto'), integer(RATE, 0, 1_000_000_000)], { error: RATE })
+      .default('auto')
+      .describe(
+        'Rows a second that a load reads where it is not told: a number, 0 (as fast as it goes) or auto (as the source bears)',
+      ),
+    threadsRunningMax: integer('a number of threads, 1 to 1000000', 1, 1_000_000)
+      .default(25)
+      .describe('auto: reads more slowly while more threads of the source are at work'),
+    replicaLagMaxMs: duration('100ms', '24h')
+      .prefault('10s')
+      .describe('auto: the same while the source, if it is a replica, is further behind'),
+  })
+    .prefault({})
+    .describe('How quickly tables are read that were there before'),
   changeLog: changeLogSchema,
   sinks: sinksSchema(sinkTypes)
     .prefault({})
@@ -318,6 +337,24 @@ export function parseInstance(
     })
     return { ...config, standbys, source: { ...config.source, tls: { ...tls, ...resolved } } }
   })
+}
+
+/**
+ * What a program says in place of an instance file: the same keys, checks, messages and defaults. Throws CONFIG_INVALID with
+ * every problem.
+ */
+export function instanceOf(name: string, instance: object): InstanceConfig {
+  const { config, problems } = parseInstance(`${name}.yaml`, stringify(literal(instance)))
+  if (config) return config
+  const texts = problems.map(({ key, message }) => `${name}: ${key}: ${message}`)
+  throw new SluiceError('CONFIG_INVALID', texts.join('\n'))
+}
+/** ${…} stands for itself. */
+function literal(value: unknown): unknown {
+  if (typeof value === 'string') return value.replaceAll('${', '$${')
+  if (Array.isArray(value)) return value.map(literal)
+  if (typeof value !== 'object' || value === null) return value
+  return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, literal(one)]))
 }
 
 function checkChangeLog(

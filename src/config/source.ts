@@ -99,10 +99,10 @@ export const startSchema = z
     'Where to begin the very first time: latest | earliest | {file, offset} | {gtids} | {timestamp}; later the saved position counts',
   )
 
-export const onPositionLostSchema = oneOf(['fail', 'earliest', 'latest'])
+export const onPositionLostSchema = oneOf(['fail', 'earliest', 'latest', 'snapshot'])
   .default('fail')
   .describe(
-    'When the source has purged what is still needed: fail | earliest (go on with the oldest it has) | latest (with its end)',
+    'When the source has purged what is still needed: fail | earliest (go on with the oldest it has) | latest (with its end) | snapshot (with the oldest, and sinks read their tables again)',
   )
 
 export const onDivergedSchema = z

@@ -87,7 +87,7 @@ export class BinaryConnection {
     const columns: ResultColumn[] = []
     for (let i = 0; i < width; i++) {
       await this.#payload(sql)
-      columns.push(readColumn(this.#buffer, this.#start))
+      columns.push(readColumn(this.#buffer, this.#start, this.#end))
     }
     await this.#payload(sql)
     taker.columns(columns)
@@ -206,13 +206,22 @@ function packed(bytes: Buffer, at: number): { readonly value: number; readonly e
   return { value: bytes.readUIntLE(at + 1, size), end: at + 1 + (size === 6 ? 8 : size) }
 }
 
-/** Texts catalog, schema, table, original table, name, original name · 0x0c · u16 charset · u32 length · u8 type · … */
-function readColumn(bytes: Buffer, start: number): ResultColumn {
+const FIXED_BYTES = 13
+
+/**
+ * Texts catalog, schema, table, original table, name, original name · of MariaDB another one, what type it is in more detail ·
+ * 0x0c · u16 charset · u32 length · u8 type · …
+ */
+function readColumn(bytes: Buffer, start: number, last: number): ResultColumn {
   let at = start
   let name = ''
   for (let i = 0; i < 6; i++) {
     const { value, end } = packed(bytes, at)
     if (i === 4) name = bytes.toString('utf8', end, end + value)
+    at = end + value
+  }
+  if (last - at > FIXED_BYTES) {
+    const { value, end } = packed(bytes, at)
     at = end + value
   }
   return { name, charset: bytes.readUInt16LE(at + 1), type: bytes[at + 7]! }

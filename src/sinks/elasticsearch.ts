@@ -65,6 +65,15 @@ interface Place {
   readonly part: string | undefined // undefined: documents of their own
 }
 
+/** What the rows of a table become: documents of their own. */
+export interface Documented {
+  readonly index: string // the concrete one
+  readonly writer: DocumentWriter
+  readonly id: Template
+  /** Finds those that live. */
+  readonly query: object
+}
+
 export class ElasticSink implements Sink {
   readonly promise = 'fenced'
   readonly splitsKeys = false
@@ -224,14 +233,9 @@ export class ElasticSink implements Sink {
       : this.#partWriter(table, place, concrete)
   }
   #documentWriter(table: TargetTable, { entry }: Place, index: string): DocumentWriter {
-    const { id, routing, pipeline, deletes } = this.#own
+    const { routing, pipeline, deletes } = this.#own
     const join = entry?.join
-    const childId = join?.of === undefined ? id : new Template(`${join.name}:{key}`)
-    const address = bindAddress(
-      table,
-      entry?.id ?? childId,
-      entry?.routing ?? routing ?? join?.parent,
-    )
+    const address = bindAddress(table, this.#idOf(entry), entry?.routing ?? routing ?? join?.parent)
     return new DocumentWriter(table, {
       index,
       address,
@@ -243,6 +247,29 @@ export class ElasticSink implements Sink {
         parent: join.parent?.bind(table),
       },
     })
+  }
+  #idOf(entry: DocumentEntry | undefined): Template {
+    const join = entry?.join
+    const childId = join?.of === undefined ? this.#own.id : new Template(`${join.name}:{key}`)
+    return entry?.id ?? childId
+  }
+  /**
+   * What becomes of a table's rows, for who compares them; makes no index. A sentence where a row is no document of its own.
+   * Throws SINK_UNSUITABLE, UNLOGGED_CHANGE where an index does not tell whose documents are whose.
+   */
+  documents(table: TargetTable): Documented | string {
+    const { database, name } = table
+    const place = this.#place(database, name)
+    if (place.part !== undefined) return 'rows are parts of documents (versions: parts, or nest)'
+    if ((place.entry?.pipeline ?? this.#own.pipeline) !== undefined)
+      return 'an ingest pipeline changes the documents'
+    const index = this.#indexes.concrete(place.index)
+    return {
+      index,
+      writer: this.#documentWriter(table, place, index),
+      id: this.#idOf(place.entry),
+      query: this.#onlyOf(database, name, place),
+    }
   }
   #partWriter(table: TargetTable, { index, entry, part }: Place, concrete: string): PartWriter {
     const nest = entry?.nest

@@ -372,7 +372,11 @@ async function aborted(producer: Producer): Promise<boolean> {
   }
 }
 
-function producerOptions(o: KafkaOptions, { instance, sink }: SinkContext): ProducerOptions {
+/** How to reach the brokers, as who. */
+export function producerOptions(
+  o: KafkaOptions,
+  { instance, sink }: Pick<SinkContext, 'instance' | 'sink'>,
+): ProducerOptions {
   const { brokers, timeoutMs, compression, sasl, tls, exactlyOnce } = o
   return {
     brokers,

@@ -8,10 +8,10 @@
  * The consumer acks these batches like any other; the load's progress is durable after the ack of a piece's last one.
  */
 import { compareLogPlaces } from '../catalog/history.ts'
-import { AFTER, type Position, type Transaction } from '../change.ts'
-import { changesOf } from '../sources/snapshot/chunk.ts'
+import type { Change, Position, Transaction } from '../change.ts'
+import { changesOf, clearChange } from '../sources/snapshot/chunk.ts'
 import type { Batch, ClientCursor, Cursor, Limit } from '../store/cursor.ts'
-import type { Load, Progress } from './load.ts'
+import { laterRows, type Load, type Progress } from './load.ts'
 import { PieceReader, type Piece, type SnapshotSource } from './reader.ts'
 import { keyText, Touched } from './touched.ts'
 
@@ -37,10 +37,17 @@ export class Joined implements Cursor {
   /** Batches after whose ack the load has come so far; oldest first. */
   readonly #marks: { readonly id: bigint; readonly progress: Progress | undefined }[] = []
   #closed = false
+  readonly #over: () => void
 
-  constructor(cursor: ClientCursor, source: SnapshotSource, load: Load | undefined) {
+  /** `over` is called when a load is done; it may bring the next one. */
+  constructor(
+    cursor: ClientCursor,
+    source: SnapshotSource,
+    { load, over }: { readonly load: Load | undefined; readonly over: () => void },
+  ) {
     this.#cursor = cursor
     this.#source = source
+    this.#over = over
     cursor.rolledBack = () => {
       if (this.#load !== undefined) this.#drop()
     }
@@ -50,6 +57,10 @@ export class Joined implements Cursor {
   load(load: Load | undefined): void {
     this.#drop()
     this.#load = load?.open === true ? load : undefined
+  }
+  /** Whether nothing is loaded now. */
+  get idle(): boolean {
+    return this.#load === undefined
   }
   get client(): string {
     return this.#cursor.client
@@ -121,6 +132,7 @@ export class Joined implements Cursor {
   #drop(): void {
     this.#reader?.close()
     this.#reader = undefined
+    this.#giving?.tx.slab?.release()
     this.#giving = undefined
     this.#marks.length = 0
     this.#touched.clear()
@@ -133,6 +145,7 @@ export class Joined implements Cursor {
     const { client } = this
     this.#source.log.info(load.status, `snapshot for ${client}: done`)
     this.load(undefined)
+    this.#over()
   }
 
   /** The next batch of rows that were read, if there is one that may be given out. */
@@ -154,9 +167,13 @@ export class Joined implements Cursor {
         this.#touched.unwatch(database, name)
       }
       this.#touched.forget(reader.since)
+      if (piece.clear) tx.changes.push(clearChange(piece.chunk.plan.table))
       if (tx.changes.length > 0) this.#giving = { tx, at: 0, next: piece.next }
       // All of its rows come with the stream: it is done when what was given out before is.
-      else this.#mark(piece.next)
+      else {
+        tx.slab?.release()
+        this.#mark(piece.next)
+      }
       if (this.#load === undefined) return undefined
     }
   }
@@ -183,17 +200,30 @@ export class Joined implements Cursor {
     if (history === undefined || history.after(database, name, before) !== undefined) return true
     return chunk.plan.doubtful && this.#touched.vague(database, name, since)
   }
-  #transaction({ chunk, place, since, from }: Piece): Transaction {
+  /** Keys that are read again where nothing was logged since they were read before must still be newer. */
+  #firstRow(rows: number): number {
+    const load = this.#load
+    const base = load?.slot === 'reread' ? laterRows(new Date(load.status.started)) : 0
+    return (base + rows) % ROWS_OF_A_VERSION
+  }
+  #transaction({
+    chunk,
+    place,
+    since,
+    from,
+    slab,
+  }: Piece): Transaction & { readonly changes: Change[] } {
     const { table, key } = chunk.plan
     const { database, name } = table
     const touched = this.#touched
     const changed = touched.any(database, name)
-    const changes = changesOf(
+    const changes: Change[] = changesOf(
       chunk,
-      { offset: place.offset, firstRow: from.rows % ROWS_OF_A_VERSION },
+      // above an order to empty the table, which may stand at the same place
+      { offset: place.offset, firstRow: this.#firstRow(from.rows + 1) },
       changed
-        ? (reader) => {
-            const at = touched.changed(database, name, keyText(reader, AFTER, key)!)
+        ? (reader, side) => {
+            const at = touched.changed(database, name, keyText(reader, side, key)!)
             return at !== undefined && at > since
           }
         : undefined,
@@ -215,7 +245,7 @@ export class Joined implements Cursor {
       timestamp: Date.now(),
       changes,
       state: 'committed',
-      slab: undefined,
+      slab,
       bytes: chunk.bytes,
     }
   }
@@ -233,7 +263,10 @@ export class Joined implements Cursor {
     const batch = this.#cursor.give(tx, from, to, bytes)
     giving.at = to
     const whole = to === tx.changes.length
-    if (whole) this.#giving = undefined
+    if (whole) {
+      this.#giving = undefined
+      tx.slab?.release()
+    }
     this.#marks.push({ id: batch.id, progress: whole ? giving.next : undefined })
     return batch
   }

@@ -7,6 +7,8 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { SluiceError } from '../errors.ts'
+import type { KeyValues } from '../sources/snapshot/keys.ts'
+import type { Rate } from './load.ts'
 
 const APPLICATION_ID = 0x536c736e // "Slsn"
 const SCHEMA = 1
@@ -16,7 +18,9 @@ export interface Order {
   readonly verb: 'start' | 'pause' | 'resume' | 'cancel' | 'throttle'
   readonly client: string
   readonly tables: string // of start: a filter in Canal's syntax
-  readonly rowsPerSecond: number // of start and throttle
+  readonly rowsPerSecond: Rate | undefined // of start and throttle; undefined: as the configuration says
+  readonly where?: string | undefined // of start
+  readonly keys?: readonly KeyValues[] | undefined // of start
 }
 
 /** The file of a destination. */

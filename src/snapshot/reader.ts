@@ -13,9 +13,12 @@ import { SluiceError } from '../errors.ts'
 import { BinaryConnection } from '../mysql/binary.ts'
 import type { ConnectOptions } from '../mysql/connection.ts'
 import { readChunk, SNAPSHOT_SESSION, type Chunk } from '../sources/snapshot/chunk.ts'
+import { KEYS_AT_ONCE, readKeys } from '../sources/snapshot/keys.ts'
 import { planTable, type TablePlan } from '../sources/snapshot/plan.ts'
+import { giveBack, Slab } from '../slab.ts'
 import type { ClientCursor } from '../store/cursor.ts'
-import type { Load, Progress } from './load.ts'
+import { CLEARED, type Load, type Progress } from './load.ts'
+import { Pace, type PaceLimits, type Pressure } from './pace.ts'
 import type { Touched } from './touched.ts'
 
 /** What reading needs of the instance. */
@@ -26,6 +29,9 @@ export interface SnapshotSource {
   /** Where the source's log ends now. */
   readonly end: () => Promise<LogPlace>
   readonly serverId: () => number
+  /** What the source has to do now, for the rate `auto`. Throws as a query does. */
+  readonly pressure: () => Promise<Pressure>
+  readonly paceLimits: PaceLimits
   /** Whether it knows WAIT_FOR_EXECUTED_GTID_SET: MySQL since 5.7 with GTIDs. */
   readonly waits: () => boolean
   readonly log: {
@@ -36,11 +42,15 @@ export interface SnapshotSource {
 /** A piece of a table that waits until the stream has passed `high`. */
 export interface Piece {
   readonly chunk: Chunk
+  /** The target empties the table; there are no rows. */
+  readonly clear: boolean
   readonly from: Progress // where it begins
   readonly next: Progress
   readonly place: Position // P
   readonly since: number // Touched.now at P
   readonly high: LogPlace
+  /** The memory of its rows, one reference of which is the piece's; none where it has no rows of its own. */
+  readonly slab: Slab | undefined
 }
 export interface PieceReaderOptions {
   readonly source: SnapshotSource
@@ -50,6 +60,7 @@ export interface PieceReaderOptions {
 }
 
 const AHEAD = 3 // pieces
+const SPARE_MAX = AHEAD + 1 // buffers that wait for the next piece
 const PIECE_BYTES = 2 * 1024 * 1024
 const PIECE_BYTES_MAX = 8 * 1024 * 1024
 const FIRST_ROWS = 500
@@ -59,7 +70,6 @@ const KEYLESS_BYTES = 32 * 1024 * 1024
 const KEYLESS_ROWS = 1_000_000
 const REPEATS_MAX = 30 // of a table without a key, which any change of it disturbs
 const LOOK_MS = 20
-const THROTTLE_LOOK_MS = 100
 const GTID_WAIT_SECONDS = 2
 const BACKOFF_MS = 200
 const BACKOFF_MAX_MS = 10_000
@@ -76,11 +86,13 @@ export class PieceReader {
   readonly pieces: Piece[] = []
   readonly #options: PieceReaderOptions
   readonly #stop = new AbortController()
+  readonly #pace: Pace
   #next: Progress
   #round = 0 // rises when what is being read is not wanted any more
   #planned: Planned | undefined
   #connection: BinaryConnection | undefined
   #rows = FIRST_ROWS // of the next piece
+  readonly #buffers: Buffer[] = [] // of pieces that are done
   #repeats = 0
   #failures = 0
   #reading: number | undefined // Touched.now at the P of what is being read
@@ -89,6 +101,7 @@ export class PieceReader {
   constructor(options: PieceReaderOptions) {
     this.#options = options
     this.#next = options.load.progress
+    this.#pace = paceOf(options)
     void this.#run(this.#stop.signal).catch((error: unknown) => {
       options.source.log.warn(
         { client: options.load.client },
@@ -102,13 +115,13 @@ export class PieceReader {
   }
   /** Drops what was read, and goes on from `progress`. `again`: the same piece has to be read once more. */
   restart(progress: Progress, again: boolean): void {
-    this.pieces.length = 0
+    this.#letGo()
     this.#round++
     this.#next = progress
     this.#planned = undefined
     this.#repeats = again ? this.#repeats + 1 : 0
   }
-  /** A piece was given out. */
+  /** The first piece is given out: its slab is the caller's. */
   taken(): void {
     this.pieces.shift()
     this.#repeats = 0
@@ -117,6 +130,18 @@ export class PieceReader {
   close(): void {
     this.#stop.abort()
     this.#connection?.close()
+    this.#letGo()
+    this.#buffers.length = 0
+  }
+  #letGo(): void {
+    for (const { slab } of this.pieces) slab?.release()
+    this.pieces.length = 0
+  }
+  /** Called by the last release of a piece's slab: collecting buffers of megabytes costs more than filling them. */
+  take({ bytes }: Slab): void {
+    const fits = bytes.length <= PIECE_BYTES_MAX && this.#buffers.length < SPARE_MAX
+    if (fits && !this.#stop.signal.aborted) this.#buffers.push(bytes)
+    else giveBack(bytes)
   }
 
   async #run(signal: AbortSignal): Promise<void> {
@@ -125,7 +150,7 @@ export class PieceReader {
         const started = performance.now()
         const rows = await this.#step(signal)
         this.#failures = 0
-        if (rows !== undefined) await this.#throttle(rows, started, signal)
+        if (rows !== undefined) await this.#pace.after(rows, started, signal)
       } catch (error) {
         if (signal.aborted) return
         await this.#failed(error, signal)
@@ -168,6 +193,15 @@ export class PieceReader {
       this.#planned = undefined // its definition has changed on the way to P
       return undefined
     }
+    if (load.clears(table) && progress.after === undefined && progress.signature !== CLEARED) {
+      this.#clear(plan, progress, place)
+      return undefined
+    }
+    // What is read must be what came after: P is behind the order.
+    if (this.pieces.some(({ clear }) => clear)) {
+      await delay(LOOK_MS, undefined, { signal }).catch(() => {})
+      return undefined
+    }
     const chunk = await this.#read(plan, progress, place, signal)
     const high = await source.end()
     if (round !== this.#round) return undefined
@@ -176,8 +210,18 @@ export class PieceReader {
     const next = nextOf(progress, chunk)
     this.#next = next
     this.#adapt(chunk)
-    this.pieces.push({ chunk, from: progress, next, place, since, high })
+    const slab = chunk.rows > 0 ? new Slab(chunk.buffer, this) : undefined
+    this.pieces.push({ chunk, clear: false, from: progress, next, place, since, high, slab })
     return chunk.rows
+  }
+  /** The order to empty a table, as a piece of its own, to be given out where the stream stands. */
+  #clear(plan: TablePlan, progress: Progress, place: Position): void {
+    const next = { ...progress, signature: CLEARED }
+    const { epoch, file, offset } = place
+    const facts = { place, since: this.#options.touched.now, high: { epoch, file, offset } }
+    const chunk = emptyChunk(plan)
+    this.pieces.push({ ...facts, chunk, clear: true, from: progress, next, slab: undefined })
+    this.#next = next
   }
   async #plan(catalog: Catalog, database: string, name: string): Promise<Planned | undefined> {
     const full = `${database}\0${name}`
@@ -201,6 +245,7 @@ export class PieceReader {
     this.#connection ??= await BinaryConnection.open(source.connect(), SNAPSHOT_SESSION, signal)
     const connection = this.#connection
     signal.throwIfAborted()
+    await this.#pace.look()
     const waits = place.gtids !== undefined && source.waits()
     if (waits && place.gtids) await waitFor(connection, place.gtids.toString(), signal)
     const keyless = plan.key.length === 0
@@ -210,14 +255,24 @@ export class PieceReader {
       source.log.warn(fields, 'snapshot: the key has changed, the table is read from its beginning')
     }
     this.#ofTable = true
-    const chunk = await readChunk(connection, {
-      plan,
-      after: fits ? progress.after : undefined,
-      rows: keyless ? KEYLESS_ROWS : atMost(this.#rows, load.rowsPerSecond),
-      bytes: keyless ? KEYLESS_BYTES : PIECE_BYTES_MAX,
-      lock: !waits,
-      serverId: source.serverId(),
-    })
+    const { where, keys } = load.part
+    const after = fits ? progress.after : undefined
+    const common = { plan, lock: !waits, serverId: source.serverId() }
+    let chunk: Chunk
+    if (keys !== undefined) {
+      const from = Number(after?.[0] ?? 0)
+      const some = keys.slice(from, from + this.#pace.atMost(KEYS_AT_ONCE))
+      chunk = await readKeys(connection, { ...common, keys: some, from, total: keys.length })
+    } else {
+      chunk = await readChunk(connection, {
+        ...common,
+        after,
+        where,
+        rows: keyless ? KEYLESS_ROWS : this.#pace.atMost(this.#rows),
+        bytes: keyless ? KEYLESS_BYTES : PIECE_BYTES_MAX,
+        buffer: this.#buffers.pop(),
+      })
+    }
     this.#ofTable = false
     return chunk
   }
@@ -249,14 +304,6 @@ export class PieceReader {
     else this.pieces.push({ ...this.pieces.at(-1)!, ...empty(this.pieces.at(-1)!, this.#next) })
     return undefined
   }
-  async #throttle(rows: number, started: number, signal: AbortSignal): Promise<void> {
-    const { load } = this.#options
-    while (!signal.aborted && load.rowsPerSecond > 0) {
-      const left = started + (rows * 1000) / load.rowsPerSecond - performance.now()
-      if (left <= 0) return
-      await delay(Math.min(left, THROTTLE_LOOK_MS), undefined, { signal }).catch(() => {})
-    }
-  }
 
   async #failed(error: unknown, signal: AbortSignal): Promise<void> {
     const { load, source } = this.#options
@@ -279,13 +326,24 @@ function nextOf({ done, rows }: Progress, chunk: Chunk): Progress {
   if (chunk.last) return { done: done + 1, after: undefined, signature: '', rows: total }
   return { done, after: chunk.after, signature: chunk.plan.signature, rows: total }
 }
-/** A piece of a throttled load has the rows of a second. */
-const atMost = (rows: number, perSecond: number): number =>
-  perSecond === 0 ? rows : Math.max(1, Math.min(rows, perSecond))
+function paceOf({ load, source }: PieceReaderOptions): Pace {
+  const { paceLimits: limits, pressure, log } = source
+  const changed = (rate: number, { threadsRunning, replicaLagMs }: Pressure): void => {
+    const fields = { client: load.client, rowsPerSecond: rate, threadsRunning, replicaLagMs }
+    const what =
+      rate === 0 ? 'as fast as it goes again' : `at ${rate} rows/s, for the source is busy`
+    log.info(fields, `snapshot for ${load.client}: ${what}`)
+  }
+  return new Pace({ load, limits, pressure, changed })
+}
 /** A piece without rows, behind another. */
-function empty(piece: Piece, next: Progress): Pick<Piece, 'chunk' | 'from' | 'next'> {
-  const chunk = { ...piece.chunk, rows: 0, bytes: 0, events: [] }
-  return { chunk, from: piece.next, next }
+function empty(piece: Piece, next: Progress): Omit<Piece, 'place' | 'since' | 'high'> {
+  const chunk = emptyChunk(piece.chunk.plan)
+  return { chunk, clear: false, from: piece.next, next, slab: undefined }
+}
+function emptyChunk(plan: TablePlan): Chunk {
+  const nothing = { bytes: 0, rows: 0, after: undefined, last: false, cut: false }
+  return { plan, ...nothing, buffer: Buffer.alloc(0), events: [] }
 }
 
 /** Until the server has executed, and committed, all of a GTID set. */

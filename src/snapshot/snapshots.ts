@@ -4,16 +4,23 @@
  * Wishes come from commands through a file of its own (orders.ts), looked at twice a second.
  */
 import type { Filter } from '../change.ts'
+import { setTimeout as delay } from 'node:timers/promises'
 import { SluiceError } from '../errors.ts'
 import { compileFilter } from '../filter.ts'
 import type { ClientCursor, Cursor } from '../store/cursor.ts'
-import type { State } from '../store/state.ts'
+import { gapKey, type State } from '../store/state.ts'
 import { Joined } from './joined.ts'
-import { Load, type LoadStatus, type TableName } from './load.ts'
-import { Orders } from './orders.ts'
+import { Load, type LoadStatus, type Part, type Rate, type Slot, type TableName } from './load.ts'
+import { Orders, type Order } from './orders.ts'
+import { checkKeys, type KeyValues } from '../sources/snapshot/keys.ts'
+import { planTable, tableName } from '../sources/snapshot/plan.ts'
 import type { SnapshotSource } from './reader.ts'
 
 const LOOK_MS = 500
+const REREAD_LOOK_MS = 20
+/** Of a list that is read again: it is durable as a whole. */
+const KEYS_MAX = 100_000
+const KEYS_BYTES_MAX = 8 * 1024 * 1024
 
 export interface SnapshotsOptions {
   readonly instance: string
@@ -25,17 +32,38 @@ export interface SnapshotsOptions {
   readonly filter: Filter
   /** Which clients there are, subscribed or not. */
   readonly clients: () => readonly string[]
+  /** The rate of loads that say none. */
+  readonly rate: Rate
 }
-export interface LoadOptions {
+export interface LoadOptions extends Part {
   /** Of what the instance reads. */
   readonly filter: Filter
-  readonly rowsPerSecond?: number | undefined // 0 or none: as fast as it goes
+  readonly rowsPerSecond?: Rate | undefined // none: as the configuration says
+  /** Whether the target empties each table before its rows come, so that rows that are gone go. */
+  readonly clear?: boolean | undefined
+  /** Behind what is being loaded, if something is, instead of it. */
+  readonly add?: boolean
+}
+/** Tables that are to be read once more. */
+export interface Again {
+  readonly tables: readonly TableName[]
+  readonly clear: boolean
+}
+/** Keys of one table that are to be read again. */
+export interface Reread {
+  readonly table: TableName
+  readonly keys: readonly KeyValues[]
 }
 
 export class Snapshots {
   readonly #options: SnapshotsOptions
   readonly #orders: Orders
-  readonly #loads = new Map<string, Load | undefined>() // undefined: looked for, and there was none
+  // by slot; undefined: looked for, and there was none
+  readonly #loads: Readonly<Record<Slot, Map<string, Load | undefined>>> = {
+    snapshot: new Map(),
+    reread: new Map(),
+  }
+  readonly #rereading = new Map<string, Promise<unknown>>() // by client, the last that waits
   readonly #joined = new Map<string, Joined>()
   readonly #starting = new Set<string>()
   #timer: NodeJS.Timeout | undefined
@@ -52,7 +80,8 @@ export class Snapshots {
   readonly join = (cursor: ClientCursor): Cursor => {
     const { client } = cursor
     this.#joined.get(client)?.leave()
-    const joined = new Joined(cursor, this.#options.source, this.#load(client))
+    const over = (): void => this.#handOver(client)
+    const joined = new Joined(cursor, this.#options.source, { load: this.#next(client), over })
     this.#joined.set(client, joined)
     return joined
   }
@@ -61,23 +90,22 @@ export class Snapshots {
     return this.#load(client)?.status
   }
   status(): LoadStatus[] {
-    const known = new Set([...this.#options.clients(), ...this.#loads.keys()])
-    return [...known].flatMap((client) => this.of(client) ?? [])
+    const known = new Set([...this.#options.clients(), ...this.#loads.snapshot.keys()])
+    return [...known].flatMap((client) => {
+      const both = [this.of(client), this.#load(client, 'reread')?.status]
+      return both.filter((one) => one !== undefined)
+    })
   }
 
   /**
    * Begins to load tables for a client whose cursor there is, whatever was loaded before. Its list of tables is durable when
-   * this resolves. Throws as a query does, SOURCE_UNSUITABLE where the log has rows in parts.
+   * this resolves. With a part (`where`, `keys`) it is read after what is being loaded, and forgets only another part.
+   * Throws as a query does, SOURCE_UNSUITABLE where the log has rows in parts, USAGE for a part that the source refuses.
    */
-  async start(client: string, { filter, rowsPerSecond = 0 }: LoadOptions): Promise<LoadStatus> {
+  async start(client: string, options: LoadOptions): Promise<LoadStatus> {
+    const { filter, rowsPerSecond = this.#options.rate, where, keys, clear = false } = options
     const { state, query } = this.#options
-    const [row] = await query<{ image: string; version: string }>(
-      'SELECT @@global.binlog_row_image AS image, VERSION() AS version',
-    )
-    if (/mariadb/i.test(row?.version ?? '')) {
-      const text = `a snapshot of ${this.#options.instance}: expected a MySQL server, found ${row?.version}`
-      throw new SluiceError('SOURCE_UNSUITABLE', text)
-    }
+    const [row] = await query<{ image: string }>('SELECT @@global.binlog_row_image AS image')
     if (row?.image.toUpperCase() !== 'FULL') {
       throw new SluiceError(
         'SOURCE_UNSUITABLE',
@@ -86,18 +114,128 @@ export class Snapshots {
       )
     }
     const tables = await this.#tables(filter)
+    await this.#check(tables, { where, keys })
     if (this.#timer === undefined)
       throw new SluiceError('CURSOR_CLOSED', 'the instance was stopped')
-    const load = Load.begin(state, client, { tables, rowsPerSecond })
-    this.#loads.set(client, load)
-    this.#joined.get(client)?.load(load)
+    if (options.add === true && where === undefined && keys === undefined) {
+      const open = this.#load(client)
+      if (open?.open === true) {
+        this.again(client, { tables, clear })
+        const load = this.#load(client)!
+        if (options.rowsPerSecond !== undefined) load.throttle(options.rowsPerSecond)
+        return load.status
+      }
+    }
+    const clears = clear ? tables.map((table) => table.join('.')) : undefined
+    const load = Load.begin(state, client, { tables, rowsPerSecond, where, keys, clears })
+    const before = this.#load(client, load.slot)
+    this.#loads[load.slot].set(client, load)
+    const joined = this.#joined.get(client)
+    if (load.slot === 'snapshot' || before?.open === true) joined?.load(this.#next(client))
+    else this.#handOver(client)
     return load.status
+  }
+  /**
+   * Reads these tables once more, behind what a client is loading; `clear`: its target empties them first. One that is still to
+   * be read is not read twice. Durable when this returns.
+   */
+  again(client: string, { tables, clear }: Again): void {
+    const before = this.#load(client)
+    const open = before?.open === true ? before : undefined
+    const rest = open?.tables.slice(open.progress.done) ?? []
+    const names = tables.map((table) => table.join('.'))
+    // the one that is read now has rows from before
+    const late = new Set(rest.slice(1).map((table) => table.join('.')))
+    const added = tables.filter((table) => !late.has(table.join('.')))
+    const clears = [...new Set([...(open?.cleared ?? []), ...(clear ? names : [])])]
+    const { rate: rowsPerSecond } = this.#options
+    const load = Load.begin(this.#options.state, client, {
+      tables: [...rest, ...added],
+      rowsPerSecond: open?.rowsPerSecond ?? rowsPerSecond,
+      clears,
+      from: open?.progress,
+    })
+    if (open?.state === 'paused') load.pause(true)
+    this.#loads.snapshot.set(client, load)
+    this.#joined.get(client)?.load(load)
+  }
+  /**
+   * Reads exactly these keys again for a client, joined with its stream like any piece: rows that are there come as inserts,
+   * keys that are not as deletes, both with the version of P, so that a fenced target keeps what is newer. One list of a
+   * client after the other, after what it is loading. Resolves once the client has acked them all; `reread`
+   * throws as start does, CURSOR_CLOSED where it was cancelled or another took its place, the signal's reason.
+   */
+  async reread(client: string, { table, keys }: Reread, signal?: AbortSignal): Promise<LoadStatus> {
+    const before = this.#rereading.get(client)
+    const own = (async (): Promise<LoadStatus> => {
+      await before?.catch(() => {})
+      await this.#until(client, () => this.#load(client, 'reread')?.open !== true, signal)
+      const filter: Filter = (database, name) => database === table[0] && name === table[1]
+      await this.start(client, { filter, keys })
+      const load = this.#load(client, 'reread')!
+      await this.#until(client, () => !load.open || this.#load(client, 'reread') !== load, signal)
+      if (load.state === 'done') return load.status
+      const text = `keys of ${table.join('.')} for ${client} were not read again: it was cancelled, or others came`
+      throw new SluiceError('CURSOR_CLOSED', text)
+    })()
+    this.#rereading.set(client, own)
+    try {
+      return await own
+    } finally {
+      if (this.#rereading.get(client) === own) this.#rereading.delete(client)
+    }
+  }
+  async #until(client: string, what: () => boolean, signal?: AbortSignal): Promise<void> {
+    while (!what()) {
+      signal?.throwIfAborted()
+      if (this.#timer === undefined)
+        throw new SluiceError('CURSOR_CLOSED', 'the instance was stopped')
+      if (this.#next(client)?.state === 'paused')
+        throw new SluiceError('USAGE', `the snapshot of ${client} is paused: resume or cancel it`)
+      await delay(REREAD_LOOK_MS)
+    }
+  }
+  /** Throws USAGE for a condition that the source does not understand, and for keys that are none of the table. */
+  async #check(tables: readonly TableName[], { where, keys }: Part): Promise<void> {
+    if (where === undefined && keys === undefined) return
+    if (tables.length === 0)
+      throw new SluiceError('USAGE', 'expected a table that the instance reads, found none')
+    for (const [database, name] of where === undefined ? [] : tables) {
+      try {
+        const table = tableName({ database, name })
+        await this.#options.query(`SELECT 1 FROM ${table} WHERE (${where}\n) LIMIT 0`)
+      } catch (error) {
+        if (!(error instanceof SluiceError) || error.code !== 'QUERY_FAILED') throw error
+        const said = error.message.replace(/^.*LIMIT 0: /s, '')
+        const text = `the condition ${JSON.stringify(where)} on ${database}.${name}: ${said}`
+        throw new SluiceError('USAGE', text, { cause: error })
+      }
+    }
+    if (keys === undefined) return
+    if (tables.length > 1 || where !== undefined) {
+      const found = tables.map((t) => t.join('.')).join(', ')
+      const text = `a list of keys: expected one table and no condition, found ${found}`
+      throw new SluiceError('USAGE', text)
+    }
+    const bytes = JSON.stringify(keys).length
+    if (keys.length === 0 || keys.length > KEYS_MAX || bytes > KEYS_BYTES_MAX) {
+      const text = `a list of keys: expected 1 to ${KEYS_MAX} in up to ${KEYS_BYTES_MAX} bytes, found ${keys.length} in ${bytes}`
+      throw new SluiceError('USAGE', text)
+    }
+    const [database, name] = tables[0]!
+    const found = await this.#options.source.catalog()?.current(database, name)
+    if (found === undefined)
+      throw new SluiceError('CONNECT_FAILED', `${database}.${name}: the source is not reached now`)
+    checkKeys(planTable(found), keys)
   }
   /** start(), unless there was a load for this client before; an error is logged, and the next call tries again. */
   once(client: string, filter: Filter): void {
-    if (this.#starting.has(client) || this.#load(client) !== undefined) return
+    const { state } = this.#options
+    const gap = state.value(gapKey(client)) === '1'
+    if (this.#starting.has(client) || (this.#load(client) !== undefined && !gap)) return
     this.#starting.add(client)
     void this.start(client, { filter })
+      .then(() => gap && state.setValue(gapKey(client), ''))
       .catch((error: unknown) => {
         const text = error instanceof Error ? error.message : String(error)
         this.#options.source.log.warn({ client }, `snapshot for ${client}: cannot begin: ${text}`)
@@ -113,9 +251,19 @@ export class Snapshots {
       .filter(({ d, t }) => this.#options.filter(d, t) && filter(d, t))
       .map(({ d, t }): TableName => [d, t])
   }
-  #load(client: string): Load | undefined {
-    if (!this.#loads.has(client)) this.#loads.set(client, Load.find(this.#options.state, client))
-    return this.#loads.get(client)
+  #load(client: string, slot: Slot = 'snapshot'): Load | undefined {
+    const loads = this.#loads[slot]
+    if (!loads.has(client)) loads.set(client, Load.find(this.#options.state, client, slot))
+    return loads.get(client)
+  }
+  /** What is to be read now: a part waits for the whole. */
+  #next(client: string): Load | undefined {
+    const load = this.#load(client)
+    return load?.open === true ? load : this.#load(client, 'reread')
+  }
+  #handOver(client: string): void {
+    const joined = this.#joined.get(client)
+    if (joined?.idle === true) joined.load(this.#next(client))
   }
 
   // ── orders ─────────────────────────────────────────────────────────────────
@@ -137,13 +285,13 @@ export class Snapshots {
       const { client } = order
       let answer = ''
       try {
-        const load = this.#load(client)
+        const load = this.#next(client)
         if (order.verb === 'start') await this.#startFor(client, order)
         else if (load?.open !== true) answer = `nothing is loaded for ${client}`
-        else if (order.verb === 'throttle') load.throttle(order.rowsPerSecond)
+        else if (order.verb === 'throttle') load.throttle(order.rowsPerSecond ?? this.#options.rate)
         else if (order.verb === 'cancel') {
           load.cancel()
-          this.#joined.get(client)?.load(undefined)
+          this.#joined.get(client)?.load(this.#next(client))
         } else load.pause(order.verb === 'pause')
       } catch (error) {
         if (!(error instanceof SluiceError)) throw error
@@ -154,7 +302,7 @@ export class Snapshots {
   }
   async #startFor(
     client: string,
-    order: { readonly tables: string; readonly rowsPerSecond: number },
+    { tables, rowsPerSecond, where, keys }: Omit<Order, 'verb' | 'client'>,
   ): Promise<void> {
     const { clients, instance } = this.#options
     if (!clients().includes(client)) {
@@ -163,8 +311,8 @@ export class Snapshots {
         `${instance} has no client ${client}; found ${clients().join(', ') || 'none'}`,
       )
     }
-    const filter = compileFilter({ include: order.tables })
-    await this.start(client, { filter, rowsPerSecond: order.rowsPerSecond })
+    const filter = compileFilter({ include: tables })
+    await this.start(client, { filter, rowsPerSecond, where, keys, add: true })
   }
 
   /** Ends reading; what was loaded stays known. Idempotent. */

@@ -20,6 +20,7 @@ export {
   refuseIncident,
   type LogFile,
 } from './places.ts'
+export { pressureProbe } from './snapshot/pressure.ts'
 export { ReaderThread, type ThreadSourceOptions } from './thread/thread.ts'
 export { keptOf, LoggedTransaction } from './log/logged.ts'
 export { NUMBERS, type Detail, type RowsDetail, type RowsKind } from './log/pending.ts'

@@ -387,6 +387,9 @@ export async function logEnd(
   return { epoch, file, offset }
 }
 
+/** Who refused the new name of the statement, and knew the old one. */
+const olderServers = new WeakSet<object>()
+
 interface StatusRow {
   readonly File: string
   readonly Position: number | string
@@ -398,10 +401,12 @@ export async function logStatus(
 ): Promise<{ file: string; offset: number; gtids: string }> {
   let rows: StatusRow[]
   try {
+    if (olderServers.has(connection)) throw new SluiceError('QUERY_FAILED', 'known')
     rows = await connection.query<StatusRow>('SHOW BINARY LOG STATUS')
   } catch (error) {
     if (!(error instanceof SluiceError) || error.code !== 'QUERY_FAILED') throw error
     rows = await connection.query<StatusRow>('SHOW MASTER STATUS')
+    olderServers.add(connection)
   }
   const row = rows[0]
   if (!row) {

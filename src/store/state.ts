@@ -447,6 +447,8 @@ function unreadable(path: string, error: unknown): SluiceError {
 // ── positions as text ────────────────────────────────────────────────────────
 
 /** Under this key stands where a client's cursor was moved when the source no longer had what it needed. */
+/** Set to "1" where changes of a client were lost that its tables, read again, are to make up for. */
+export const gapKey = (client: string): string => `gap:${client}`
 export const movedKey = (client: string): string => `moved:${client}`
 
 /** A position as JSON text, `gtids` as MySQL prints them or null. */

@@ -9,7 +9,7 @@ import type { Known } from '../epoch.ts'
 import { SluiceError } from '../errors.ts'
 import type { ConnectOptions } from '../mysql/connection.ts'
 import { fileSeconds, type SourceFacts } from '../sources/index.ts'
-import { movedKey, positionToJson, type State } from '../store/state.ts'
+import { gapKey, movedKey, positionToJson, type State } from '../store/state.ts'
 
 type Policy = InstanceConfig['onPositionLost']
 type Facts = Pick<SourceFacts, 'serverUuid' | 'latest' | 'earliest'>
@@ -93,12 +93,14 @@ export async function recover(
     return { at: Date.now(), clients, policy, range, to: undefined }
   }
   const { epoch } = known
-  const target = await about.place(policy)
+  // what the log has left is given out, and the tables make up for the rest
+  const target = await about.place(policy === 'snapshot' ? 'earliest' : policy)
   signal.throwIfAborted() // the state file may be closed by now
   for (const { client, at } of lost) {
     const to = { ...pastAll(target, at), epoch, server: facts.serverUuid }
     if (client === ORIGIN) state.setValue('origin', positionToJson(to))
     else {
+      if (policy === 'snapshot') state.setValue(gapKey(client), '1') // before its place moves
       state.setValue(movedKey(client), positionToJson(to)) // for a target that keeps a place of its own
       void state.ack(client, to).catch(() => {}) // flush() throws it
     }

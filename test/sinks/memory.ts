@@ -27,6 +27,8 @@ export interface Written {
 export class Memory {
   readonly rows: Written[] = []
   readonly statements: string[] = []
+  /** How many rows had been written before each statement. */
+  readonly statementsAt: number[] = []
   readonly opened: SinkContext[] = []
   readonly ends: Position[] = []
   readonly highest: string[] = []
@@ -89,6 +91,7 @@ class MemorySink implements Sink {
   }
   async statement(statement: SinkStatement): Promise<void> {
     this.#memory.statements.push(statement.change.sql)
+    this.#memory.statementsAt.push(this.#memory.rows.length)
   }
   async close(): Promise<void> {
     this.#memory.closed++

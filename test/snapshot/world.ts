@@ -11,12 +11,48 @@ import type { MysqlServer } from '../support/mysql.ts'
 export const TABLE = `(k VARCHAR(40) CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci NOT NULL, part INT NOT NULL,
   n BIGINT NOT NULL, pad VARCHAR(60) NOT NULL, at TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3), PRIMARY KEY (part, k))`
 
+const TYPES = [
+  'INT NULL DEFAULT 7',
+  'DECIMAL(12,3) NULL DEFAULT 1.5',
+  "CHAR(7) NOT NULL DEFAULT 'x'",
+  "ENUM('a','b') NOT NULL DEFAULT 'b'",
+  'DATETIME(6) NULL DEFAULT NULL',
+  'DOUBLE NULL DEFAULT 0.1',
+  'VARBINARY(9) NULL DEFAULT NULL',
+  'BIGINT UNSIGNED NOT NULL DEFAULT 18446744073709551615',
+]
+const COLLATIONS = ['utf8mb4_unicode_ci', 'utf8mb4_bin', 'utf8mb4_0900_ai_ci', 'latin1_swedish_ci']
+/** As TABLE, with another key, another collation and further columns. */
+export function randomTable(random: Random): string {
+  const collation = random.pick(COLLATIONS)
+  const set = collation.slice(0, collation.indexOf('_'))
+  const columns = [
+    `k VARCHAR(${random.int(12, 60)}) CHARACTER SET ${set} COLLATE ${collation} NOT NULL`,
+    `part ${random.pick(['INT', 'BIGINT UNSIGNED', 'SMALLINT', 'DECIMAL(9,0)'])} NOT NULL`,
+    'n BIGINT NOT NULL',
+    'pad VARCHAR(60) NOT NULL',
+  ]
+  for (let i = random.int(0, 4); i > 0; i--)
+    columns.splice(random.int(0, columns.length), 0, `c${i} ${random.pick(TYPES)}`)
+  const key = random.pick([
+    'PRIMARY KEY (part, k)',
+    'PRIMARY KEY (k, part)',
+    'UNIQUE KEY (k, part)',
+  ])
+  return `(${columns.join(', ')}, ${key})`
+}
+
 /** "part/k" → n */
 export type Rows = Map<string, number>
 
-export async function openWorld(mysql: MysqlServer, table: string, rows: number): Promise<void> {
+export async function openWorld(
+  mysql: MysqlServer,
+  table: string,
+  rows: number,
+  columns = TABLE,
+): Promise<void> {
   const [database] = table.split('.')
-  await mysql.query(`CREATE DATABASE IF NOT EXISTS ${database}; CREATE TABLE ${table} ${TABLE}`)
+  await mysql.query(`CREATE DATABASE IF NOT EXISTS ${database}; CREATE TABLE ${table} ${columns}`)
   for (let from = 0; from < rows; from += 1000) {
     const list = Array.from({ length: Math.min(1000, rows - from) }, (_, i) => rowText(from + i, 0))
     await mysql.query(`INSERT INTO ${table} (k, part, n, pad) VALUES ${list.join(', ')}`)
@@ -38,6 +74,8 @@ export class Clock {
   now = 0
 }
 
+const LARGE = 2500 // rows of a large transaction
+
 export class Writer {
   writes = 0
   readonly #mysql: MysqlServer
@@ -46,6 +84,7 @@ export class Writer {
   readonly #clock: Clock
   readonly #ids: { readonly from: number; readonly to: number }
   readonly #pauseMs: number
+  readonly #large: boolean
   #stopped = false
   readonly #done: Promise<void>
   /** Each writer has keys of its own, so that the order of its own numbers is the order of each key's. */
@@ -57,6 +96,7 @@ export class Writer {
       readonly clock: Clock
       readonly ids: { readonly from: number; readonly to: number }
       readonly pauseMs?: number
+      readonly large?: boolean // also transactions of very many rows
     },
   ) {
     this.#mysql = mysql
@@ -65,6 +105,7 @@ export class Writer {
     this.#clock = about.clock
     this.#ids = about.ids
     this.#pauseMs = about.pauseMs ?? 3
+    this.#large = about.large ?? false
     this.#done = this.#run()
   }
   async stop(): Promise<void> {
@@ -87,9 +128,20 @@ export class Writer {
     }
     await db?.end().catch(() => {})
   }
+  /** Many rows in one transaction. */
+  async #writeMany(db: Connection): Promise<void> {
+    const { from, to } = this.#ids
+    const first = this.#random.int(from, to - 1)
+    const n = ++this.#clock.now
+    const ids = Array.from({ length: Math.min(LARGE, to - first) }, (_, i) => rowText(first + i, n))
+    await db.query(
+      `INSERT INTO ${this.#table} (k, part, n, pad) VALUES ${ids.join(', ')} ON DUPLICATE KEY UPDATE n = ${n}`,
+    )
+  }
   async #write(db: Connection): Promise<void> {
     const random = this.#random
     const { from, to } = this.#ids
+    if (this.#large && random.chance(2)) return await this.#writeMany(db)
     const count = random.chance(5) ? 50 : random.int(1, 3)
     await db.query('BEGIN')
     for (let i = 0; i < count; i++) {

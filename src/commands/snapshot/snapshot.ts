@@ -2,13 +2,15 @@
  * `sluice snapshot`: what an instance is loading beside its streams, and orders to the running server (snapshot/orders.ts):
  * start one for a client or a sink, pause it, let it go on, throttle it, cancel it.
  */
+import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Arguments } from '../../cli.ts'
 import { SluiceError } from '../../errors.ts'
 import { compileFilter } from '../../filter.ts'
 import { stateFile } from '../../instance.ts'
-import type { LoadStatus } from '../../snapshot/load.ts'
+import type { LoadStatus, Part, Rate } from '../../snapshot/load.ts'
 import { Orders, type Order } from '../../snapshot/orders.ts'
+import type { KeyValues } from '../../sources/snapshot/keys.ts'
 import { State } from '../../store/state.ts'
 import { instanceConfig, serverConfig } from '../common.ts'
 
@@ -32,11 +34,14 @@ export async function snapshot(args: Arguments): Promise<number> {
     verb: verb as Order['verb'],
     client: client!,
     tables: args.text('tables') ?? '',
-    rowsPerSecond: args.number('rows-per-second', 0) ?? 0,
+    rowsPerSecond: rateOf(args),
+    ...partOf(args, verb),
   }
   compileFilter({ include: order.tables })
-  if (verb === 'throttle' && args.text('rows-per-second') === undefined)
-    throw new SluiceError('USAGE', 'throttle: expected --rows-per-second N; 0: as fast as it goes')
+  if (verb === 'throttle' && order.rowsPerSecond === undefined) {
+    const text = 'throttle: expected --rows-per-second N or auto; 0: as fast as it goes'
+    throw new SluiceError('USAGE', text)
+  }
   if (!State.held(stateFile(config.dataDir, destination))) {
     throw new SluiceError(
       'USAGE',
@@ -50,6 +55,51 @@ export async function snapshot(args: Arguments): Promise<number> {
     orders.close()
   }
 }
+
+function rateOf(args: Arguments): Rate | undefined {
+  if (args.text('rows-per-second') === 'auto') return 'auto'
+  return args.number('rows-per-second', 0)
+}
+/** What of the tables: --where, --keys or --keys-file. */
+function partOf(args: Arguments, verb: string): Part {
+  const where = args.text('where')
+  const file = args.text('keys-file')
+  const given = args.text('keys')
+  const count = [where, file, given].filter((one) => one !== undefined).length
+  if (count > 0 && verb !== 'start')
+    throw new SluiceError('USAGE', `${verb}: --where and --keys go with start`)
+  if (count > 1)
+    throw new SluiceError('USAGE', 'expected one of --where, --keys and --keys-file, found several')
+  if (where !== undefined) return { where }
+  let text = given
+  if (file !== undefined) {
+    try {
+      text = readFileSync(file, 'utf8')
+    } catch (error) {
+      throw new SluiceError('USAGE', `--keys-file ${file}: ${(error as Error).message}`)
+    }
+  }
+  return text === undefined ? {} : { keys: keysOf(text) }
+}
+function keysOf(text: string): readonly KeyValues[] {
+  const expected =
+    'keys: expected a JSON list of keys, each a list of texts and numbers, like [[1],[2]] or [["eu","a1"]]'
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch (error) {
+    throw new SluiceError('USAGE', `${expected}: ${(error as Error).message}`)
+  }
+  if (!Array.isArray(value)) throw new SluiceError('USAGE', expected)
+  for (const [i, key] of value.entries())
+    if (!isKey(key))
+      throw new SluiceError('USAGE', `${expected}; at ${i}, found ${JSON.stringify(key)}`)
+  return value as readonly KeyValues[]
+}
+const isKey = (key: unknown): boolean =>
+  Array.isArray(key) &&
+  key.length > 0 &&
+  key.every((part) => typeof part === 'string' || typeof part === 'number')
 
 async function give(orders: Orders, order: Order): Promise<number> {
   const id = orders.give(order)
@@ -77,8 +127,12 @@ function list(args: Arguments, dataDir: string, destination: string): number {
   else if (loads.length === 0) console.log(`${destination} has loaded nothing`)
   for (const load of args.flag('json') ? [] : loads) {
     const { client, state, tables, done: finished, table, rows, rowsPerSecond, skipped } = load
-    const rate = rowsPerSecond > 0 ? `, at most ${rowsPerSecond} rows/s` : ''
-    console.log(`${client}  ${state}  ${finished} of ${tables} tables, ${rows} rows${rate}`)
+    const { pace, where, keys } = load
+    const most = rowsPerSecond === 'auto' ? pace : rowsPerSecond
+    const auto = rowsPerSecond === 'auto' ? ' (auto)' : ''
+    const rate = most > 0 ? `, at most ${most} rows/s${auto}` : ''
+    const part = where === null ? (keys === null ? '' : `, ${keys} keys`) : `, where ${where}`
+    console.log(`${client}  ${state}  ${finished} of ${tables} tables${part}, ${rows} rows${rate}`)
     if (table !== null)
       console.log(`  reads ${table}${load.after ? ` behind (${load.after.join(', ')})` : ''}`)
     console.log(`  since ${load.started}${load.ended === null ? '' : `, until ${load.ended}`}`)

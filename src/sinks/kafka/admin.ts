@@ -19,6 +19,16 @@ const IS_CONTROL = 0x20
 const IS_TRANSACTIONAL = 0x10
 const COMMIT = 1
 
+/** What is read of a partition. */
+export interface Range {
+  readonly topic: string
+  readonly partition: number
+  readonly from: bigint
+  readonly end: bigint
+}
+/** The kind of a resource whose settings are asked for. */
+const TOPIC = 2
+
 export class Admin {
   readonly #client: Client
   readonly #consumer: Consumer
@@ -89,17 +99,18 @@ export class Admin {
     }
   }
   async #last(topic: string, key: string): Promise<Buffer | undefined> {
-    const [first, end] = await this.#bounds(topic)
+    const [first, end] = await this.bounds(topic, 0)
     for (let tail = TAIL; ; tail *= 16n) {
       const from = end - tail > first ? end - tail : first
       const found = await this.#scan(topic, key, from, end)
       if (found !== undefined || from === first) return found
     }
   }
-  async #bounds(topic: string): Promise<[bigint, bigint]> {
+  /** The first offset of a partition, and the one behind its last. */
+  async bounds(topic: string, partition: number): Promise<[bigint, bigint]> {
     const ask = async (timestamp: bigint): Promise<bigint> => {
       const listed = await this.#client.listOffsets({
-        topics: [{ name: topic, partitions: [{ partitionIndex: 0, timestamp }] }],
+        topics: [{ name: topic, partitions: [{ partitionIndex: partition, timestamp }] }],
       })
       return listed[0]!.partitions[0]!.offset
     }
@@ -129,12 +140,65 @@ export class Admin {
     }
     return found
   }
-  async #fetch(topic: string, offset: bigint) {
+  /** A setting of a topic, as the broker has it. */
+  async setting(topic: string, name: string): Promise<string | undefined> {
+    try {
+      const [described] = await this.#client.describeConfigs({
+        resources: [{ resourceType: TOPIC, resourceName: topic, configurationKeys: [name] }],
+      })
+      return described?.configs.find((c) => c.name === name)?.value ?? undefined
+    } catch (error) {
+      throw sinkError(error, `asking for ${name} of topic ${topic}`)
+    }
+  }
+  /**
+   * Committed records of a partition from an offset up to `end`; each call of `take` with the offset to go on from. A record's
+   * bytes are valid until it returns.
+   */
+  async read(
+    { topic, partition, from, end }: Range,
+    take: (key: Buffer | null, value: Buffer | null) => void,
+  ): Promise<bigint> {
+    const pending = new Map<bigint, (readonly [Buffer | null, Buffer | null])[]>()
+    let at = from
+    try {
+      while (at < end) {
+        const batches = await this.#fetch(topic, at, partition)
+        if (batches.length === 0) break
+        for (const { producerId, attributes, records, firstOffset, lastOffsetDelta } of batches) {
+          const next = firstOffset + BigInt(lastOffsetDelta) + 1n
+          const seen = at
+          at = next
+          if (attributes & IS_CONTROL) {
+            const held = pending.get(producerId) ?? []
+            pending.delete(producerId)
+            if (records[0]?.key?.readInt16BE(2) === COMMIT)
+              for (const [key, value] of held) take(key, value)
+            continue
+          }
+          for (const { offsetDelta, key, value } of records) {
+            // a batch is given whole, also where it begins before the offset that was asked for
+            if (firstOffset + BigInt(offsetDelta) < seen) continue
+            if ((attributes & IS_TRANSACTIONAL) === 0) take(key, value)
+            else {
+              const held = pending.get(producerId) ?? []
+              held.push([key && Buffer.from(key), value && Buffer.from(value)])
+              pending.set(producerId, held)
+            }
+          }
+        }
+      }
+    } catch (error) {
+      throw sinkError(error, `reading topic ${topic}, partition ${partition}`)
+    }
+    return at
+  }
+  async #fetch(topic: string, offset: bigint, partition = 0) {
     const { topics } = await this.#consumer.metadata({ topics: [topic], forceUpdate: true })
     const about = topics.get(topic)
     if (about === undefined) throw new Error(`no topic ${topic}`)
     const answer = await this.#consumer.fetch({
-      node: about.partitions[0]!.leader,
+      node: about.partitions[partition]!.leader,
       maxWaitTime: 100,
       minBytes: 0,
       maxBytes: 4 * 1024 * 1024,
@@ -144,7 +208,7 @@ export class Admin {
           topicId: about.id,
           partitions: [
             {
-              partition: 0,
+              partition,
               currentLeaderEpoch: -1,
               fetchOffset: offset,
               lastFetchedEpoch: -1,

@@ -97,6 +97,10 @@ export class Router {
     return this.#topics.has(topic)
   }
 
+  /** The topic of all rows of a table; undefined where it depends on the row. */
+  topicOf(table: TargetTable): string | undefined {
+    return this.#compiled(table).topic
+  }
   /** The key stands in out.buf[from, to). */
   readonly route = (row: SinkRow, out: Out, from: number, to: number): Place => {
     const compiled = this.#compiled(row.table)

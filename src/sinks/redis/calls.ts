@@ -161,6 +161,14 @@ export class Call {
     }
   }
 }
+/** A call, to who writes a row into it. */
+export type CallWriter = Pick<Call, 'ordered' | 'begin' | 'key' | 'pair' | 'arg' | 'out' | 'ready'>
+/** Where rows are written to: calls, or who wants to know what would be written. */
+export interface Writes {
+  readonly invalid: Set<string>
+  of(key: string): CallWriter
+  after(stream: string, call: CallWriter, version: string): string
+}
 interface Ready {
   readonly count: number // of words of the command
   readonly bytes: Buffer // the whole command, with the script's name
@@ -231,11 +239,11 @@ export const readyArg = (text: string): Buffer =>
   Buffer.from(`$${Buffer.byteLength(text)}\r\n${text}\r\n`)
 
 /** The calls of one write. */
-export class Calls {
+export class Calls implements Writes {
   readonly #connection: Connection
   readonly #fixed: readonly string[]
   readonly #open = new Map<string, Call>()
-  readonly #streams = new Map<string, { call: Call; version: string; before: string }>()
+  readonly #streams = new Map<string, { call: CallWriter; version: string; before: string }>()
   readonly #sent: Promise<void>[] = []
   readonly #inFlightMax: number
   #current: Call | undefined
@@ -251,7 +259,7 @@ export class Calls {
     this.#inFlightMax = connection.cluster ? CLUSTER_IN_FLIGHT_MAX : IN_FLIGHT_MAX
   }
   /** The version of the last entry for this stream in an earlier call of this write; "" where there is none. */
-  after(stream: string, call: Call, version: string): string {
+  after(stream: string, call: CallWriter, version: string): string {
     const last = this.#streams.get(stream)
     if (last === undefined) this.#streams.set(stream, { call, version, before: '' })
     else {

@@ -126,6 +126,14 @@ export class Connection {
       throw failureOf(error, name)
     }
   }
+  /** The same, with a reply of bytes. */
+  async bytes(name: string, ...args: (string | number)[]): Promise<unknown> {
+    try {
+      return await this.#client.callBuffer(name, ...args)
+    } catch (error) {
+      throw failureOf(error, name)
+    }
+  }
   /** Deletes keys, a thousand in a command; in a cluster each by itself. Errors as failureOf. */
   async unlink(keys: readonly string[]): Promise<void> {
     const most = this.cluster ? 1 : 1000

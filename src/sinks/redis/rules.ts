@@ -12,11 +12,11 @@ import { isBinary, JsonObjectWriter, writeJsonString } from '../shape/json.ts'
 import type { SinkRow, TargetColumn, TargetTable } from '../shape/row.ts'
 import { Template, type BoundTemplate } from '../shape/template.ts'
 import { isSplit, markOf, readyArg } from './calls.ts'
-import type { Calls, Mark, Names, Stamped } from './calls.ts'
+import type { Mark, Names, Stamped, Writes } from './calls.ts'
 import type { RedisOptions, RuleOptions } from './options.ts'
 
 /** Writes one row. Throws SINK_DATA with nothing written. */
-export type RowWriter = (row: SinkRow, calls: Calls) => void
+export type RowWriter = (row: SinkRow, calls: Writes) => void
 
 /** A rule, ready for tables. */
 export interface Rule {
@@ -141,7 +141,7 @@ class Place {
 interface Body {
   /** Throws SINK_DATA. */
   prepare(row: SinkRow, moved: boolean): void
-  write(row: SinkRow, key: string, calls: Calls): void
+  write(row: SinkRow, key: string, calls: Writes): void
 }
 function documentWriter(rule: Rule, table: TargetTable, context: RuleContext): RowWriter {
   const template = rule.keys[0]!
@@ -274,7 +274,7 @@ function memberWriter(rule: Rule, table: TargetTable, context: RuleContext): Row
   const owner = ownerOf(context.instance, table.database, table.name)
   const add = markOf(score === undefined ? 'a' : 'z', owner, ttlOf(rule))
   const remove = markOf(score === undefined ? 'r' : 'y', owner, ttlOf(rule))
-  const begin = (row: SinkRow, calls: Calls, mark: Mark, at: string, who: string) => {
+  const begin = (row: SinkRow, calls: Writes, mark: Mark, at: string, who: string) => {
     const call = calls.of(at)
     call.begin(mark, row)
     call.pair(context.names, at)
@@ -340,7 +340,7 @@ function eventWriter(rule: Rule, table: TargetTable, context: RuleContext): RowW
   }
 }
 type EventWriter = (
-  calls: Calls,
+  calls: Writes,
   row: Stamped & Pick<SinkRow, 'id'>,
   key: string,
   op: string,

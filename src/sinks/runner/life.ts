@@ -17,12 +17,12 @@ import {
   versionHead,
   versionTail,
 } from '../shape/version.ts'
-import type { SinkContext } from '../sink.ts'
+import type { Sink, SinkContext } from '../sink.ts'
 import { Delivery, Halted, type DeliveryOptions } from './delivery.ts'
 import { Feed, type RowsWork, type Work } from './feed.ts'
 import { Lanes, type Entry } from './lanes.ts'
 import type { SinkConfig } from './options.ts'
-import { Unlogged } from '../special/unlogged.ts'
+import { Unlogged, type UnloggedChange } from '../special/unlogged.ts'
 import { Xa } from '../special/xa.ts'
 
 export interface LifeOptions extends Omit<DeliveryOptions, 'config'> {
@@ -34,6 +34,8 @@ export interface LifeOptions extends Omit<DeliveryOptions, 'config'> {
   readonly filter: Filter
   readonly read: Source['read']
   readonly query: SinkContext['query']
+  /** Has tables read once more; none where there is no source. */
+  readonly resnapshot: ((what: Resnapshot) => void) | undefined
   readonly target: BatchFacts['target']
   /** Rows of the event at the beginning that the target has already. */
   readonly rowsDone: number
@@ -42,6 +44,15 @@ export interface LifeOptions extends Omit<DeliveryOptions, 'config'> {
   /** What else is to be written between two pieces of work; undefined: nothing now. */
   readonly extra: () => Extra | undefined
 }
+/** Tables whose rows have changed beside the log. `clear`: some may be gone, so the target is emptied first. */
+export interface Resnapshot {
+  readonly tables: readonly (readonly [database: string, table: string])[]
+  readonly clear: boolean
+}
+/** Whether a sink can empty its part of a table. */
+export const clearsTables = (sink: Pick<Sink, 'clears' | 'statement'>): boolean =>
+  sink.clears === true && sink.statement !== undefined
+
 /** Rows that do not come from the cursor. */
 export interface Extra {
   readonly slices: readonly Slice[]
@@ -76,7 +87,7 @@ export class Life {
     })
     this.#xa = new Xa(state, client)
     const mirrors = sink.mirrors ?? sink.promise !== 'append'
-    if (mirrors && config.unloggedChange === 'stop')
+    if (mirrors && config.unloggedChange !== 'ignore')
       this.#unlogged = new Unlogged(sink, query, filter)
     this.#issued = options.issued
     this.#rowsDone = options.rowsDone
@@ -230,8 +241,8 @@ export class Life {
     const { sink, signal } = this.#options
     const unlogged = this.#unlogged
     if (unlogged !== undefined) {
-      const what = unlogged.statement(change)
-      if (what !== '') throw this.#stopAt(what, tx)
+      const found = unlogged.statement(change)
+      if (found !== undefined) this.#unlike(found, tx)
       if (unlogged.changesKeys(change)) await unlogged.load()
     }
     if (sink.statement === undefined) return
@@ -249,16 +260,33 @@ export class Life {
     for (const { tx, changes } of slices) {
       for (const change of changes) {
         if (!unlogged.suspects(change)) continue
-        const what = unlogged.rows(change)
-        if (what !== '') throw this.#stopAt(what, tx)
+        const found = unlogged.rows(change)
+        if (found !== undefined) this.#unlike(found, tx)
       }
     }
   }
-  #stopAt(what: string, tx: Transaction): SluiceError {
-    return new SluiceError(
+  /** The target no longer equals the source: its tables are read again, or the sink stops. */
+  #unlike({ what, tables, gone }: UnloggedChange, tx: Transaction): void {
+    const { config, resnapshot, sink, name, log } = this.#options
+    const at = formatPosition(beginningOf(tx))
+    let why = ''
+    if (config.unloggedChange === 'resnapshot') {
+      if (resnapshot === undefined) why = 'a worker has no source to read'
+      else if (tables.length === 0) why = 'it names no table'
+      else if (gone && !clearsTables(sink))
+        why = 'rows may be gone, and the target cannot be emptied'
+      else {
+        resnapshot({ tables, clear: gone })
+        const names = tables.map((table) => table.join('.')).join(', ')
+        log.warn({ at, tables: names }, `${at}: ${what}: ${names} are read again`)
+        return
+      }
+      why = ` (resnapshot cannot help: ${why})`
+    }
+    throw new SluiceError(
       'UNLOGGED_CHANGE',
-      `${formatPosition(beginningOf(tx))}: ${what} changes rows without logging them, so the target no longer equals the source. ` +
-        `Put the target right, then let the sink go on with unloggedChange: ignore in sinks.${this.#options.name}`,
+      `${at}: ${what} changes rows without logging them, so the target no longer equals the source${why}. ` +
+        `Put the target right, then let the sink go on with unloggedChange: ignore in sinks.${name}`,
     )
   }
 

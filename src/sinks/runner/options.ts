@@ -73,9 +73,11 @@ const common = {
   deadLettersMax: integer('a number of rows, 1 to 10000000', 1, 10_000_000)
     .default(100_000)
     .describe('Most dead letters kept of this sink; when there are more, it stops'),
-  unloggedChange: oneOf(['stop', 'ignore'])
+  unloggedChange: oneOf(['stop', 'ignore', 'resnapshot'])
     .default('stop')
-    .describe('A change of rows that is not in the log as rows (TRUNCATE, …): stop | ignore'),
+    .describe(
+      'A change of rows that is not in the log as rows (TRUNCATE, …): stop | ignore | resnapshot (its tables are read again)',
+    ),
 }
 
 const columnNames = (what: string) => z.array(text('a column name'), { error: `a list of ${what}` })

@@ -17,7 +17,7 @@ import { SluiceError, withoutPasswords } from '../../errors.ts'
 import { compileFilter, everything, intersect } from '../../filter.ts'
 import type { Logger } from '../../logger.ts'
 import type { Cursor } from '../../store/cursor.ts'
-import { movedKey, positionFromJson, type State } from '../../store/state.ts'
+import { gapKey, movedKey, positionFromJson, type State } from '../../store/state.ts'
 import type { Store } from '../../store/store.ts'
 import type { Control, Letter } from '../letters/control.ts'
 import { compileMapping } from '../shape/mapping.ts'
@@ -27,7 +27,7 @@ import { NO_VERSION, versionBefore } from '../shape/version.ts'
 import type { Sink, SinkContext, SinkType } from '../sink.ts'
 import { bury } from './bury.ts'
 import { GivenUp, noCounts, pauseMs, type Counts } from './delivery.ts'
-import { issuedBefore, issuedKey, Life, type Extra } from './life.ts'
+import { clearsTables, issuedBefore, issuedKey, Life, type Extra, type Resnapshot } from './life.ts'
 import { ownOptions, type SinkConfig } from './options.ts'
 
 /** What a sink needs of its instance. */
@@ -57,7 +57,12 @@ export interface SinkHost {
 /** What has been, and is to be, loaded for a cursor. */
 export interface Loads {
   of(client: string): { readonly state: string } | undefined
-  start(client: string, options: { readonly filter: Filter }): Promise<unknown>
+  start(
+    client: string,
+    options: { readonly filter: Filter; readonly clear: boolean },
+  ): Promise<unknown>
+  /** Reads tables once more, behind what is loaded now. Durable when it returns. */
+  again(client: string, options: Resnapshot): void
 }
 export type SinkState =
   | { readonly state: 'connecting' | 'running' | 'paused' | 'stopped' }
@@ -215,7 +220,7 @@ export class SinkRunner {
         this.#cursor = store.subscribe(this.#client, { ...subscription, moveTo: resume })
       this.#running()
       const fresh = issued === NO_VERSION && resume === undefined && sink.seen === undefined
-      await this.#initialLoad(fresh, filter)
+      await this.#initialLoad(fresh, filter, clearsTables(sink))
       const wanted = intersect(this.#host.filter, filter)
       const life = this.#life(sink, { filter: wanted, halt, signal: hard.signal, issued })
       await life.run()
@@ -239,14 +244,20 @@ export class SinkRunner {
     )
   }
   /** Begins to load what is in the tables already, as `initialLoad` says; what was begun before goes on by itself. */
-  async #initialLoad(fresh: boolean, filter: Filter): Promise<void> {
+  async #initialLoad(fresh: boolean, filter: Filter, clear: boolean): Promise<void> {
     const { initialLoad } = this.config
-    const { loads } = this.#host
+    const { loads, state } = this.#host
+    const gap = gapKey(this.#client)
+    if (loads !== undefined && state.value(gap) === '1') {
+      await loads.start(this.#client, { filter, clear })
+      state.setValue(gap, '')
+      this.#loaded = true
+    }
     if (initialLoad === 'none' || loads === undefined || this.#loaded) return
     const before = loads.of(this.#client)?.state
     const open = before === 'running' || before === 'paused'
     const wanted = initialLoad === 'always' ? !open : fresh && before === undefined
-    if (wanted) await loads.start(this.#client, { filter })
+    if (wanted) await loads.start(this.#client, { filter, clear: false })
     this.#loaded = true
   }
   async #open(position: Position, signal: AbortSignal): Promise<Sink> {
@@ -266,9 +277,10 @@ export class SinkRunner {
     sink: Sink,
     more: { filter: Filter; halt: AbortSignal; signal: AbortSignal; issued: string },
   ): Life {
-    const { state, read, query } = this.#host
+    const { state, read, query, loads } = this.#host
     return new Life({
       ...more,
+      resnapshot: loads && ((what) => loads.again(this.#client, what)),
       sink,
       state,
       read,

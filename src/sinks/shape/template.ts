@@ -10,8 +10,10 @@ import type { SinkRow, TargetColumn, TargetTable } from './row.ts'
 
 export type BoundTemplate = (row: SinkRow, side: ImageSide) => string
 
-interface Part {
+/** Where the text of a column stands. */
+export interface TemplatePart {
   readonly column: TargetColumn
+  /** A ":" or a "\\" in it has a "\\" before it. */
   readonly escaped: boolean
 }
 type Piece = { readonly text: string } | { readonly name: string }
@@ -61,14 +63,7 @@ export class Template {
    * update but there before it has not changed.
    */
   bind(table: TargetTable): BoundTemplate {
-    const several = table.keys.length > 1
-    const parts = this.#pieces.flatMap((p): (string | Part)[] => {
-      if ('text' in p) return [p.text]
-      if (p.name === 'database') return [table.database]
-      if (p.name === 'table') return [table.name]
-      if (p.name !== 'key') return [{ column: this.#column(table, p.name), escaped: false }]
-      return this.#keys(table).map((k) => (k === ':' ? k : { column: k, escaped: several }))
-    })
+    const parts = this.parts(table)
     if (parts.every((part) => typeof part === 'string')) {
       const constant = parts.join('')
       return () => constant
@@ -79,6 +74,17 @@ export class Template {
         text += typeof part === 'string' ? part : this.#value(row, side, part)
       return text
     }
+  }
+  /** What its texts are made of, for who wants to read them backwards. Throws as bind does. */
+  parts(table: TargetTable): readonly (string | TemplatePart)[] {
+    const several = table.keys.length > 1
+    return this.#pieces.flatMap((p): (string | TemplatePart)[] => {
+      if ('text' in p) return [p.text]
+      if (p.name === 'database') return [table.database]
+      if (p.name === 'table') return [table.name]
+      if (p.name !== 'key') return [{ column: this.#column(table, p.name), escaped: false }]
+      return this.#keys(table).map((k) => (k === ':' ? k : { column: k, escaped: several }))
+    })
   }
   #keys(table: TargetTable): (':' | TargetColumn)[] {
     if (table.keys.length === 0) {
@@ -97,7 +103,7 @@ export class Template {
       `template ${this.text}: no column ${name} in ${table.database}.${table.name}; it has ${table.columns.map((c) => c.name).join(', ')}`,
     )
   }
-  #value(row: SinkRow, side: ImageSide, { column, escaped }: Part): string {
+  #value(row: SinkRow, side: ImageSide, { column, escaped }: TemplatePart): string {
     let text = row.string(side, column)
     if (text === undefined && side === AFTER) text = row.string(BEFORE, column)
     if (typeof text === 'string' && escaped && /[:\\]/.test(text))

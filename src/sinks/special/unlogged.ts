@@ -57,6 +57,13 @@ async function referenced(query: SinkContext['query']): Promise<Map<string, stri
   return found
 }
 
+/** Rows that have changed beside the log. */
+export interface UnloggedChange {
+  readonly what: string // "TRUNCATE TABLE on shop.items"
+  readonly tables: readonly (readonly [database: string, table: string])[] // those that the sink gets
+  readonly gone: boolean // whether rows may have gone
+}
+
 type SinkPart = Pick<Sink, 'clears' | 'alters' | 'statement'>
 
 export class Unlogged {
@@ -89,16 +96,19 @@ export class Unlogged {
     return change.kind === 'ddl' && /\b(references|foreign|rename|drop)\b/i.test(change.sql)
   }
 
-  /** What a statement does to rows beside the log, and the sink does not do in its target; "" for nothing. */
-  statement(change: QueryChange): string {
+  /** What a statement does to rows beside the log, and the sink does not do in its target; undefined: nothing. */
+  statement(change: QueryChange): UnloggedChange | undefined {
     const rewrite = rewriteOf(change)
-    if (rewrite === undefined) return ''
+    if (rewrite === undefined) return undefined
     if (this.#sink.statement !== undefined) {
-      if (rewrite.kind === 'truncate' && this.#sink.clears === true) return ''
-      if (rewrite.kind === 'alter' && this.#sink.alters === true) return ''
+      if (rewrite.kind === 'truncate' && this.#sink.clears === true) return undefined
+      if (rewrite.kind === 'alter' && this.#sink.alters === true) return undefined
     }
     const name = change.table === '' ? '' : ` on ${change.database}.${change.table}`
-    return `${rewrite.what}${name}`
+    const tables = change.tables.flatMap(({ database, table }) =>
+      table !== '' && this.#filter(database, table) ? [[database, table] as const] : [],
+    )
+    return { what: `${rewrite.what}${name}`, tables, gone: rewrite.kind !== 'alter' }
   }
   /** Whether rows(change) is worth asking: cheap, for every change. */
   suspects(change: Change): boolean {
@@ -106,18 +116,38 @@ export class Unlogged {
     if (change.kind !== 'delete' && change.kind !== 'update') return false
     return this.#of(change.table).length > 0
   }
-  /** What a change of rows does to rows of other tables; "" for nothing. */
-  rows(change: RowsChange): string {
+  /** What a change of rows does to rows of other tables; undefined: nothing. */
+  rows(change: RowsChange): UnloggedChange | undefined {
     for (const cascade of this.#of(change.table)) {
       const acts =
         change.kind === 'delete'
           ? cascade.onDelete
           : cascade.onUpdate && changesColumns(change, cascade.columns)
       if (acts) {
-        return `foreign key ${cascade.child} → ${cascade.parent} (${cascade.rule}): its ${change.kind} changed rows of ${cascade.child}`
+        const what = `foreign key ${cascade.child} → ${cascade.parent} (${cascade.rule}): its ${change.kind} changed rows of ${cascade.child}`
+        return { what, ...this.#below(change.table) }
       }
     }
-    return ''
+    return undefined
+  }
+  /** All tables whose rows may have changed because of rows of `table`. */
+  #below({ database, name }: Table): Pick<UnloggedChange, 'tables' | 'gone'> {
+    const found = new Set<string>()
+    let gone = false
+    const open = [`${database}.${name}`]
+    for (let parent = open.pop(); parent !== undefined; parent = open.pop()) {
+      for (const { child, rule } of this.#cascades.get(parent.toLowerCase()) ?? []) {
+        gone ||= rule === 'CASCADE'
+        if (found.has(child)) continue
+        found.add(child)
+        open.push(child)
+      }
+    }
+    const tables = [...found].map((child) => {
+      const at = child.indexOf('.')
+      return [child.slice(0, at), child.slice(at + 1)] as const
+    })
+    return { tables, gone }
   }
   #of(table: Table): readonly Cascade[] {
     let found = this.#tables.get(table)

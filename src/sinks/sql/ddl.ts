@@ -64,7 +64,9 @@ export function applier(options: ApplyOptions): Handler {
         dialect.name === 'mysql' ? 'SELECT DATABASE() AS name' : "SELECT '' AS name",
       )
       try {
-        for (const sql of statements) await run(session, sql, again, statement, dialect)
+        // a table that is made with its first row need not be there yet
+        const lenient = again || (change.type === 'TRUNCATE' && options.createTables)
+        for (const sql of statements) await run(session, sql, lenient, statement, dialect)
       } finally {
         if (dialect.name === 'mysql' && session.alive)
           await session.run(`USE ${dialect.quote(String(rows[0]!['name']))}`)
@@ -101,6 +103,10 @@ const START_AT_END = /\s*\bSTART\s+TRANSACTION\s*$/i
 function planMysql(statement: SinkStatement, parsed: Parsed, options: ApplyOptions): string[] {
   const { dialect, tables } = options
   const { change } = statement
+  if (parsed.type === 'TRUNCATE')
+    return parsed.tables.map(
+      ({ database, table }) => `TRUNCATE TABLE ${dialect.full(tables.nameOf(database, table))}`,
+    )
   const spaces = new Map<string, string | undefined>()
   for (const { database, table } of parsed.tables) {
     const name = tables.nameOf(database, table)
@@ -178,7 +184,10 @@ function planPostgres(statement: SinkStatement, parsed: Parsed, options: ApplyOp
     throw refused(dialect, statement, 'createTables is false, and the source made a table')
   }
   if (type === 'ERASE') return parsed.tables.map((t) => `DROP TABLE IF EXISTS ${full(t)}`)
-  if (type === 'TRUNCATE') return parsed.tables.map((t) => `TRUNCATE TABLE ${full(t)}`)
+  if (type === 'TRUNCATE')
+    return parsed.tables.map((t) =>
+      createTables ? unlessMissing(`TRUNCATE TABLE ${full(t)}`) : `TRUNCATE TABLE ${full(t)}`,
+    )
   if (type === 'RENAME') return renames(statement, parsed, options)
   if (type === 'ALTER') return alter(statement, parsed, options)
   throw refused(dialect, statement, 'no statement of PostgreSQL is known for it')
@@ -228,9 +237,9 @@ function alter(statement: SinkStatement, parsed: Parsed, options: ApplyOptions):
   }
   return out
 }
-/** A column that no row has come with yet is not there yet either. */
+/** A table or column that no row has come with yet is not there yet either. */
 const unlessMissing = (sql: string): string =>
-  `DO $sluice$ BEGIN ${sql}; EXCEPTION WHEN undefined_column THEN NULL; END $sluice$`
+  `DO $sluice$ BEGIN ${sql}; EXCEPTION WHEN undefined_column OR undefined_table THEN NULL; END $sluice$`
 /** What stands behind ALTER TABLE name, at its commas. */
 function clauses(sql: string): string[] {
   const tokens = new Tokens(sql)

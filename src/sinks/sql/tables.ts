@@ -40,8 +40,9 @@ export class BoundTable {
   readonly cascades: boolean
   /** The column of versions, as the target spells it. */
   readonly fence: string | undefined
-  readonly #columns: readonly BoundColumn[]
-  readonly #keys: readonly BoundColumn[]
+  /** Those that are written, the version's last where there is one. */
+  readonly columns: readonly BoundColumn[]
+  readonly keys: readonly BoundColumn[]
   readonly #guarded: boolean
   readonly #dialect: Dialect
   readonly #options: TablesOptions
@@ -63,19 +64,25 @@ export class BoundTable {
     this.keyless = target.keys.length === 0
     this.cascades = found.cascades
     this.#guarded = found.uniques.length > 1
-    this.#columns = bindColumns(target, found, this.id, dialect, options.fence)
+    this.columns = bindColumns(target, found, this.id, dialect, options.fence)
     const bound = (key: TargetColumn): BoundColumn =>
-      this.#columns.find(({ source }) => source === key) ?? generatedKey(key, this.id)
-    this.#keys = target.keys.map(bound)
-    if (!this.keyless && !hasIndex(found, this.#keys)) throw noIndex(this.#keys, this.id)
+      this.columns.find(({ source }) => source === key) ?? generatedKey(key, this.id)
+    this.keys = target.keys.map(bound)
+    if (!this.keyless && !hasIndex(found, this.keys)) throw noIndex(this.keys, this.id)
   }
 
+  /** Inserts of whole rows into another table, which has these columns and those of `more`. */
+  into(name: TargetName, more: readonly BoundColumn[]): Collector {
+    const columns = [...this.columns, ...more]
+    const shape = { name, operation: 'insert', columns, keys: [], matchAll: false } as const
+    return this.#dialect.collector({ ...shape, fence: undefined, guarded: false }, this.#options)
+  }
   collector(operation: Exclude<Operation, 'update'>): Collector {
-    return this.#collector(operation, operation, this.#columns)
+    return this.#collector(operation, operation, this.columns)
   }
   /** For the columns that are in this row's image after; undefined where there are none. */
   partial(row: SinkRow, operation: 'upsert' | 'insert' | 'update'): Collector | undefined {
-    const present = this.#columns.filter(({ source }) => row.state(AFTER, source) !== ABSENT)
+    const present = this.columns.filter(({ source }) => row.state(AFTER, source) !== ABSENT)
     if (present.length === 0) return undefined
     const which = present.map(({ source }) => source.index).join()
     return this.#collector(`${operation} ${which}`, operation, present)
@@ -90,7 +97,7 @@ export class BoundTable {
           name: this.name,
           operation,
           columns: writes ? columns : [],
-          keys: this.keyless && operation !== 'insert' ? this.#images() : this.#keys,
+          keys: this.keyless && operation !== 'insert' ? this.#images() : this.keys,
           matchAll: this.keyless,
           fence: this.#options.fence,
           guarded: this.#guarded,
@@ -107,7 +114,7 @@ export class BoundTable {
   }
   /** What tells rows without a key apart: everything, but for what has no equality. */
   #images(): BoundColumn[] {
-    return this.#columns.filter(({ source }) => {
+    return this.columns.filter(({ source }) => {
       const type = source.column?.mysqlType ?? ''
       return !/^(geometry|point|line|poly|multi|geom)/.test(type) && source.column !== undefined
     })

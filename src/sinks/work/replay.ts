@@ -176,6 +176,7 @@ export class Replay {
       log,
       counts: this.counts,
       query: () => Promise.resolve([]),
+      resnapshot: undefined, // the source is not asked
       target: compileMapping(config.tables, `sinks.${name}`),
       rowsDone: 0,
       issued: VERSION_MAX, // that something newer is there is the rule
@@ -187,6 +188,7 @@ export class Replay {
       recovered: () => {},
       bury: (row, error) => bury(control, { sink: name, deadLettersMax, log }, row, error),
       extra: () => undefined,
+      resnapshot: undefined,
     })
   }
 }

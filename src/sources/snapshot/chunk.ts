@@ -3,8 +3,19 @@
  * Bounded twice: by the number of rows that are asked for, and by bytes, behind which rows are passed over, for the next
  * piece begins with them. Knows no log.
  */
+import { eventTypes, HEADER_BYTES } from '../../binlog/reader.ts'
 import { BinlogRows } from '../../binlog/rows.ts'
-import type { Column, RawEvent, Row, RowReader, RowsChange, Table } from '../../change.ts'
+import { AFTER, BEFORE } from '../../change.ts'
+import type {
+  Column,
+  ImageSide,
+  QueryChange,
+  RawEvent,
+  Row,
+  RowReader,
+  RowsChange,
+  Table,
+} from '../../change.ts'
 import type { BinaryConnection } from '../../mysql/binary.ts'
 import { Out } from '../../out.ts'
 import { ImageWriter } from './image.ts'
@@ -13,6 +24,7 @@ import {
   literalOf,
   selectText,
   SNAPSHOT_FORMAT,
+  tableName,
   type KeyPlace,
   type TablePlan,
 } from './plan.ts'
@@ -27,10 +39,12 @@ export const SNAPSHOT_SESSION: readonly string[] = [
 ]
 
 const EVENT_BYTES = 32 * 1024
+const FIRST_BYTES = 256 * 1024
 const EVENT_ROWS = 500
 
 /** Rows of a piece, as many as an event may have. */
 interface EventRange {
+  readonly kind: 'insert' | 'delete'
   readonly start: number
   end: number
   readonly rows: number[] // where each begins
@@ -55,36 +69,65 @@ export interface ChunkOptions {
   /** Waits for transactions that are being committed: a locking read. */
   readonly lock: boolean
   readonly serverId: number
+  /** A condition that rows fulfil, in SQL. */
+  readonly where?: string | undefined
+  /** Where its rows go, as far as it has room: one that a piece before had. */
+  readonly buffer?: Buffer | undefined
+}
+
+/** Rows that are written to `out` as events, each as large as one may be. */
+export function eventsOf(
+  out: Out,
+  { columns }: Table,
+  kind: EventRange['kind'],
+  serverId: number,
+  key?: readonly Column[], // all that the rows of a delete have
+): {
+  /** A row begins. */
+  readonly row: () => true
+  readonly end: () => { readonly rows: number; readonly events: readonly EventRange[] }
+} {
+  const events: EventRange[] = []
+  let rows = 0
+  const seal = (): void => {
+    const event = events.at(-1)
+    if (event) event.end = out.at
+  }
+  return {
+    row() {
+      const event = events.at(-1)
+      if (!event || event.rows.length >= EVENT_ROWS || out.at - event.start >= EVENT_BYTES) {
+        seal()
+        const start = beginEvent(out, columns.length, serverId, key)
+        events.push({ kind, start, end: 0, rows: [] })
+      }
+      events.at(-1)!.rows.push(out.at)
+      rows++
+      return true
+    },
+    end() {
+      seal()
+      return { rows, events }
+    },
+  }
 }
 
 /** Throws what the connection throws. */
 export async function readChunk(
   connection: BinaryConnection,
-  { plan, after, rows: limit, bytes: most, lock, serverId }: ChunkOptions,
+  { plan, after, rows: limit, bytes: most, lock, serverId, buffer, where }: ChunkOptions,
 ): Promise<Chunk> {
-  const { columns } = plan.table
-  const out = new Out(64 * 1024)
-  const events: EventRange[] = []
-  let rows = 0
+  const { table } = plan
+  const out = new Out(buffer === undefined ? FIRST_BYTES : 0)
+  if (buffer !== undefined) out.use(buffer)
+  const taken = eventsOf(out, table, 'insert', serverId)
   let seen = 0
-  const seal = (): void => {
-    const event = events.at(-1)
-    if (event) event.end = out.at
-  }
-  const writer = new ImageWriter(columns, out, () => {
+  const writer = new ImageWriter(table.columns, out, () => {
     seen++
-    if (out.at >= most) return false
-    const event = events.at(-1)
-    if (!event || event.rows.length >= EVENT_ROWS || out.at - event.start >= EVENT_BYTES) {
-      seal()
-      events.push({ start: beginEvent(out, columns.length, serverId), end: 0, rows: [] })
-    }
-    events.at(-1)!.rows.push(out.at)
-    rows++
-    return true
+    return out.at < most && taken.row()
   })
-  await connection.select(selectText(plan, { after, limit, lock }), writer)
-  seal()
+  await connection.select(selectText(plan, { after, limit, lock, where }), writer)
+  const { rows, events } = taken.end()
   const keyed = plan.key.length > 0
   const literal = (c: Column): string =>
     literalOf(c, out.buf, writer.starts[c.index]!, writer.ends[c.index]!)
@@ -107,17 +150,18 @@ export async function readChunk(
 export function changesOf(
   { buffer, events, plan }: Chunk,
   place: { readonly offset: number; readonly firstRow: number },
-  dropped: ((reader: RowReader) => boolean) | undefined,
+  dropped: ((reader: RowReader, side: ImageSide) => boolean) | undefined,
 ): SnapshotRows[] {
   const changes: SnapshotRows[] = []
   let { firstRow } = place
   for (const event of events) {
-    const { start, rows } = event
+    const { kind, start, rows } = event
     let { end } = event
     if (dropped !== undefined) {
-      const whole = new SnapshotRows(plan.table, { bytes: buffer, start, end }, place)
+      const whole = new SnapshotRows(plan.table, { bytes: buffer, start, end }, { ...place, kind })
+      const side = kind === 'delete' ? BEFORE : AFTER
       const gone: boolean[] = []
-      for (const reader = whole.reader(); reader.next();) gone.push(dropped(reader))
+      for (const reader = whole.reader(); reader.next();) gone.push(dropped(reader, side))
       let to = rows[0]!
       for (const [i, from] of rows.entries()) {
         const past = rows[i + 1] ?? end
@@ -128,7 +172,7 @@ export function changesOf(
       end = to
     }
     if (end > rows[0]!) {
-      const about = { offset: place.offset, firstRow }
+      const about = { offset: place.offset, firstRow, kind }
       changes.push(new SnapshotRows(plan.table, { bytes: buffer, start, end }, about))
     }
     firstRow += rows.length
@@ -136,9 +180,27 @@ export function changesOf(
   return changes
 }
 
+/** What empties a table in a target, as the source would have logged it. */
+export function clearChange({ database, name }: Pick<Table, 'database' | 'name'>): QueryChange {
+  const bytes = Buffer.alloc(HEADER_BYTES)
+  bytes.writeUInt32LE(Math.floor(Date.now() / 1000), 0)
+  bytes[4] = eventTypes.QUERY
+  return {
+    kind: 'ddl',
+    type: 'TRUNCATE',
+    ordinal: 0,
+    event: { bytes, start: 0, end: bytes.length, offset: 0, length: bytes.length },
+    database,
+    table: name,
+    tables: [{ database, table: name }],
+    defaultDatabase: database,
+    sql: `TRUNCATE TABLE ${tableName({ database, name })}`,
+  }
+}
+
 /** The rows of one event of a piece. */
 export class SnapshotRows implements RowsChange {
-  readonly kind = 'insert'
+  readonly kind: 'insert' | 'delete'
   readonly ordinal = 0
   readonly tableId = 0
   readonly snapshot = true
@@ -151,12 +213,17 @@ export class SnapshotRows implements RowsChange {
   constructor(
     table: Table,
     { bytes, start, end }: Pick<RawEvent, 'bytes' | 'start' | 'end'>,
-    { offset, firstRow }: { readonly offset: number; readonly firstRow: number },
+    {
+      offset,
+      firstRow,
+      kind,
+    }: { readonly offset: number; readonly firstRow: number; readonly kind: EventRange['kind'] },
   ) {
+    this.kind = kind
     this.table = table
     this.firstRow = firstRow
     this.event = { bytes, start, end, offset, length: end - start }
-    const facts = { kind: this.kind, ordinal: 0, table, format: SNAPSHOT_FORMAT } as const
+    const facts = { kind, ordinal: 0, table, format: SNAPSHOT_FORMAT } as const
     this.#rows = new BinlogRows({ ...this.event, ...facts })
   }
   reader(): RowReader {

@@ -37,10 +37,17 @@ interface Codec {
   readonly column: Column
 }
 
-/** What is selected for a column: ENUM and SET by number, everything else as it is. */
-export function selection({ name, type }: Column): string {
+/** MariaDB's types that the log has as bytes and the protocol as text. */
+const ADDRESSES: Readonly<Record<string, number>> = { uuid: 16, inet6: 16, inet4: 4 }
+
+/** What is selected for a column: ENUM and SET by number, addresses as bytes, everything else as it is. */
+export function selection({ name, type, mysqlType }: Column): string {
   const quoted = quoteName(name)
-  return type === t.ENUM || type === t.SET ? `CAST(${quoted} AS UNSIGNED) AS ${quoted}` : quoted
+  const bytes = ADDRESSES[mysqlType]
+  if (bytes !== undefined) return `CAST(${quoted} AS BINARY(${bytes})) AS ${quoted}`
+  // "| 0" makes it 8 bytes wide on every server
+  if (type === t.ENUM || type === t.SET) return `CAST(${quoted} AS UNSIGNED) | 0 AS ${quoted}`
+  return quoted
 }
 export const quoteName = (name: string): string => `\`${name.replaceAll('`', '``')}\``
 
@@ -265,6 +272,35 @@ function convert(
   writeFraction(micros, meta, out)
 }
 const NO_TIME = [0, 0, 0] as const
+
+const DATES = /^(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?Z?)?$/
+const TIMES = /^(-?)(\d{1,3}):(\d\d):(\d\d)(?:\.(\d{1,6}))?$/
+/** A date or a time as MySQL prints it, an instant in UTC, as its image; false: the text is none, or the column is of another kind. */
+export function writeTemporal(column: Column, text: string, out: Out): boolean {
+  const codec = codecOf(column)
+  const { how } = codec
+  if (how < DATE) return false
+  const value = Buffer.alloc(12)
+  const micros = (digits: string | undefined): number => Number((digits ?? '').padEnd(6, '0'))
+  if (how === TIME) {
+    const [all, sign, hours, minutes, seconds, part] = TIMES.exec(text) ?? []
+    if (all === undefined) return false
+    value[0] = sign === '-' ? 1 : 0
+    value.writeUInt32LE(Math.floor(Number(hours) / 24), 1)
+    value.set([Number(hours) % 24, Number(minutes), Number(seconds)], 5)
+    value.writeUInt32LE(micros(part), 8)
+  } else {
+    const [all, year, month, day, hours = 0, minutes = 0, seconds = 0, part] =
+      DATES.exec(text) ?? []
+    if (all === undefined) return false
+    value.writeUInt16LE(Number(year), 0)
+    value.set([month, day, hours, minutes, seconds].map(Number), 2)
+    value.writeUInt32LE(micros(part), 7)
+  }
+  out.ensure(16)
+  convert(codec, value, 0, how === TIME ? 12 : 11, out)
+  return true
+}
 /** `size` bytes, big-endian. */
 function writeBytes(v: number, size: number, out: Out): void {
   const start = out.at

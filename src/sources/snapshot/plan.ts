@@ -59,24 +59,39 @@ const isUsable = ({ nullable, type, members }: Column): boolean =>
 const isText = ({ type, collation }: Column): boolean =>
   collation !== 0 && collation !== BINARY && type !== t.ENUM && type !== t.SET
 
+/** What is selected of a table, and its name, in SQL. */
+export const selectList = ({ table }: Pick<TablePlan, 'table'>): string =>
+  table.columns.map(selection).join(', ')
+export const tableName = ({ database, name }: Pick<Table, 'database' | 'name'>): string =>
+  `${quoteName(database)}.${quoteName(name)}`
+
 /** The SELECT of the piece of at most `limit` rows behind `after`; of a table without a key, of `limit` rows at all. */
 export function selectText(
   { table, key, keyName }: TablePlan,
-  { after, limit, lock }: { after: KeyPlace; limit: number; lock: boolean },
+  {
+    after,
+    limit,
+    lock,
+    where,
+  }: { after: KeyPlace; limit: number; lock: boolean; where?: string | undefined },
 ): string {
-  const list = table.columns.map(selection).join(', ')
-  const from = `${quoteName(table.database)}.${quoteName(table.name)}`
+  const list = selectList({ table })
+  const from = tableName(table)
   const shared = lock ? ' LOCK IN SHARE MODE' : ''
-  if (key.length === 0) return `SELECT ${list} FROM ${from} LIMIT ${limit}${shared}`
   const names = key.map((c) => `${from}.${quoteName(c.name)}`)
-  const where = after === undefined ? '' : ` WHERE ${behind(names, after)}`
+  const conditions: string[] = []
+  if (key.length > 0 && after !== undefined) conditions.push(`(${behind(names, after)})`)
+  // on a line of its own, for it may end in a comment
+  if (where !== undefined) conditions.push(`(${where}\n)`)
+  const filter = conditions.length === 0 ? '' : ` WHERE ${conditions.join(' AND ')}`
+  if (key.length === 0) return `SELECT ${list} FROM ${from}${filter} LIMIT ${limit}${shared}`
   return (
-    `SELECT ${list} FROM ${from} FORCE INDEX (${quoteName(keyName)})${where}` +
+    `SELECT ${list} FROM ${from} FORCE INDEX (${quoteName(keyName)})${filter}` +
     ` ORDER BY ${names.join(', ')} LIMIT ${limit}${shared}`
   )
 }
 /** "a >= 1 AND (a > 1 OR (a = 1 AND (b > 2)))": what the optimizer makes a range of, unlike "(a, b) > (1, 2)". */
-function behind(names: readonly string[], after: readonly string[]): string {
+export function behind(names: readonly string[], after: readonly string[]): string {
   const from = (i: number): string => {
     const greater = `${names[i]} > ${after[i]}`
     return i === names.length - 1
@@ -123,14 +138,22 @@ export const SNAPSHOT_FORMAT: Format = {
   checksumBytes: 0,
 }
 
-/** The head of a WRITE_ROWS event (rows-header.ts) that holds images with all columns; its size is filled in by endEvent. */
-export function beginEvent(out: Out, width: number, serverId: number): number {
+/**
+ * The head of a WRITE_ROWS event (rows-header.ts) that holds images with all columns; with `key`, of a DELETE_ROWS event that
+ * has those columns only. Its size is filled in by nobody.
+ */
+export function beginEvent(
+  out: Out,
+  width: number,
+  serverId: number,
+  key?: readonly Column[],
+): number {
   const bits = (width + 7) >> 3
   out.ensure(HEADER_BYTES + 13 + bits)
   const start = out.at
   out.buf.fill(0, start, start + HEADER_BYTES + 10)
   out.buf.writeUInt32LE(Math.floor(Date.now() / 1000), start)
-  out.buf[start + 4] = eventTypes.WRITE_ROWS
+  out.buf[start + 4] = key ? eventTypes.DELETE_ROWS : eventTypes.WRITE_ROWS
   out.buf.writeUInt32LE(serverId, start + 5)
   out.buf[start + HEADER_BYTES + 6] = 1 // end of the statement
   out.buf[start + HEADER_BYTES + 8] = 2 // no extra data
@@ -141,7 +164,8 @@ export function beginEvent(out: Out, width: number, serverId: number): number {
     out.u8(width & 0xff)
     out.u8(width >> 8)
   }
-  out.buf.fill(0xff, out.at, out.at + bits)
+  out.buf.fill(key ? 0 : 0xff, out.at, out.at + bits)
+  for (const { index } of key ?? []) out.buf[out.at + (index >> 3)]! |= 1 << (index & 7)
   out.at += bits
   return start
 }

@@ -136,7 +136,12 @@ const snapshotView = z.strictObject({
   done: count.describe('tables'),
   table: z.string().nullable().describe('the one that is read now'),
   rows: count,
-  rowsPerSecond: count.describe('the most that is read; 0: as fast as it goes'),
+  rowsPerSecond: z
+    .union([count, z.literal('auto')])
+    .describe('the most that is read; 0: as fast as it goes; auto: as the source bears'),
+  pace: count.describe('rows a second that auto allows now; 0: as fast as it goes'),
+  where: z.string().nullable().describe('the condition that rows fulfil; null: all rows'),
+  keys: count.nullable().describe('how many keys are read, where it is a list of them'),
   skipped: z.array(z.strictObject({ table: z.string(), why: z.string() })),
   started: time,
   ended: time.nullable(),
@@ -353,8 +358,9 @@ function showLog(log: RetainedStatus): z.output<typeof changeLogView> {
 }
 /** Not where in a table it stands: that is the contents of a row. */
 function showSnapshot(load: LoadStatus): z.output<typeof snapshotView> {
-  const { client, state, tables, done, table, rows, rowsPerSecond, skipped, started, ended } = load
-  const counts = { tables, done, table, rows, rowsPerSecond }
+  const { client, state, tables, done, table, rows, skipped, started, ended } = load
+  const { rowsPerSecond, pace, where, keys } = load
+  const counts = { tables, done, table, rows, rowsPerSecond, pace, where, keys }
   return { client, state, ...counts, skipped: [...skipped], started, ended }
 }
 export const showStage = (stage: Stage): Stage => ({

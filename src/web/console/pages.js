@@ -215,6 +215,10 @@ function upstreamOf({ upstream: u }) {
   ]
 }
 const loadMood = { done: 'running', cancelled: 'failed' }
+function rateOf({ rowsPerSecond, pace }) {
+  const rate = rowsPerSecond === 'auto' ? pace : rowsPerSecond
+  return rate === 0 ? 'none' : `${rate} rows/s`
+}
 function snapshotsOf({ snapshots }) {
   if (snapshots.length === 0) return []
   const rows = snapshots.map((s) =>
@@ -231,7 +235,7 @@ function snapshotsOf({ snapshots }) {
       ),
       h('td', {}, s.table ?? ''),
       h('td', {}, s.rows),
-      h('td', {}, s.rowsPerSecond === 0 ? 'none' : `${s.rowsPerSecond} rows/s`),
+      h('td', {}, rateOf(s)),
       h(
         'td',
         { class: 'long' },

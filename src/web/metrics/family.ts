@@ -55,13 +55,13 @@ export const sink = (of: (s: InstanceFacts['sinks'][number]) => number | undefin
   each((i, destination) =>
     i.sinks.map((s): Sample => [{ destination, sink: s.name, type: s.type }, of(s)]),
   )
+/** Loads of whole tables; a client may have one of a part beside it. */
+export const wholeLoads = (i: InstanceFacts): LoadStatus[] =>
+  (i.status?.snapshots ?? []).filter(({ where, keys }) => where === null && keys === null)
 /** One number of every client's last load. */
 export const snapshot = (of: (load: LoadStatus) => number) =>
   each((i, destination) =>
-    (i.status?.snapshots ?? []).map((load): Sample => [
-      { destination, client: load.client },
-      of(load),
-    ]),
+    wholeLoads(i).map((load): Sample => [{ destination, client: load.client }, of(load)]),
   )
 export const perDestination =
   (of: (t: Readonly<Traffic>) => number): Family['samples'] =>

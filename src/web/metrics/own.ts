@@ -13,6 +13,7 @@ import {
   seconds,
   sink,
   snapshot,
+  wholeLoads,
   sum,
   type Family,
   type Sample,
@@ -196,7 +197,7 @@ const upstream: readonly Family[] = [
     'gauge',
     'State of the last load of a client: 1 for the one it is in, 0 for the others',
     each((i, destination) =>
-      (i.status?.snapshots ?? []).flatMap((load) =>
+      wholeLoads(i).flatMap((load) =>
         LOAD_STATES.map((state): Sample => [
           { destination, client: load.client, state },
           Number(load.state === state),

@@ -171,7 +171,8 @@ class DebeziumTable implements RowEncoder {
     out.constant(this.#source)
     writeSource({ tx: row.tx, change, row: row.row, names: this.#names, out })
     out.ascii(',"transaction":null,"op":"')
-    out.ascii(change.snapshot ? 'r' : op === 'insert' ? 'c' : op === 'update' ? 'u' : 'd')
+    const read = change.snapshot && op === 'insert'
+    out.ascii(read ? 'r' : op === 'insert' ? 'c' : op === 'update' ? 'u' : 'd')
     out.ascii('","ts_ms":')
     const { now } = this.#clock
     out.int(now)

@@ -178,10 +178,18 @@ const bookkeeping = (cursors: string, tombstones: string): string[] => [
      deleted_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (table_name, row_key))`,
 ]
 
-/** The nearest type that holds every value of the source's. */
 function typeOf({ column, derived }: TargetColumn, json: 'json' | 'jsonb'): string {
   if (column === undefined || derived !== undefined) return 'text'
   const { mysqlType, unsigned } = column
+  const binary = familyOf({ column, derived } as TargetColumn) === 'binary'
+  return postgresType({ mysqlType, unsigned, binary }, json)
+}
+/** The nearest type that holds every value of a type of MySQL's. */
+export function postgresType(
+  source: { readonly mysqlType: string; readonly unsigned: boolean; readonly binary: boolean },
+  json: 'json' | 'jsonb',
+): string {
+  const { mysqlType, unsigned, binary } = source
   const name = /^\w+/.exec(mysqlType)?.[0] ?? ''
   const [first, second] = [...mysqlType.matchAll(/\d+/g)].map(([digits]) => digits)
   const digits = first === undefined ? '0' : first
@@ -221,7 +229,7 @@ function typeOf({ column, derived }: TargetColumn, json: 'json' | 'jsonb'): stri
     case 'vector':
       return 'real[]'
     default:
-      return familyOf({ column, derived } as TargetColumn) === 'binary' ? 'bytea' : 'text'
+      return binary ? 'bytea' : 'text'
   }
 }
 

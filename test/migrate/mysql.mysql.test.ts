@@ -1,0 +1,73 @@
+/** MySQL 5.7 to 9.7 while rows are written, with the cut-over and the way back. */
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, expect, test } from 'vitest'
+import { orderCutOver } from '../../src/migrate/options.ts'
+import { privateMysql, sharedMysql, uniqueDatabase } from '../support/mysql.ts'
+import { expectEqual, run, Shop } from './rig.ts'
+
+const dir = mkdtempSync(join(tmpdir(), 'sluice-migrate-'))
+afterAll(() => rmSync(dir, { recursive: true, force: true }))
+
+test('5.7 to 9.7 under load: every type, keys, foreign keys, views, triggers; and back', async () => {
+  await using source = await privateMysql('5.7')
+  await using target = await sharedMysql('9.7')
+  const database = uniqueDatabase('moved')
+  await using shop = await Shop.open(source, database, { orders: 2000, zeros: true })
+  shop.start()
+  const moving = run(shop, target.url, { dir, reverse: true, lockSource: true })
+  try {
+    const said = (event: string): boolean => moving.events.some((one) => one.event === event)
+    await Promise.race([
+      expect.poll(() => said('inStep'), { timeout: 60_000 }).toBe(true),
+      moving.outcome,
+    ])
+    await source.query(`ALTER TABLE ${database}.customers ADD COLUMN age INT`)
+    // 5.7 does not log what a foreign key deletes
+    await source.query(`DELETE FROM ${database}.teams WHERE id = 1`)
+    await shop.stop()
+    await source.query('FLUSH BINARY LOGS') // a place in the log without a change behind it
+    orderCutOver(dir)
+    await expect.poll(() => said('cutOver'), { timeout: 60_000 }).toBe(true)
+    expect(shop.writes).toBeGreaterThan(10)
+    await expectEqual(shop, target)
+    const [verified] = moving.events.filter((one) => one.event === 'verified')
+    expect(verified).toMatchObject({ tables: shop.groups.length + 4, different: [] })
+    await sameSchema(shop, target)
+    // what is written to the target comes back
+    await target.query(
+      `INSERT INTO ${database}.customers (name, age) VALUES ('new', 7); UPDATE ${database}.orders SET n = 1000 WHERE id < 50`,
+    )
+    const back = (): Promise<unknown[]> =>
+      source.query(`SELECT name FROM ${database}.customers WHERE age = 7`)
+    await expect.poll(back).toEqual([{ name: 'new' }])
+    await expectEqual(shop, target)
+    expect(readFileSync(join(dir, 'reverse.yaml'), 'utf8')).not.toMatch(/:sluice@|password: sluice/)
+  } finally {
+    moving.stop()
+    await moving.outcome
+    await target.query(`DROP DATABASE IF EXISTS ${database}`)
+  }
+})
+
+async function sameSchema(shop: Shop, target: Pick<Shop['mysql'], 'query'>): Promise<void> {
+  const { database, mysql } = shop
+  const questions = [
+    `SELECT TABLE_NAME AS t, INDEX_NAME AS i, SEQ_IN_INDEX AS n, COLUMN_NAME AS c, NON_UNIQUE AS u FROM information_schema.STATISTICS WHERE TABLE_SCHEMA='${database}' ORDER BY 1, 2, 3`,
+    `SELECT CONSTRAINT_NAME AS c, REPLACE(DELETE_RULE, 'RESTRICT', 'NO ACTION') AS d, REFERENCED_TABLE_NAME AS r FROM information_schema.REFERENTIAL_CONSTRAINTS WHERE CONSTRAINT_SCHEMA='${database}' ORDER BY 1`,
+    `SELECT TABLE_NAME AS t, COLUMN_NAME AS c, IS_NULLABLE AS n, REPLACE(COLLATION_NAME, 'utf8mb3', 'utf8') AS l, COLUMN_COMMENT AS m FROM information_schema.COLUMNS WHERE TABLE_SCHEMA='${database}' ORDER BY 1, ORDINAL_POSITION`,
+    `SELECT TABLE_NAME AS t, TABLE_TYPE AS y, TABLE_COMMENT AS c FROM information_schema.TABLES WHERE TABLE_SCHEMA='${database}' ORDER BY 1`,
+  ]
+  for (const sql of questions) {
+    const wanted = await mysql.query(sql)
+    expect(wanted.length).toBeGreaterThan(0)
+    expect(await target.query(sql), sql).toEqual(wanted)
+  }
+  const counter = `SHOW CREATE TABLE ${database}.orders`
+  const next = async (server: Pick<Shop['mysql'], 'query'>): Promise<string | undefined> =>
+    / AUTO_INCREMENT=(\d+)/.exec(
+      (await server.query<Record<string, string>>(counter))[0]!['Create Table']!,
+    )?.[1]
+  expect(await next(target)).toBe(await next(mysql))
+}

@@ -1,0 +1,344 @@
+/**
+ * MySQL 9.7 to PostgreSQL while rows are written, killed in the middle of the load and begun again; to MariaDB with what stands
+ * beside tables; and what a plan says without changing anything.
+ */
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { createConnection } from 'mysql2/promise'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import type { Event } from '../../src/migrate/parts.ts'
+import { orderCutOver, remembered } from '../../src/migrate/options.ts'
+import { inProcess, start, type Running } from '../commands/run.ts'
+import { long, Random } from '../e2e/load.ts'
+import { openTarget, type Target } from '../sinks/sql/targets.ts'
+import { sharedMysql, uniqueDatabase, type MysqlServer } from '../support/mysql.ts'
+import { sharedService } from '../support/services.ts'
+import { expectEqualPostgres, ODD, ODD_ROWS, run, Shop, type Run } from './rig.ts'
+
+const ROUNDS = 2
+const KILLS = 12
+const PHASES = ['schema', 'load', 'indexes', 'stream', 'finish']
+const dir = mkdtempSync(join(tmpdir(), 'sluice-migrate-'))
+let source: MysqlServer
+let target: Target
+beforeAll(async () => {
+  source = await sharedMysql('9.7')
+  target = await openTarget('postgres')
+})
+afterAll(async () => {
+  rmSync(dir, { recursive: true, force: true })
+  await target[Symbol.asyncDispose]()
+  await source[Symbol.asyncDispose]()
+})
+
+const eventsOf = (stdout: string): Event[] =>
+  stdout
+    .split('\n')
+    .filter((line) => line.startsWith('{'))
+    .map((line) => JSON.parse(line) as Event)
+
+test('9.7 to PostgreSQL under load, killed in the load: every type, keys, counters', async () => {
+  await using shop = await Shop.open(source, uniqueDatabase('moved'), {
+    orders: 12_000,
+    zeros: false,
+    more: `${ODD}; ${ODD_ROWS}`,
+  })
+  const { database } = shop
+  const folder = join(dir, 'postgres')
+  const secret = `:${source.password}@`
+  const args = [
+    '--from',
+    `${source.url}/${database}`,
+    '--to',
+    target.url,
+    '--dir',
+    folder,
+    '--json',
+  ]
+  // the plan, and nothing else
+  const dry = await inProcess(['migrate', ...args.slice(0, -1), '--dry-run'])
+  expect(dry).toMatchObject({ code: 0, stderr: '' })
+  for (const text of [
+    `${database}.orders`,
+    'key id',
+    'view: not carried over',
+    'becomes bytea',
+    'the load may take',
+  ])
+    expect(dry.stdout).toContain(text)
+  expect(dry.stdout + dry.stderr).not.toContain(secret)
+  expect(readdirSync(dir)).toEqual([])
+  expect(await target.query(`SELECT 1 FROM pg_namespace WHERE nspname='${database}'`)).toEqual([])
+
+  shop.start()
+  const first = start(['migrate', ...args])
+  await first.printed('"phase":"load"')
+  await rowsIn(database, first)
+  first.child.kill('SIGKILL')
+  await first.result
+  const again = start(['migrate', ...args])
+  await again.printed('"event":"inStep"')
+  // somebody else may ask for it, and waits
+  await source.query(`ALTER TABLE ${database}.customers ADD COLUMN age INT`)
+  await source.query(`DELETE FROM ${database}.teams WHERE id = 1`)
+  await source.query(`INSERT INTO ${database}.customers (name, age) VALUES ('late', 3)`)
+  await shop.stop()
+  const asked = await inProcess(['migrate', '--dir', folder, '--cut-over'])
+  expect(asked).toMatchObject({ code: 0, stderr: '' })
+  const { code, stdout } = await again.result
+  expect(code, stdout).toBe(0)
+  const events = eventsOf(stdout)
+  expect(events.find((one) => one.event === 'verified')).toMatchObject({ different: [] })
+  expect(stdout).not.toContain(secret)
+  await expectEqualPostgres(shop, (sql) => target.query(sql))
+  await postgresSchema(shop)
+})
+
+async function inStep({ events, outcome }: Run): Promise<void> {
+  const said = (): boolean => events.some(({ event }) => event === 'inStep')
+  await Promise.race([expect.poll(said, { timeout: 60_000 }).toBe(true), outcome])
+}
+/** Waits until some rows of the load are in the target, but not all. */
+async function rowsIn(database: string, running: Running): Promise<void> {
+  const count = async (): Promise<number> => {
+    const rows = await target
+      .query(`SELECT COUNT(*) AS n FROM ${database}.orders`)
+      .catch(() => [{ n: 0 }])
+    return Number(rows[0]!['n'])
+  }
+  await expect.poll(count, { interval: 5 }).toBeGreaterThan(1000)
+  expect(running.child.exitCode).toBe(null)
+}
+async function postgresSchema({ database, mysql }: Shop): Promise<void> {
+  const indexes = await target.query(
+    `SELECT indexname AS name, indexdef AS def FROM pg_indexes WHERE schemaname='${database}' AND tablename='orders' ORDER BY 1`,
+  )
+  expect(indexes.map(({ name }) => name)).toEqual([
+    'orders_by_code',
+    'orders_by_n',
+    'orders_by_price',
+    'orders_of_customer',
+    'orders_pkey',
+  ])
+  expect(indexes[0]!['def']).toContain('UNIQUE')
+  const columns = await target.query(
+    `SELECT column_name AS name, is_nullable AS nullable, column_default AS value, is_generated AS generated, is_identity AS identity,
+       col_description('${database}.orders'::regclass, ordinal_position) AS comment
+     FROM information_schema.columns WHERE table_schema='${database}' AND table_name='orders' ORDER BY ordinal_position`,
+  )
+  const named = new Map(columns.map((column) => [column['name'], column]))
+  expect(named.get('id')).toMatchObject({ nullable: 'NO', identity: 'YES' })
+  expect(named.get('price')).toMatchObject({ nullable: 'NO', value: '1.00', comment: 'in EUR' })
+  expect(named.get('total')).toMatchObject({ generated: 'ALWAYS' })
+  expect(named.get('at')).toMatchObject({ nullable: 'NO' })
+  const [last] = await mysql.query<{ id: number }>(`SELECT MAX(id) AS id FROM ${database}.orders`)
+  const insert = `INSERT INTO ${database}.orders (customer, code) VALUES (1, 'new') RETURNING id`
+  const [made] = await target.query(insert)
+  expect(Number(made!['id'])).toBeGreaterThan(last!.id)
+  const wrong = `INSERT INTO ${database}.orders (customer, code) VALUES (99, 'wrong')`
+  await expect(target.query(wrong)).rejects.toThrow('of_customer')
+}
+
+if (long)
+  test('killed again and again, in every phase', { timeout: 900_000 }, async () => {
+    const random = new Random(Number(process.env['SLUICE_SEED'] ?? 1))
+    for (let round = 0; round < ROUNDS; round++) {
+      await using shop = await Shop.open(source, uniqueDatabase('moved'), {
+        orders: 20_000,
+        zeros: false,
+        more: `${ODD}; ${ODD_ROWS}`,
+      })
+      const from = `${source.url}/${shop.database}`
+      const folder = join(dir, shop.database)
+      const args = [
+        'migrate',
+        '--from',
+        from,
+        '--to',
+        target.url,
+        '--dir',
+        folder,
+        '--json',
+        '--cut-over',
+      ]
+      const seen: string[] = []
+      shop.start()
+      for (let kills = 0, over = false; !over; kills++) {
+        const quiet = kills >= KILLS / 2
+        if (quiet) await shop.stop()
+        const now = PHASES.indexOf(remembered(folder)?.phase ?? 'schema')
+        const phases = PHASES.slice(now, quiet ? undefined : -1)
+        const phase = phases[random.int(0, phases.length - 1)]!
+        const one = start(args)
+        if (kills < KILLS) {
+          const said = one.printed(`{"event":"phase","phase":"${phase}"`).catch(() => undefined)
+          await Promise.race([said, sleep(20_000)])
+          await sleep(random.int(0, 500))
+          one.child.kill('SIGKILL')
+        }
+        const { code, stdout } = await one.result
+        seen.push(remembered(folder)?.phase ?? 'none')
+        over = code !== null
+        if (over) expect(code, stdout).toBe(0)
+      }
+      console.log(`round ${round}: phases at the kills: ${seen.join(' ')}`)
+      await expectEqualPostgres(shop, (sql) => target.query(sql))
+      await postgresSchema(shop)
+    }
+  })
+
+test('to MariaDB: views, triggers and routines come last; what is not there is said', async () => {
+  await using shop = await Shop.open(source, uniqueDatabase('moved'), {
+    orders: 100,
+    zeros: true,
+    more: `${ODD}; ${ODD_ROWS}`,
+  })
+  const { database } = shop
+  const db = await source.connect({ database })
+  await db.query(
+    `CREATE TABLE audit (id INT AUTO_INCREMENT PRIMARY KEY, what VARCHAR(30) COLLATE utf8mb4_0900_as_ci)`,
+  )
+  await db.query(
+    `CREATE TRIGGER noted AFTER INSERT ON customers FOR EACH ROW INSERT INTO audit (what) VALUES (NEW.name)`,
+  )
+  await db.query(
+    `CREATE PROCEDURE add_one(name VARCHAR(20)) INSERT INTO customers (name) VALUES (name)`,
+  )
+  await db.end()
+  await using server = sharedService('mariadb')
+  const { host, port, user, password } = server
+  const there = await createConnection({
+    host,
+    port,
+    user: user!,
+    password: password!,
+    multipleStatements: true,
+  })
+  try {
+    const to = `mysql://${user}:${password}@${host}:${port}`
+    const folder = join(dir, 'mariadb')
+    // a row is lost in the target: nothing is cut over
+    const first = run(shop, to, { dir: folder })
+    await inStep(first)
+    await there.query(`DELETE FROM ${database}.orders WHERE id = 7`)
+    orderCutOver(folder)
+    expect(await first.outcome).toBe('different')
+    expect(first.events.at(-1)).toMatchObject({
+      event: 'verified',
+      different: [{ table: `${database}.orders`, text: '1 missing of 100 rows: missing 7' }],
+    })
+    await source.query(`UPDATE ${database}.orders SET n = n + 1 WHERE id = 7`) // which writes it anew
+    const moving = run(shop, to, { dir: folder, cutOver: true })
+    expect(await moving.outcome).toBe('done')
+    const notes = moving.events.flatMap((one) => (one.event === 'plan' ? one.plan.notes : []))
+    const vector = 'column c0: vector(4) is varbinary(16), with the same bytes'
+    expect(notes.map(({ text }) => text)).toContain(vector)
+    const [verified] = moving.events.filter((one) => one.event === 'verified')
+    expect(verified).toMatchObject({ different: [] })
+    await there.query(`USE ${database}; CALL add_one('later')`)
+    const [audit] = await there.query('SELECT what FROM audit')
+    expect(audit).toEqual([{ what: 'later' }])
+    const [dear] = await there.query('SELECT COUNT(*) AS n FROM dear')
+    expect(dear).toEqual(await source.query(`SELECT COUNT(*) AS n FROM ${database}.dear`))
+  } finally {
+    await there.query(`DROP DATABASE IF EXISTS ${database}`)
+    await there.end()
+  }
+})
+
+test('DDL that PostgreSQL cannot follow stops it, and it goes on behind it', async () => {
+  await using shop = await Shop.open(source, uniqueDatabase('moved'), {
+    orders: 10,
+    zeros: false,
+    bare: true,
+  })
+  const { database } = shop
+  const folder = join(dir, 'ddl')
+  const first = run(shop, target.url, { dir: folder })
+  await inStep(first)
+  // no rows come in these
+  await source.query(`ALTER TABLE ${database}.teams ADD COLUMN note VARCHAR(9) DEFAULT NULL`)
+  await source.query(
+    `CREATE TABLE ${database}.late (id INT AUTO_INCREMENT PRIMARY KEY, v INT, KEY by_v (v))`,
+  )
+  await source.query(`ALTER TABLE ${database}.customers MODIFY name VARCHAR(80) NOT NULL`)
+  const long = 'x'.repeat(70)
+  await source.query(`INSERT INTO ${database}.customers (name) VALUES ('${long}')`)
+  await expect(first.outcome).rejects.toThrow(/SINK_UNSUITABLE|MODIFY name VARCHAR\(80\)/)
+  await target.query(`ALTER TABLE ${database}.customers ALTER COLUMN name TYPE varchar(80)`)
+  expect(await run(shop, target.url, { dir: folder, ddl: 'ignore', cutOver: true }).outcome).toBe(
+    'done',
+  )
+  const rows = await target.query(`SELECT name FROM ${database}.customers ORDER BY id DESC LIMIT 1`)
+  expect(rows).toEqual([{ name: long }])
+  const made = await target.query(
+    `INSERT INTO ${database}.late (v) SELECT COUNT(note) FROM ${database}.teams RETURNING id`,
+  )
+  expect(made).toEqual([{ id: '1' }])
+})
+
+test('what cannot be is said before anything is done', async () => {
+  const database = uniqueDatabase('moved')
+  await source.query(
+    `CREATE DATABASE ${database}; CREATE TABLE ${database}.heap (a INT); CREATE TABLE ${database}.t (a INT PRIMARY KEY)`,
+  )
+  await target.query(
+    `CREATE SCHEMA ${database}; CREATE TABLE ${database}.t (a INT PRIMARY KEY); INSERT INTO ${database}.t VALUES (1)`,
+  )
+  try {
+    const args = [
+      'migrate',
+      '--from',
+      `${source.url}/${database}`,
+      '--to',
+      target.url,
+      '--dir',
+      join(dir, 'never'),
+      '--reverse',
+    ]
+    const { code, stdout } = await inProcess(args)
+    expect(code).toBe(1)
+    expect(stdout).toContain(
+      `${database}.heap has neither a primary key nor a unique one without NULL`,
+    )
+    expect(stdout).toContain(
+      `has a table ${database}.t with rows that this migration did not write`,
+    )
+    expect(stdout).toContain('--reverse: expected MySQL or MariaDB as the target')
+    expect(
+      await target.query(`SELECT tablename FROM pg_tables WHERE schemaname='${database}'`),
+    ).toEqual([{ tablename: 't' }])
+  } finally {
+    await source.query(`DROP DATABASE ${database}`)
+  }
+})
+test.each([
+  [['--to', 'mysql://u@h/d'], 'expected --from URL, or --dir of a migration that was begun'],
+  [
+    ['--from', 'postgres://u:secret@h/d', '--to', 'mysql://u@h'],
+    '--from: expected mysql://user@host:port/database, found the scheme postgres',
+  ],
+  [
+    ['--from', 'mysql://u@h', '--to', 'postgres://u:secret@h'],
+    '--to: expected a database after the host, found none',
+  ],
+  [
+    ['--from', 'mysql://u@h', '--to', 'mysql://u:secret@h?tls=maybe'],
+    '--to: expected tls= one of disabled, required, verify, found maybe',
+  ],
+  [
+    ['--from', 'mysql://u@h', '--to', 'mysql://u@h', '--ddl', 'no'],
+    '--ddl: expected apply or ignore, found "no"',
+  ],
+  [
+    ['--from', 'mysql://u@h', '--to', 'mysql://u@h', '--tables', 'a', '--databases', 'b'],
+    'expected --databases or --tables, found both',
+  ],
+])('%j is refused with exit code 2', async (args, message) => {
+  const { code, stderr } = await inProcess(['migrate', ...args])
+  expect(code).toBe(2)
+  expect(stderr).toContain(message)
+  expect(stderr).not.toContain('secret')
+})
