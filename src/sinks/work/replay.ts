@@ -188,7 +188,6 @@ export class Replay {
       recovered: () => {},
       bury: (row, error) => bury(control, { sink: name, deadLettersMax, log }, row, error),
       extra: () => undefined,
-      resnapshot: undefined,
     })
   }
 }
