@@ -74,8 +74,8 @@ async function source(...tables: string[]): Promise<Map<string, string>> {
   return rows
 }
 async function equal(...tables: string[]): Promise<void> {
-  const wanted = [...(await source(...tables))].toSorted()
-  const have = () => [...held()].toSorted()
+  const wanted = [...(await source(...tables))].map(String).toSorted()
+  const have = () => [...held()].map(String).toSorted()
   for (let looks = 0; JSON.stringify(have()) !== JSON.stringify(wanted) && looks < 500; looks++)
     await sleep(20)
   expect(have()).toEqual(wanted)

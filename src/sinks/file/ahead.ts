@@ -3,15 +3,16 @@
  * before is brought to disk. Writes reach the file one after the other, in the order in which they were begun; when one
  * fails, those that wait behind it fail with it, so that nothing is ever written past a gap.
  */
+import { setImmediate as turn } from 'node:timers/promises'
 import { Out } from '../../out.ts'
 import type { Lines } from './lines.ts'
 
 /** So much is gathered before it is written. */
 const CHUNK_BYTES = 512 * 1024
 /** Buffers of one write that wait for the file, beside the one that is being filled. */
-const WAITING_MAX = 2
+const WAITING_MAX = 4
 /** Writes at once; so many buffers are kept for them. */
-export const WRITES_MAX = 2
+export const WRITES_MAX = 3
 const SPARE_MAX = WRITES_MAX * (WAITING_MAX + 1)
 /** A buffer that a long line made larger than this is not kept. */
 const KEEP_BYTES = 2 * 1024 * 1024
@@ -49,10 +50,11 @@ export class Ahead {
     const write = new Write(
       before.then(async () => await lines.begin()),
       {
-        put: async (out) => {
+        put: async (outs) => {
           signal.throwIfAborted()
-          if (out.at > 0) await lines.put(out.buf.subarray(0, out.at), signal)
-          this.#give(out)
+          const filled = outs.filter((out) => out.at > 0).map(({ buf, at }) => buf.subarray(0, at))
+          if (filled.length > 0) await lines.put(filled, signal)
+          for (const out of outs) this.#give(out)
         },
         take: () => this.#spare.pop() ?? new Out(CHUNK_BYTES + 64 * 1024),
       },
@@ -64,7 +66,7 @@ export class Ahead {
       throw error
     }
     await write.end()
-    await lines.commit()
+    await lines.commit(this.#running > 1)
   }
   #give(out: Out): void {
     if (out.buf.length > KEEP_BYTES || this.#spare.length >= SPARE_MAX) return
@@ -74,19 +76,24 @@ export class Ahead {
 }
 
 interface Buffers {
-  put(out: Out): Promise<void>
+  /** Whole lines, in this order; the memory is free again when it resolves. */
+  put(outs: readonly Out[]): Promise<void>
   take(): Out
 }
 export class Write {
   out: Out
   readonly #buffers: Buffers
-  readonly #waiting: Promise<void>[] = []
-  #tail: Promise<void>
+  readonly #begun: Promise<void>
+  #waiting: Out[] = [] // for the file
+  #putting = 0 // buffers that are being written
+  #running: Promise<void> | undefined
+  #failed: unknown // nothing is put behind what could not be
+  #wake: (() => void) | undefined
 
   constructor(begun: Promise<void>, buffers: Buffers) {
     this.#buffers = buffers
     this.out = buffers.take()
-    this.#tail = begun
+    this.#begun = begun
     begun.catch(() => {}) // thrown by end()
   }
   /** Whether `full` is to be called before more is written. */
@@ -97,20 +104,40 @@ export class Write {
   async full(): Promise<void> {
     this.#send()
     this.out = this.#buffers.take()
-    if (this.#waiting.length > WAITING_MAX) await this.#waiting.shift()
+    await turn() // so that what the disk has done meanwhile is heard of, and what the reader has read
+    while (this.#running && this.#waiting.length + this.#putting > WAITING_MAX)
+      await new Promise<void>((resolve) => (this.#wake = resolve))
   }
   async end(): Promise<void> {
     this.#send()
-    await this.#tail
+    await this.#running
+    if (this.#failed !== undefined) throw this.#failed
   }
   /** Resolves when nothing of it is under way any more. */
   async quiet(): Promise<void> {
-    await this.#tail.catch(() => {})
+    await this.#running
   }
   #send(): void {
-    const { out } = this
-    this.#tail = this.#tail.then(async () => await this.#buffers.put(out))
-    this.#tail.catch(() => {})
-    this.#waiting.push(this.#tail)
+    if (this.#failed !== undefined) return
+    this.#waiting.push(this.out)
+    this.#running ??= this.#run()
+  }
+  /** All that waits goes to the file at once, until nothing waits: each call costs a turn of a busy event loop. */
+  async #run(): Promise<void> {
+    try {
+      await this.#begun
+      while (this.#waiting.length > 0) {
+        const outs = this.#waiting
+        this.#waiting = []
+        this.#putting = outs.length
+        await this.#buffers.put(outs)
+        this.#putting = 0
+        this.#wake?.()
+      }
+    } catch (error) {
+      this.#failed = error
+    }
+    this.#running = undefined
+    this.#wake?.()
   }
 }

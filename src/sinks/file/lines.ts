@@ -7,9 +7,9 @@ import { SluiceError } from '../../errors.ts'
 export interface Lines {
   begin(): Promise<void>
   /** Whole lines; the memory is the caller's again when it resolves. */
-  put(lines: Buffer, signal: AbortSignal): Promise<void>
-  /** Resolves when all that was put is where a crash of the machine cannot reach it. */
-  commit(): Promise<void>
+  put(lines: readonly Buffer[], signal: AbortSignal): Promise<void>
+  /** Resolves when all that was put is where a crash of the machine cannot reach it. `more`: the next begin comes at once. */
+  commit(more: boolean): Promise<void>
   close(): Promise<void>
 }
 

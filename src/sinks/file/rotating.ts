@@ -5,7 +5,7 @@
  * Owns the file: a last line without an end is cut off at open, what a failed write left is taken back before the next,
  * and a file that grew by somebody else's hand stops the sink. A file that somebody moved away (logrotate) is begun anew.
  */
-import { constants } from 'node:fs'
+import { constants, type Stats } from 'node:fs'
 import { mkdir, open, rename, stat, type FileHandle } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { SluiceError } from '../../errors.ts'
@@ -37,6 +37,7 @@ export class RotatingFile implements Lines {
   #size = 0 // that was committed, or found at open
   #written = 0 // since, in this file
   #window = 0 // the span of time that the lines in the file belong to
+  #looked: Promise<Stats | undefined> | undefined // the look of a write that begins at once
   #dirty = false // a write did not get to its commit
   #number = 0 // of the last file that was put aside
 
@@ -73,16 +74,24 @@ export class RotatingFile implements Lines {
       throw fileError(error, `cannot write to ${this.#options.path}`)
     }
   }
-  async put(lines: Buffer): Promise<void> {
+  async put(lines: readonly Buffer[]): Promise<void> {
+    const { bytes } = this.#options
+    const sum = lines.reduce((total, { length }) => total + length, 0)
     try {
-      await this.#put(lines)
+      if (bytes === 0 || this.#size + this.#written + sum <= bytes) await this.#write(lines)
+      else for (const some of lines) await this.#put(some)
     } catch (error) {
       throw fileError(error, `cannot write to ${this.#options.path}`)
     }
   }
-  async commit(): Promise<void> {
+  async commit(more: boolean): Promise<void> {
     try {
-      if (this.#written > 0) await this.#handle!.datasync()
+      if (this.#written > 0) {
+        const synced = this.#handle!.datasync()
+        if (more) this.#looked = this.#look()
+        this.#looked?.catch(() => {}) // thrown by begin()
+        await synced
+      }
     } catch (error) {
       throw fileError(error, `cannot bring ${this.#options.path} to disk`)
     }
@@ -129,10 +138,8 @@ export class RotatingFile implements Lines {
   /** The file under our name is ours, and as long as we left it. */
   async #settle(): Promise<void> {
     const { path, log } = this.#options
-    const now = await stat(path).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== 'ENOENT') throw error
-      return undefined
-    })
+    const now = await (this.#looked ?? this.#look())
+    this.#looked = undefined
     if (now?.ino !== this.#inode) {
       if (this.#inode !== 0) log.info({ path }, `${path} was moved away: beginning it anew`)
       await this.#handle?.close()
@@ -151,6 +158,13 @@ export class RotatingFile implements Lines {
     this.#written = 0
     this.#dirty = false
   }
+  /** At the file under our name. */
+  async #look(): Promise<Stats | undefined> {
+    return await stat(this.#options.path).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'ENOENT') throw error
+      return undefined
+    })
+  }
   async #put(lines: Buffer): Promise<void> {
     const { bytes } = this.#options
     for (let at = 0; at < lines.length;) {
@@ -162,15 +176,15 @@ export class RotatingFile implements Lines {
         continue
       }
       const to = end === at ? lines.indexOf(NEWLINE, at) + 1 : end // a line longer than a file may be
-      await this.#write(lines.subarray(at, to))
+      await this.#write([lines.subarray(at, to)])
       at = to
     }
   }
-  async #write(lines: Buffer): Promise<void> {
-    for (let at = 0; at < lines.length;) {
-      const { bytesWritten } = await this.#handle!.write(lines, at)
-      at += bytesWritten
+  async #write(lines: readonly Buffer[]): Promise<void> {
+    for (let rest = lines; rest.length > 0;) {
+      const { bytesWritten } = await this.#handle!.writev(rest)
       this.#written += bytesWritten
+      rest = behind(rest, bytesWritten)
     }
   }
   async #rotateIfOld(): Promise<void> {
@@ -202,6 +216,16 @@ const unsuitable = (path: string, text: string): SluiceError =>
 
 async function lastNumber(path: string): Promise<number> {
   return (await putAside(path)).at(-1)?.number ?? 0
+}
+
+/** What of `buffers` comes behind their first `bytes`. */
+function behind(buffers: readonly Buffer[], bytes: number): readonly Buffer[] {
+  let left = bytes
+  for (const [i, buffer] of buffers.entries()) {
+    if (left < buffer.length) return [buffer.subarray(left), ...buffers.slice(i + 1)]
+    left -= buffer.length
+  }
+  return []
 }
 
 /** Where the last whole line in lines[at, at + room) ends; `at` when not one fits. */

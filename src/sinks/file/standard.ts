@@ -38,9 +38,9 @@ export class StandardOutput implements Lines {
   begin(): Promise<void> {
     return Promise.resolve()
   }
-  async put(lines: Buffer, signal: AbortSignal): Promise<void> {
+  async put(lines: readonly Buffer[], signal: AbortSignal): Promise<void> {
     // The stream may hold on to what it was given after the signal: it gets a copy.
-    const copy = Buffer.from(lines)
+    const copy = Buffer.concat(lines)
     const { promise, resolve, reject } = Promise.withResolvers<void>()
     const aborted = (): void => reject(signal.reason as Error)
     signal.addEventListener('abort', aborted)
