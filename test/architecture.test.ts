@@ -45,7 +45,7 @@ const rules: Record<string, Rule> = {
   store: { modules: '', outside: 'node:fs node:path node:sqlite node:timers/promises' },
   retained: {
     modules: 'store sources binlog filter',
-    outside: 'node:fs node:fs/promises node:path node:util node:zlib',
+    outside: 'node:fs node:fs/promises node:path node:timers/promises node:util node:zlib',
   },
   snapshot: {
     modules: 'store sources catalog mysql filter',

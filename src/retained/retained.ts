@@ -122,6 +122,8 @@ export class Retained {
     const track = new Track(from)
     let damage: SluiceError | undefined
     try {
+      // what was read a moment ago may not be written yet
+      if (this.#writer.segments.find(from) === undefined) await this.#writer.flush()
       if (this.#first(from, source.has)) {
         for await (const tx of this.#writer.segments.read(from, this.#view, signal)) {
           track.pass(tx)

@@ -8,6 +8,7 @@
  */
 import { open, type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Position, Transaction } from '../change.ts'
 import { SluiceError } from '../errors.ts'
 import { compareEnd, comparePlaces, Track } from '../store/window.ts'
@@ -173,6 +174,12 @@ export class Writer {
     }
   }
 
+  /** Resolves when what was taken is written, or cannot be. */
+  async flush(): Promise<void> {
+    this.#cut()
+    const last = this.#queue.at(-1)
+    while (last && this.#queue.includes(last) && this.#error === undefined) await sleep(1)
+  }
   /** Writes what was taken and closes the file. */
   async close(): Promise<void> {
     clearInterval(this.#sweep)
