@@ -10,9 +10,9 @@ import * as z from 'zod'
 import { SluiceError } from '../errors.ts'
 import { Out } from '../out.ts'
 import { Body } from './http/body.ts'
-import { EventWriter, hashText, headersOf, headerText, orderKey } from './http/event.ts'
+import { EventWriter, hashText, headersOf, headerText } from './http/event.ts'
 import { Fill } from './http/fill.ts'
-import { Flight, Keys } from './http/flight.ts'
+import { Flight, Group, Keys } from './http/flight.ts'
 import { Poster } from './http/post.ts'
 import { secretBytes, signatureOf } from './http/signature.ts'
 import type { BatchFacts, SinkBatch } from './shape/batch.ts'
@@ -155,6 +155,8 @@ interface Sending {
 }
 class HttpSink implements Sink {
   readonly promise = 'append'
+  /** The requests of the next write are begun while the last ones of this are under way. */
+  readonly inFlight = 2
   readonly clears: boolean
   readonly statement?: (statement: SinkStatement, signal: AbortSignal) => Promise<void>
   readonly #poster: Poster
@@ -162,42 +164,34 @@ class HttpSink implements Sink {
   readonly #options: HttpOptions
   readonly #secrets: readonly Buffer[]
   readonly #delivered = new WeakMap<BatchFacts, Delivered>()
-  readonly #keys: Keys[] = [] // that no write has
+  readonly #flight: Flight
+  readonly #keys: Keys
   readonly #spare: Out[] = []
   #notBefore = 0 // ms; what Retry-After said
 
   constructor(poster: Poster, instance: string, chosen: HttpOptions) {
-    const { decimal, binary, secret: now, previousSecret } = chosen
+    const { decimal, binary, secret: now, previousSecret, mode, concurrency } = chosen
     this.#poster = poster
     this.#options = chosen
+    this.#flight = new Flight(concurrency)
+    this.#keys = new Keys(mode === 'batch' ? concurrency * chosen.batchEvents : concurrency)
     this.#events = new EventWriter(instance, { decimal, binary })
     this.#secrets = [now, previousSecret].flatMap((s) => (s === undefined ? [] : [secretBytes(s)]))
     this.clears = chosen.statements
     if (chosen.statements) this.statement = (s, signal) => this.#statement(s, signal)
   }
 
-  target(row: SinkRow): string {
-    return orderKey(row)
-  }
-
   async write(batch: SinkBatch, signal: AbortSignal): Promise<readonly RowFailure[]> {
     const { facts } = batch
     let delivered = this.#delivered.get(facts)
     if (delivered === undefined) this.#delivered.set(facts, (delivered = new Delivered()))
-    const { mode, batchEvents, concurrency } = this.#options
-    const keys =
-      this.#keys.pop() ?? new Keys(mode === 'batch' ? concurrency * batchEvents : concurrency)
     const sending: Sending = { delivered, failures: [], signal }
-    const flight = new Flight(concurrency, async (body) => {
+    const group = new Group(async (body) => {
       await this.#send(body, 0, body.count, sending)
       this.#give(body)
     })
-    keys.reset()
-    try {
-      await this.#fill(batch, keys, flight, sending)
-    } finally {
-      await flight.end().finally(() => this.#keys.push(keys))
-    }
+    if (this.#flight.idle) this.#keys.reset()
+    await this.#flight.run(group, async () => await this.#fill(batch, group, sending))
     return sending.failures.sort((a, b) => a.index - b.index)
   }
   close(): Promise<void> {
@@ -205,11 +199,12 @@ class HttpSink implements Sink {
     return Promise.resolve()
   }
 
-  async #fill(batch: SinkBatch, keys: Keys, flight: Flight, { delivered }: Sending): Promise<void> {
+  async #fill(batch: SinkBatch, group: Group, { delivered }: Sending): Promise<void> {
     const { mode, batchEvents, batchBytes } = this.#options
     const eventsMax = mode === 'batch' ? batchEvents : 1
     const take = (): Out => this.#take()
-    const fill = new Fill({ mode, eventsMax, bytesMax: batchBytes, keys, flight, take })
+    const of = { keys: this.#keys, flight: this.#flight, group }
+    const fill = new Fill({ ...of, mode, eventsMax, bytesMax: batchBytes, take })
     const again = delivered.any
     const whole = (first: SinkRow): number => {
       const written = again || mode !== 'batch' ? undefined : this.#events.all(first)

@@ -2,6 +2,7 @@
 import { createHmac } from 'node:crypto'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { http } from '../../src/sinks/http.ts'
+import type { SinkBatch } from '../../src/sinks/shape/batch.ts'
 import type { Sink } from '../../src/sinks/sink.ts'
 import { freePort } from '../support/sluice.ts'
 import { sharedMysql, uniqueDatabase, versions, type MysqlServer } from '../support/mysql.ts'
@@ -157,11 +158,6 @@ describe('an event', () => {
       data: { kind: 'statement', type: 'CREATE', sql: 'CREATE TABLE other (n INT)' },
     })
   })
-  test('the key decides about the lane', async () => {
-    const sink = await open()
-    const targets = Array.from(fed.batch.rows(true), (row) => sink.target!(row))
-    expect(targets.map((text) => text.split('/')[1])).toEqual(['1', '2', '1', '3', '2'])
-  })
 })
 
 describe('a signature', () => {
@@ -311,6 +307,38 @@ describe('a receiver that', () => {
     expect(receiver.runningMost).toBe(3)
     expect(receiver.connections).toBe(3)
     expect(new Set(ids()).size).toBe(30)
+  })
+  describe.each(['structured', 'batch'])('in mode %s, of two writes beside each other', (mode) => {
+    const two = async (): Promise<readonly [SinkBatch, SinkBatch]> => {
+      const first = await inserts(500, 6)
+      const second = await inserts(500, 6)
+      return [first.batch, second.batch]
+    }
+    test('gets the second while the first is under way, but of a key one after the other', async () => {
+      const [one, other] = await two()
+      const sink = await open({ mode, concurrency: 12, batchEvents: 2 })
+      const { promise, resolve } = Promise.withResolvers<void>()
+      receiver.reply = () => ({ status: 200, after: promise })
+      const writes = [sink.write(one, signal), sink.write(other, signal)]
+      await expect.poll(() => receiver.requests.length).toBe(mode === 'batch' ? 3 : 6)
+      await new Promise((done) => setTimeout(done, 50))
+      expect(ids()).toEqual([500, 501, 502, 503, 504, 505])
+      resolve()
+      expect(await Promise.all(writes)).toEqual([[], []])
+      expect(ids()).toEqual([...Array(2)].flatMap(() => [500, 501, 502, 503, 504, 505]))
+    })
+    test('gets nothing more once a request of the first has failed, and all when both are repeated', async () => {
+      const [one, other] = await two()
+      const sink = await open({ mode, concurrency: 1, batchEvents: 2 })
+      receiver.reply = times(1, { status: 503 })
+      const writes = [sink.write(one, signal), sink.write(other, signal)]
+      const outcomes = await Promise.allSettled(writes)
+      expect(outcomes.map(({ status }) => status)).toEqual(['rejected', 'rejected'])
+      expect(receiver.requests).toHaveLength(1)
+      expect([await sink.write(one, signal), await sink.write(other, signal)]).toEqual([[], []])
+      const taken = ids(receiver.requests.slice(1))
+      expect(taken).toEqual([...Array(2)].flatMap(() => [500, 501, 502, 503, 504, 505]))
+    })
   })
   test.each(['structured', 'batch'])(
     'gets several %s requests of one write at once, but of a key one after the other',

@@ -58,7 +58,7 @@ const DATA = fixed(DATA_TEXT)
 const END = fixed('}')
 
 /** Rows with the same answer are one after the other in the target. */
-export function orderKey(row: SinkRow): string {
+function orderKey(row: SinkRow): string {
   return `${row.table.database}.${row.table.name}/${keyText(row)}`
 }
 

@@ -5,7 +5,7 @@
 import type { Out } from '../../out.ts'
 import type { Written } from '../lines/lines.ts'
 import { Body, type Mode } from './body.ts'
-import type { Flight, Keys } from './flight.ts'
+import type { Flight, Group, Keys } from './flight.ts'
 
 export interface FillOptions {
   readonly mode: Mode
@@ -13,6 +13,7 @@ export interface FillOptions {
   readonly bytesMax: number // one event more is allowed
   readonly keys: Keys
   readonly flight: Flight
+  readonly group: Group
   /** Memory for a body. */
   readonly take: () => Out
 }
@@ -54,8 +55,9 @@ export class Fill {
   }
   /** Resolves when all that are full are under way. Throws what an earlier one failed with. */
   async send(): Promise<void> {
+    const { flight, group } = this.#options
     for (let body = this.#full[0]; body !== undefined; body = this.#full[0]) {
-      await this.#options.flight.begin(body)
+      await flight.begin(body, group)
       this.#full.shift()
     }
   }

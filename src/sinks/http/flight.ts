@@ -1,10 +1,13 @@
 /**
- * The requests of one write: begun in order, as many at once as allowed, but none before those with a key in common are
+ * Requests under way: begun in order, as many at once as allowed, but none before those with a key in common are
  * answered: so events of one key stay in order. Keys are known by a hash; that two of them share one costs a wait.
+ *
+ * The last requests of a write are under way when the next write's are begun. After one that failed nothing more is begun,
+ * until every write there is has ended.
  */
 import type { Body } from './body.ts'
 
-/** Which body had a key last, by its hash. Belongs to one write at a time. */
+/** Which body had a key last, by its hash. */
 export class Keys {
   readonly #last: Int32Array
   #number = 0
@@ -37,41 +40,76 @@ const ROOM = 512
 const SIZE_MAX = 2 ** 20
 const NUMBER_MAX = 2 ** 30
 
+/** One write's part of it. */
+export class Group {
+  readonly send: (body: Body) => Promise<void>
+  /** What one of its requests failed with. */
+  failure: { readonly error: unknown } | undefined
+
+  constructor(send: (body: Body) => Promise<void>) {
+    this.send = send
+  }
+}
+interface Running {
+  readonly group: Group
+  readonly done: Promise<void> // never rejects
+}
+
 export class Flight {
   readonly #most: number
-  readonly #send: (body: Body) => Promise<void>
-  readonly #running = new Map<number, Promise<void>>()
-  #error: unknown
-  #failed = false
+  readonly #running = new Map<number, Running>()
+  readonly #groups = new Set<Group>()
+  #filled: Promise<unknown> = Promise.resolve() // the write before has begun all it has
+  #failure: Group['failure'] // until nobody writes any more
 
-  constructor(most: number, send: (body: Body) => Promise<void>) {
+  constructor(most: number) {
     this.#most = most
-    this.#send = send
+  }
+  /** Whether no write is under way. */
+  get idle(): boolean {
+    return this.#groups.size === 0
   }
   /** Whether it was sent and is not answered yet. */
   has(number: number): boolean {
     return this.#running.has(number)
   }
+  /**
+   * One write: `fill` begins its bodies, when the writes before have begun theirs. Resolves when all are answered. Throws what
+   * one of them failed with, or one of a write beside it before all of these were begun.
+   */
+  async run(group: Group, fill: () => Promise<void>): Promise<void> {
+    this.#groups.add(group)
+    const filled = this.#filled.then(fill)
+    this.#filled = filled.catch(() => {})
+    try {
+      await filled
+    } catch (error) {
+      this.#failure ??= { error } // nothing may overtake what was not begun
+      throw error
+    } finally {
+      const ours = [...this.#running.values()].filter((running) => running.group === group)
+      await Promise.all(ours.map(({ done }) => done))
+      this.#groups.delete(group)
+      if (this.idle) this.#failure = undefined
+    }
+    if (group.failure) throw group.failure.error
+  }
   /** Resolves when it is under way. Throws what one before it failed with. */
-  async begin(body: Body): Promise<void> {
+  async begin(body: Body, group: Group): Promise<void> {
     const { after } = body
     if (after > 0)
-      await Promise.all([...this.#running].flatMap(([n, done]) => (n <= after ? [done] : [])))
-    while (this.#running.size >= this.#most) await Promise.race(this.#running.values())
-    if (this.#failed) throw this.#error
-    this.#running.set(body.number, this.#run(body))
+      await Promise.all([...this.#running].flatMap(([n, { done }]) => (n <= after ? [done] : [])))
+    while (this.#running.size >= this.#most)
+      await Promise.race([...this.#running.values()].map(({ done }) => done))
+    if (this.#failure) throw this.#failure.error
+    this.#running.set(body.number, { group, done: this.#run(body, group) })
   }
-  /** Resolves when all are answered. Throws what one of them failed with. */
-  async end(): Promise<void> {
-    await Promise.all(this.#running.values())
-    if (this.#failed) throw this.#error
-  }
-  async #run(body: Body): Promise<void> {
+  async #run(body: Body, group: Group): Promise<void> {
     try {
-      await this.#send(body)
+      await group.send(body)
     } catch (error) {
-      if (!this.#failed) this.#error = error
-      this.#failed = true
+      group.failure ??= { error }
+      this.#failure ??= { error }
     } finally {
       this.#running.delete(body.number)
     }
