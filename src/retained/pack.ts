@@ -17,9 +17,11 @@ import type { ColumnFilter } from '../filter.ts'
 import { GtidSet } from '../gtid.ts'
 import { Slab } from '../slab.ts'
 import {
+  isRows,
   keptOf,
   LoggedTransaction,
   NUMBERS,
+  withRoom,
   type Detail,
   type RowsDetail,
   type RowsKind,
@@ -206,9 +208,6 @@ export class Packer {
   }
 }
 
-const isRows = (detail: Detail | PackedDetail): detail is RowsDetail =>
-  detail.kind === 'insert' || detail.kind === 'update' || detail.kind === 'delete'
-
 function sameFormat(a: Format, b: Format): boolean {
   if (a === b) return true
   return (
@@ -222,13 +221,6 @@ function definitionOf(column: Column): ColumnDefinition {
   const { invisible, members } = column
   const about = { name, index, type, meta, unsigned, collation, mysqlType, key, nullable }
   return { ...about, invisible, members }
-}
-
-function withRoom(numbers: Float64Array<ArrayBuffer>, at: number, more: number) {
-  if (at + more <= numbers.length) return numbers
-  const larger = new Float64Array(Math.max(numbers.length * 2, at + more))
-  larger.set(numbers)
-  return larger
 }
 
 // ── unpacking ────────────────────────────────────────────────────────────────

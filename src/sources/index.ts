@@ -23,4 +23,11 @@ export {
 export { pressureProbe } from './snapshot/pressure.ts'
 export { ReaderThread, type ThreadSourceOptions } from './thread/thread.ts'
 export { keptOf, LoggedTransaction } from './log/logged.ts'
-export { NUMBERS, type Detail, type RowsDetail, type RowsKind } from './log/pending.ts'
+export {
+  isRows,
+  NUMBERS,
+  withRoom,
+  type Detail,
+  type RowsDetail,
+  type RowsKind,
+} from './log/pending.ts'

@@ -26,7 +26,7 @@ import { SluiceError } from '../../errors.ts'
 import type { Slabs } from '../../slab.ts'
 import { LoggedTransaction } from './logged.ts'
 import { inflate, withOurCollations } from './mariadb.ts'
-import { Pending, XID, type Event } from './pending.ts'
+import { isRows, Pending, XID, type Event } from './pending.ts'
 import { Skipped, type Place } from './skipped.ts'
 import type { LogPlace } from '../../catalog/history.ts'
 import { TableCache, type TableResolver } from './tables.ts'
@@ -390,7 +390,7 @@ export class TransactionBuilder {
         `${this.#file}:${this.#offset}: a transaction of which parts were delivered already was rolled back at ${place.file}:${place.offset}; expected binlog_format=ROW, which logs no rolled back rows`,
       )
     }
-    this.pending.remove((d) => d.kind === 'insert' || d.kind === 'update' || d.kind === 'delete')
+    this.pending.remove(isRows)
   }
 
   /** The log goes on without the end of the open transaction, as after a crash of the server. */

@@ -33,6 +33,8 @@ export interface RowsDetail {
   readonly table: Table
   readonly format: Format
 }
+export const isRows = (detail: Detail): detail is RowsDetail =>
+  detail.kind === 'insert' || detail.kind === 'update' || detail.kind === 'delete'
 /** An XID event: its change is made from the event itself. */
 export const XID = { kind: 'xid' } as const
 
@@ -46,6 +48,17 @@ export interface Kept {
   readonly count: number
 }
 export const NUMBERS = 6
+/** The same numbers, or with more room behind them, for `more` from `at` on. */
+export function withRoom(
+  numbers: Float64Array<ArrayBuffer>,
+  at: number,
+  more: number,
+): Float64Array<ArrayBuffer> {
+  if (at + more <= numbers.length) return numbers
+  const larger = new Float64Array(Math.max(numbers.length * 2, at + more))
+  larger.set(numbers)
+  return larger
+}
 const BLOCK = 1024 // changes
 const FIRST_BLOCK = 32 // a reader may be short-lived
 const DETAILS = 64 // with more, the next transaction begins a list of its own

@@ -11,6 +11,7 @@
 import { BINARY } from '../../binlog/charset.ts'
 import { writeString } from '../../binlog/json/text.ts'
 import { columnTypes as t } from '../../binlog/table-map.ts'
+import { fractionBytes } from '../../binlog/time.ts'
 import type { Column } from '../../change.ts'
 import { SluiceError } from '../../errors.ts'
 import { decimalBytes, writeJavaDouble } from '../../number.ts'
@@ -310,7 +311,6 @@ function writeBytes(v: number, size: number, out: Out): void {
     v = Math.floor(v / 256)
   }
 }
-const fractionBytes = (digits: number): number => (digits + 1) >> 1
 /** Microseconds in hundredths, ten thousandths or as they are. */
 const fractionOf = (micros: number, digits: number): number =>
   fractionBytes(digits) === 1

@@ -12,7 +12,15 @@ import { assert } from '../../errors.ts'
 import { GtidSet } from '../../gtid.ts'
 import type { Slab } from '../../slab.ts'
 import { LoggedTransaction, changesOf } from '../log/logged.ts'
-import { NUMBERS, type Detail, type Kept, type RowsDetail, type RowsKind } from '../log/pending.ts'
+import {
+  isRows,
+  NUMBERS,
+  withRoom,
+  type Detail,
+  type Kept,
+  type RowsDetail,
+  type RowsKind,
+} from '../log/pending.ts'
 import type { TableResolver } from '../log/tables.ts'
 
 /** One message's worth of the log. Plain data: structured clone takes it as it is. */
@@ -206,16 +214,6 @@ export class Packer implements TableResolver {
     }
     return parcel
   }
-}
-
-const isRows = (detail: Detail): detail is RowsDetail =>
-  detail.kind === 'insert' || detail.kind === 'update' || detail.kind === 'delete'
-
-function withRoom(numbers: Float64Array<ArrayBuffer>, at: number, more: number) {
-  if (at + more <= numbers.length) return numbers
-  const larger = new Float64Array(Math.max(numbers.length * 2, at + more))
-  larger.set(numbers)
-  return larger
 }
 
 // ── unpacking ────────────────────────────────────────────────────────────────
