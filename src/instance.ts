@@ -401,11 +401,12 @@ export class Instance {
         await this.#sinks?.stop()
         await this.#store!.close() // nothing is acked any more in the old log
         this.#store = undefined
+        let againUntilMs = before.resume.timestamp
         try {
-          await lookBack({ ...about, known: before.known })
+          againUntilMs = await lookBack({ ...about, ...before })
           this.#trail = new Trail()
         } finally {
-          if (!signal.aborted) await this.#openAgain(resume!.timestamp)
+          if (!signal.aborted) await this.#openAgain(againUntilMs)
         }
         return this.#store!
       }

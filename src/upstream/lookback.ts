@@ -29,6 +29,7 @@ const ROWS_HEAD = 19 + 8 // header, table id and flags: the id is the server's o
 interface Step {
   readonly end: LogPlace
   readonly print: string
+  readonly timestamp: number // of the commit in this log, ms: a replica's is later than its source's
 }
 
 export class Trail {
@@ -57,7 +58,8 @@ export class Trail {
     if (tx.state === 'open') return
     if (this.#bytes > 0) {
       const end = { epoch: tx.epoch, file: tx.endFile, offset: tx.endOffset }
-      this.#steps.push({ end, print: `${head} ${this.#bytes} ${this.#crc}` })
+      const print = `${head} ${this.#bytes} ${this.#crc}`
+      this.#steps.push({ end, print, timestamp: tx.timestamp })
       if (this.#steps.length > 2 * TRAIL_MAX) this.#steps = this.#steps.slice(-TRAIL_MAX)
     }
     this.#crc = 0
@@ -65,7 +67,7 @@ export class Trail {
     tx.forgetChanges?.()
   }
   /** Where in `other` the client stands that has acked everything before `acked` here; undefined where that is not certain. */
-  match(acked: Position, other: readonly Step[]): LogPlace | undefined {
+  match(acked: LogPlace, other: readonly Step[]): Step | undefined {
     const at = this.#steps.findLastIndex(({ end }) => compareLogPlaces(end, acked) <= 0)
     if (at < 0) return undefined
     const wanted = this.#steps.slice(Math.max(0, at + 1 - NEIGHBOURS), at + 1).map((s) => s.print)
@@ -73,7 +75,7 @@ export class Trail {
       const same = wanted.every((print, k) => other[i + 1 - wanted.length + k]?.print === print)
       return same ? [i] : []
     })
-    return found.length === 1 ? other[found[0]!]!.end : undefined
+    return found.length === 1 ? other[found[0]!] : undefined
   }
 }
 function sqlOf(change: Transaction['changes'][number]): string {
@@ -83,6 +85,7 @@ function sqlOf(change: Transaction['changes'][number]): string {
 export interface LookBack {
   readonly state: State
   readonly known: Known
+  readonly resume: Position // what lies before it was read
   readonly facts: SourceFacts
   readonly connect: ConnectOptions
   readonly filter: Filter
@@ -96,11 +99,12 @@ export interface LookBack {
 }
 
 /**
- * Translates every saved position to the log of the server at `connect`, durably, in the next epoch. Throws SOURCE_CHANGED
- * where a position has no time; POSITION_LOST where the new log does not reach back.
+ * Translates every saved position to the log of the server at `connect`, durably, in the next epoch. Resolves with the time in
+ * that log (ms) until which changes may have been given out before. Throws SOURCE_CHANGED where a position has no time;
+ * POSITION_LOST where the new log does not reach back.
  */
-export async function lookBack(about: LookBack): Promise<Known> {
-  const { state, known, facts, connect, trail, lookBackMs, log, signal } = about
+export async function lookBack(about: LookBack): Promise<number> {
+  const { state, known, resume, facts, connect, trail, lookBackMs, log, signal } = about
   const cursors = state.cursors()
   using connection = await Connection.open(connect)
   const files = await logFiles(connection)
@@ -116,9 +120,9 @@ export async function lookBack(about: LookBack): Promise<Known> {
     moved.push({ client, to: await byTime(acked), exact: false })
   const origin = await byTime(known.origin)
   const oldest = moved.map(({ to }) => to).sort(compareLogPlaces)[0]
-  const there = oldest && (await walk(about, oldest, epoch))
+  const there = oldest ? (await walk(about, oldest, epoch)).steps : []
   for (const [i, { client, acked }] of cursors.entries()) {
-    const exact = acked.epoch === known.epoch ? trail.match(acked, there!.steps) : undefined
+    const exact = acked.epoch === known.epoch ? trail.match(acked, there)?.end : undefined
     const to = { ...common, ...exact!, timestamp: acked.timestamp }
     if (exact) moved[i] = { client, exact: true, to }
   }
@@ -126,14 +130,14 @@ export async function lookBack(about: LookBack): Promise<Known> {
   for (const { client, to } of moved) void state.ack(client, to).catch(() => {}) // flush() throws it
   state.flush()
   state.setValue('origin', positionToJson(origin))
-  const next = nextEpoch(state, known, facts.serverUuid, log)
+  nextEpoch(state, known, facts.serverUuid, log)
   for (const { client, to, exact } of moved) {
     const how = exact
       ? 'exactly where it was'
       : `${lookBackMs} ms before what it acked last: changes are repeated`
     log.warn({ client, file: to.file, offset: to.offset, exact }, `client ${client} goes on ${how}`)
   }
-  return { ...next, origin }
+  return (trail.match(resume, there) ?? there.at(-1))?.timestamp ?? resume.timestamp
 }
 
 /** What the new log looks like from `begin` to its end. */

@@ -6,13 +6,7 @@ import type { Position } from '../../src/change.ts'
 import { SluiceError } from '../../src/errors.ts'
 import { SLAB_BYTES, SlabPool } from '../../src/slab.ts'
 import { filesSource } from '../../src/sources/index.ts'
-import {
-  privateMysql,
-  sharedMysql,
-  uniqueDatabase,
-  versions,
-  type MysqlServer,
-} from '../support/mysql.ts'
+import { privateMysql, uniqueDatabase, versions, type MysqlServer } from '../support/mysql.ts'
 import { Proxy } from '../support/proxy.ts'
 import { bareCatalog, changesOf } from './fixture.ts'
 import { connectOptions, everything, factsOf, noGtids, readTo, sourceOn } from './reading.ts'
@@ -26,7 +20,7 @@ describe.each(versions)('MySQL %s', (version) => {
   let db: string
   let written: { from: Position; to: Position }
   beforeAll(async () => {
-    mysql = await sharedMysql(version)
+    mysql = await privateMysql(version) // others' XA statements name no table, so they pass every filter
     db = uniqueDatabase('p4')
     written = await everything(mysql, db)
   })

@@ -6,7 +6,7 @@ import type { Position, Source, Transaction } from '../../src/change.ts'
 import { SluiceError } from '../../src/errors.ts'
 import { ReaderThread, type ThreadSourceOptions } from '../../src/sources/index.ts'
 import type { TableResolver } from '../../src/sources/log/tables.ts'
-import { sharedMysql, uniqueDatabase, versions, type MysqlServer } from '../support/mysql.ts'
+import { privateMysql, uniqueDatabase, versions, type MysqlServer } from '../support/mysql.ts'
 import { Proxy } from '../support/proxy.ts'
 import { bareCatalog, changesOf, describeTransaction, slowCatalog } from './fixture.ts'
 import { connectOptions, everything, factsOf, noGtids, readTo, sourceOn } from './reading.ts'
@@ -34,7 +34,7 @@ describe.each(versions)('MySQL %s', (version) => {
   let db: string
   let written: { from: Position; to: Position }
   beforeAll(async () => {
-    mysql = await sharedMysql(version)
+    mysql = await privateMysql(version) // others' XA statements name no table, so they pass every filter
     db = uniqueDatabase('thread')
     written = await everything(mysql, db)
   })

@@ -219,7 +219,7 @@ test('the standby that has everything is taken, and one that could not take over
   const [first, second] = standbys.map(({ host, port }) => `${host}:${port}`)
   expect(instance.status.standbys).toMatchObject([
     { server: first, state: 'stopped', complete: false, reason: 'its replication is stopped' },
-    { server: second, state: 'replicating', complete: true, lagMs: 0, reason: '' },
+    { server: second, state: 'replicating', complete: true, lagMs: expect.any(Number), reason: '' },
   ])
   expect(rig.logged('could not take over')).toBe(
     `standby ${first} could not take over: its replication is stopped`,
