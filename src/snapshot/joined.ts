@@ -246,7 +246,9 @@ export class Joined implements Cursor {
     }
     const { offset } = place
     const any = touched.any(database, name)
-    return changeOf(chunk, event, { offset, firstRow }, any ? dropped : undefined)
+    const all = key.length === 0 && this.#load?.slot === 'snapshot'
+    const whole = all ? (giving.at === 0 ? 'first' : 'more') : undefined
+    return changeOf(chunk, event, { offset, firstRow, whole }, any ? dropped : undefined)
   }
   /** As much of a piece as the limit allows, one change at least; undefined: all that was left comes with the stream. */
   #part(giving: Giving, { changes: most, bytes: bytesMost }: Limit): Batch | undefined {

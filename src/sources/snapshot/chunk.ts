@@ -150,7 +150,7 @@ export async function readChunk(
 export function changeOf(
   { buffer, plan }: Chunk,
   { kind, start, end: past, rows }: EventRange,
-  place: { readonly offset: number; readonly firstRow: number },
+  place: Pick<SnapshotPlace, 'offset' | 'firstRow' | 'whole'>,
   dropped: ((reader: RowReader, side: ImageSide) => boolean) | undefined,
 ): SnapshotRows | undefined {
   let end = past
@@ -203,12 +203,19 @@ export function clearChange({ database, name }: Pick<Table, 'database' | 'name'>
   }
 }
 
+interface SnapshotPlace {
+  readonly offset: number
+  readonly firstRow: number
+  readonly kind: EventRange['kind']
+  readonly whole?: RowsChange['whole']
+}
 /** The rows of one event of a piece. */
 export class SnapshotRows implements RowsChange {
   readonly kind: 'insert' | 'delete'
   readonly ordinal = 0
   readonly tableId = 0
   readonly snapshot = true
+  readonly whole: RowsChange['whole']
   readonly firstRow: number
   readonly table: Table
   readonly event: RawEvent
@@ -218,13 +225,10 @@ export class SnapshotRows implements RowsChange {
   constructor(
     table: Table,
     { bytes, start, end }: Pick<RawEvent, 'bytes' | 'start' | 'end'>,
-    {
-      offset,
-      firstRow,
-      kind,
-    }: { readonly offset: number; readonly firstRow: number; readonly kind: EventRange['kind'] },
+    { offset, firstRow, kind, whole }: SnapshotPlace,
   ) {
     this.kind = kind
+    this.whole = whole
     this.table = table
     this.firstRow = firstRow
     this.event = { bytes, start, end, offset, length: end - start }
