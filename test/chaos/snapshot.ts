@@ -190,7 +190,7 @@ const optionsOf = ({ dir, port, mysql, list }: Omit<World, 'sluice'>) => ({
             tables: [{ match: '.*', key: ['part', 'k'] }],
             initialLoad: 'always',
             // small ones give a piece out in many parts, with the stream between them
-            batch: { changes: random.pick([3, 10_000]), bytes: '256KiB' },
+            batch: { bytes: random.pick(['48KiB', '1MiB']) },
             retry: { minMs: 50, maxMs: 500 },
           },
         ]),
