@@ -8,7 +8,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Consumer } from '@platformatic/kafka'
+import { Admin, Consumer } from '@platformatic/kafka'
 import { Redis } from 'ioredis'
 import { pino } from 'pino'
 import { expect, it } from 'vitest'
@@ -195,13 +195,12 @@ async function kafkaTarget(stack: AsyncDisposableStack): Promise<Target> {
   const broker = `${host}:${port}`
   const topic = `gap-${randomUUID()}`
   const lines: Line[] = []
-  const consumer = new Consumer({
-    clientId: 'gap',
-    bootstrapBrokers: [broker],
-    retries: 50,
-    groupId: `g-${randomUUID()}`,
-    autocreateTopics: true,
-  })
+  const base = { clientId: 'gap', bootstrapBrokers: [broker], retries: 50 }
+  // a consumer that came before its topic would look for it again after a minute
+  const admin = new Admin(base)
+  await admin.createTopics({ topics: [topic], partitions: 1, replicas: 1 })
+  await admin.close()
+  const consumer = new Consumer({ ...base, groupId: `g-${randomUUID()}` })
   stack.defer(() => consumer.close(true))
   const stream = await consumer.consume({
     topics: [topic],
