@@ -6,10 +6,17 @@ import fc from 'fast-check'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { expect } from 'vitest'
 import { createLogger } from '../../src/logger.ts'
-import { endpointOf, tablesOf, type MigrateOptions } from '../../src/migrate/options.ts'
+import {
+  endpointOf,
+  remembered,
+  tablesOf,
+  type MigrateOptions,
+  type Phase,
+} from '../../src/migrate/options.ts'
 import type { Event, Outcome } from '../../src/migrate/parts.ts'
 import { migrate } from '../../src/migrate/run.ts'
 import { flavourOf, typesOf, type TypeSpec } from '../binlog/types.ts'
+import { start } from '../commands/run.ts'
 import { Random } from '../e2e/load.ts'
 import { postgresForm } from '../sinks/sql/targets.ts'
 import type { MysqlServer } from '../support/mysql.ts'
@@ -301,4 +308,35 @@ export function run(
   })
   outcome.catch(() => undefined) // told where it is awaited
   return { events, outcome, stop: () => halt.abort() }
+}
+
+const PHASES: readonly Phase[] = ['schema', 'load', 'indexes', 'stream', 'finish']
+/**
+ * The real command, killed with SIGKILL soon after it has said that a phase begins, in each of them `rounds` times, and begun
+ * again; writers end before the last. Returns the phases in which it was killed, as the folder remembers them.
+ */
+export async function killedInEveryPhase(
+  shop: Shop,
+  to: string,
+  { dir, random, rounds }: { dir: string; random: Random; rounds: number },
+): Promise<string[]> {
+  const from = `${shop.mysql.url}/${shop.database}`
+  const args = ['migrate', '--from', from, '--to', to, '--dir', dir, '--json', '--cut-over']
+  const killed: string[] = []
+  for (const phase of PHASES) {
+    if (phase === 'finish') await shop.stop()
+    for (let round = 0; round < rounds; round++) {
+      if (PHASES.indexOf(remembered(dir)?.phase ?? 'schema') > PHASES.indexOf(phase)) break
+      const one = start(args)
+      await one.printed(`{"event":"phase","phase":"${phase}"`)
+      await sleep(random.int(0, phase === 'load' ? 400 : 60))
+      one.child.kill('SIGKILL')
+      await one.result
+      killed.push(remembered(dir)!.phase)
+    }
+  }
+  const { code, stdout, stderr } = await start(args).result
+  expect(code, stdout + stderr).toBe(0)
+  expect(remembered(dir)!.phase).toBe('done')
+  return killed
 }
