@@ -14,15 +14,7 @@ import { long, Random, seed } from '../e2e/load.ts'
 import { openTarget, type Target } from '../sinks/sql/targets.ts'
 import { sharedMysql, uniqueDatabase, type MysqlServer } from '../support/mysql.ts'
 import { sharedService } from '../support/services.ts'
-import {
-  expectEqualPostgres,
-  killedInEveryPhase,
-  ODD,
-  ODD_ROWS,
-  run,
-  Shop,
-  type Run,
-} from './rig.ts'
+import { expectEqualPostgres, inStep, killedInEveryPhase, ODD, ODD_ROWS, run, Shop } from './rig.ts'
 
 const dir = mkdtempSync(join(tmpdir(), 'sluice-migrate-'))
 let source: MysqlServer
@@ -100,10 +92,6 @@ test('9.7 to PostgreSQL under load, killed in the load: every type, keys, counte
   await postgresSchema(shop)
 })
 
-async function inStep({ events, outcome }: Run): Promise<void> {
-  const said = (): boolean => events.some(({ event }) => event === 'inStep')
-  await Promise.race([expect.poll(said, { timeout: 60_000 }).toBe(true), outcome])
-}
 /** Waits until some rows of the load are in the target, but not all. */
 async function rowsIn(database: string, running: Running): Promise<void> {
   const count = async (): Promise<number> => {
