@@ -122,9 +122,12 @@ export class PieceReader {
     this.#planned = undefined
     this.#repeats = again ? this.#repeats + 1 : 0
   }
-  /** The first piece is given out: its slab is the caller's. */
+  /** The first piece begins to be given out: its slab is the caller's. */
   taken(): void {
     this.pieces.shift()
+  }
+  /** What was taken is given out as a whole. */
+  given(): void {
     this.#repeats = 0
   }
   /** Idempotent. */
