@@ -23,13 +23,13 @@ const ROWS_OF_A_VERSION = 2 ** 32
 interface Giving {
   readonly tx: Transaction
   at: number // of its changes
-  readonly next: Progress
+  next: Progress
 }
 
 export class Joined implements Cursor {
   readonly #cursor: ClientCursor
   readonly #source: SnapshotSource
-  readonly #touched = new Touched()
+  readonly #touched: Touched
   #load: Load | undefined
   #reader: PieceReader | undefined
   #giving: Giving | undefined
@@ -46,6 +46,7 @@ export class Joined implements Cursor {
     { load, over }: { readonly load: Load | undefined; readonly over: () => void },
   ) {
     this.#cursor = cursor
+    this.#touched = new Touched(cursor.client.startsWith('sink:'))
     this.#source = source
     this.#over = over
     cursor.rolledBack = () => {
@@ -126,7 +127,11 @@ export class Joined implements Cursor {
     const { client } = this
     this.#source.log.info(load.status, `snapshot for ${client}: reading`)
     const cursor = this.#cursor
-    return new PieceReader({ source: this.#source, load, cursor, touched: this.#touched })
+    const leftOut = (next: Progress): void => {
+      if (this.#giving === undefined) this.#mark(next)
+      else this.#giving.next = next
+    }
+    return new PieceReader({ source: this.#source, load, cursor, touched: this.#touched, leftOut })
   }
   /** Nothing that was read counts; the load goes on from what is durable. */
   #drop(): void {
