@@ -1,6 +1,7 @@
 /** The retained log on disk: what was written is read, from any place; what is torn is mended, what is damaged is named. */
 import {
   copyFileSync,
+  existsSync,
   readFileSync,
   rmSync,
   symlinkSync,
@@ -186,6 +187,32 @@ test('damage in a segment without its index ends the log there; the next one say
   await expect(read(folder, seen)).rejects.toMatchObject({ code: 'LOG_DAMAGED' })
   expect(seen).toEqual(plain.described.slice(0, i))
   expect(await folder.read(end)).toEqual(plain.described.slice(i))
+})
+
+test('a segment whose head is damaged is named and kept aside, not taken for one that was cut short', async () => {
+  using folder = new Folder()
+  const { path, frames } = await framed(folder)
+  const index = path.replace('.seg', '.idx')
+  const whole = readFileSync(path)
+  for (const at of [0, 4, 5, 6, 8, 12, 16, 20, 24, frames[0]! - 1]) {
+    rmSync(index, { force: true })
+    const bytes = Buffer.from(whole)
+    bytes[at]! ^= 1
+    writeFileSync(path, bytes)
+    const looked = folder.look()
+    expect(looked.list.map((segment) => segment.path)).not.toContain(path)
+    expect(looked.unreadable.map(({ code, message }) => `${code} ${message}`)).toEqual([
+      expect.stringContaining(`LOG_DAMAGED ${path}, byte 0: the segment's head`),
+    ])
+    folder.warnings.length = 0
+    Segments.repair(folder.dir, { warn: (_, text) => folder.warnings.push(text) })
+    expect(folder.warnings).toEqual([expect.stringContaining(`moved to ${path}.damaged`)])
+    expect(readFileSync(`${path}.damaged`).equals(bytes)).toBe(true)
+  }
+  // cut short within the head: nothing was in it
+  writeFileSync(path, whole.subarray(0, frames[0]! - 1))
+  Segments.repair(folder.dir, { warn: () => {} })
+  expect(existsSync(path)).toBe(false)
 })
 
 test('the oldest segments go when there is too much, and what they had is not covered any more', async () => {
