@@ -2,9 +2,9 @@
  * How a column of a SQL target is shown, compared byte for byte, and walked through in the order of its index; and how the
  * text of a key in the target is a literal of the source again. Pure.
  */
-import { addressBytes } from '../../binlog/mariadb/values.ts'
 import type { Column } from '../../change.ts'
 import { familyOf, type BoundColumn, type Dialect } from '../../sinks/sql/dialects/dialect.ts'
+import { isAddress } from '../../sources/snapshot/keys.ts'
 
 export interface Form {
   /** An expression for people: text, cut where it is long. */
@@ -113,15 +113,6 @@ function withFraction(text: string, mysqlType: string): string {
   return digits === 0 ? whole : `${whole}.${part.padEnd(digits, '0')}`
 }
 
-/** Whether a text is one of MariaDB's address or UUID types, where the type is such a one. */
-function isAddress(mysqlType: string, text: string): boolean {
-  try {
-    addressBytes(mysqlType, text)
-    return true
-  } catch {
-    return false
-  }
-}
 /** A literal that the source compares with this column as its own value. */
 export function sourceLiteral(column: Column | undefined, text: string): string | undefined {
   if (column === undefined) return undefined
