@@ -47,7 +47,7 @@ const at = (ms: number): string => (ms > 0 ? ` at ${new Date(ms).toISOString()}`
 
 /** Looks at what its index says by what is in the file. */
 function verify(segment: Segment): void {
-  const scan = scanSegment(segment.number, segment.path, false)
+  const scan = scanSegment(segment.number, segment.path, { repair: false })
   if (scan === undefined) segment.damagedAt = 0
   else if (scan.flaw !== undefined && scan.flaw.at < segment.bytes) segment.damagedAt = scan.flaw.at
   if (scan !== undefined && scan.segment.bytes > segment.bytes)
