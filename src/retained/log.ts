@@ -3,7 +3,7 @@
  * that join are one stretch; where one says that something is missing before it, or is damaged, the stretch ends, and nobody
  * is taken across. Reading checks every byte that it gives out. Knows no source: where the log ends, its caller goes on.
  */
-import { existsSync, mkdirSync, readdirSync, renameSync, unlinkSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, unlinkSync } from 'node:fs'
 import { open, type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parseTimeZone } from '../binlog/time.ts'
@@ -17,7 +17,7 @@ import {
   frameBefore,
   indexOf,
   joins,
-  readIndex,
+  known,
   scanSegment,
   SEGMENT,
   writeIndex,
@@ -63,7 +63,10 @@ export class Segments {
   }
   #look(number: number, path: string): void {
     try {
-      const segment = readIndex(number, path) ?? scanSegment(number, path, false)?.segment
+      const before = known(number, path)
+      const segment = before?.all
+        ? before.segment
+        : scanSegment(number, path, { repair: false, from: before?.segment })?.segment
       if (segment) this.list.push(segment)
     } catch (error) {
       if (!isDamage(error)) throw error
@@ -75,28 +78,32 @@ export class Segments {
     mkdirSync(dir, { recursive: true, mode: 0o700 })
     const segments = new Segments(dir)
     for (const { number, path } of filesOf(dir)) {
-      const known = readIndex(number, path)
-      if (known) segments.list.push(known)
-      else segments.#repair(number, path, log)
+      const before = known(number, path)
+      if (before?.all) segments.list.push(before.segment)
+      else segments.#repair({ number, path, from: before?.segment }, log)
     }
     return segments
   }
-  #repair(number: number, path: string, log: Warn): void {
+  #repair(
+    { number, path, from }: { number: number; path: string; from: Segment | undefined },
+    log: Warn,
+  ): void {
     let scan: Scan | undefined
     try {
-      scan = scanSegment(number, path, true)
+      scan = scanSegment(number, path, { repair: true, from })
     } catch (error) {
       if (!isDamage(error)) throw error
       this.unreadable.push(error)
       const aside = `${path}.damaged`
       renameSync(path, aside)
+      rmSync(indexOf(path), { force: true })
       const fields = { code: error.code, segment: path }
       log.warn(fields, `${error.message}; moved to ${aside}, nothing of it is used`)
       return
     }
     if (scan === undefined) {
       log.warn({ segment: path }, `${path}: removed: it was cut short before it had anything`)
-      unlinkSync(path)
+      for (const one of [indexOf(path), path]) rmSync(one, { force: true })
       return
     }
     const { segment, flaw } = scan

@@ -1,6 +1,7 @@
 /** The retained log on disk: what was written is read, from any place; what is torn is mended, what is damaged is named. */
 import {
   copyFileSync,
+  cpSync,
   existsSync,
   readFileSync,
   rmSync,
@@ -133,6 +134,39 @@ test('a tail that is torn at any byte is cut off, and what is missing is written
     }
   }
   expect(warnings).toBe(whole.length - last - 1)
+})
+
+test('after a crash only what came since the last note is looked through', async () => {
+  using folder = new Folder()
+  using copy = new Folder()
+  const writer = folder.open({ segmentBytes: 2 ** 17 })
+  await writer.begin(plain.start, 'UTC')
+  const index = join(folder.dir, '00000001.idx')
+  let taken = 0
+  while (!existsSync(index)) {
+    if (taken < plain.all.length - 5) await writer.append(plain.all[taken++]!)
+    await writer.flush()
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  }
+  for (const tx of plain.all.slice(taken)) await writer.append(tx)
+  await writer.flush()
+  expect(writer.segments.list.length).toBe(1)
+  cpSync(folder.dir, copy.dir, { recursive: true })
+  const end = writer.end
+  await writer.close()
+  expect(copy.look().last!.end).toEqual(end)
+  expect(await copy.read(plain.start)).toEqual(plain.described)
+  // what the note has is believed, as that of a segment that is whole: a reader finds what is wrong in it
+  const path = join(copy.dir, '00000001.seg')
+  const bytes = readFileSync(path)
+  const [, second] = copy.look().list[0]!.frames
+  bytes[second!.at + 30]! ^= 1
+  bytes[bytes.length - 1]! ^= 1 // the last frame
+  writeFileSync(path, bytes)
+  const mended = Segments.repair(copy.dir, { warn: (_, text) => copy.warnings.push(text) })
+  expect(copy.warnings).toHaveLength(1)
+  expect(mended.last!.frames.length).toBe(writer.segments.list[0]!.frames.length - 1)
+  await expect(copy.read(plain.start)).rejects.toThrow(`byte ${second!.at}: expected the CRC32`)
 })
 
 test('a flipped bit is found and named, and nothing behind it is given out', async () => {

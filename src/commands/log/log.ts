@@ -51,7 +51,7 @@ const at = (ms: number): string => (ms > 0 ? ` at ${new Date(ms).toISOString()}`
 function verify(segment: Segment): void {
   let scan: Scan | undefined
   try {
-    scan = scanSegment(segment.number, segment.path, false)
+    scan = scanSegment(segment.number, segment.path, { repair: false })
   } catch (error) {
     if (!isDamage(error)) throw error
   }

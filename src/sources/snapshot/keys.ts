@@ -181,6 +181,15 @@ function bytesOf({ collation, type, mysqlType }: Column, text: string): Buffer {
   if (name === 'utf8mb3') throw new Error('a text without characters of four bytes')
   throw new Error(`a text of ASCII characters, for the column is in ${name}`)
 }
+/** Whether a text is one of MariaDB's address or UUID types, where the type is such a one. */
+export function isAddress(mysqlType: string, text: string): boolean {
+  try {
+    addressBytes(mysqlType, text)
+    return true
+  } catch {
+    return false
+  }
+}
 /** A length of 1 to 4 bytes, then the bytes. */
 function writeCounted({ size }: Column, bytes: Buffer, out: Out): number {
   for (let k = 0, rest = bytes.length; k < -size; k++, rest = Math.floor(rest / 256))
