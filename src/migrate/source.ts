@@ -80,10 +80,18 @@ export class Source {
     const place = await logStatus({ query: this.query })
     return { ...place, gtids: place.gtids.replaceAll('\n', '') }
   }
-  /** Nobody but those with SUPER writes any more; with `everybody` not even they. */
+  /** Nobody but those with SUPER writes any more; with `everybody` not even they, where the server can do that. */
   async lock(everybody: boolean): Promise<void> {
     await this.query('SET GLOBAL read_only = ON')
-    if (everybody) await this.query('SET GLOBAL super_read_only = ON')
+    if (everybody && (await this.#knowsSuper())) await this.query('SET GLOBAL super_read_only = ON')
+  }
+  /** The statement that ends it. */
+  async unlockText(): Promise<string> {
+    return `SET GLOBAL ${(await this.#knowsSuper()) ? 'super_read_only = OFF, ' : ''}read_only = OFF`
+  }
+  /** MariaDB and MySQL before 5.7 do not. */
+  async #knowsSuper(): Promise<boolean> {
+    return (await this.query("SHOW VARIABLES LIKE 'super_read_only'")).length > 0
   }
 }
 const shape = ({ tables }: Inventory): string =>

@@ -80,6 +80,7 @@ export class Joined implements Cursor {
         this.#streamed = false
         const given = this.#give(limit)
         if (given !== undefined) return given
+        if (this.#load !== load) continue // it has ended with a piece that had nothing left
       }
       const left = until - performance.now()
       const busy = this.#giving !== undefined || this.#reader.pieces.length > 0

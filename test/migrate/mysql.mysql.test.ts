@@ -1,22 +1,51 @@
-/** MySQL 5.7 to 9.7 while rows are written, with the cut-over and the way back. */
+/** MySQL 5.7 to 9.7 while rows are written: killed in every phase, with the cut-over and the way back. */
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, test } from 'vitest'
 import { orderCutOver } from '../../src/migrate/options.ts'
-import { privateMysql, sharedMysql, uniqueDatabase } from '../support/mysql.ts'
-import { expectEqual, run, Shop } from './rig.ts'
+import { Random, scaled, seed } from '../e2e/load.ts'
+import { privateMysql, sharedMysql, uniqueDatabase, type MysqlServer } from '../support/mysql.ts'
+import { expectEqual, killedInEveryPhase, run, Shop } from './rig.ts'
 
 const dir = mkdtempSync(join(tmpdir(), 'sluice-migrate-'))
-afterAll(() => rmSync(dir, { recursive: true, force: true }))
+let source: MysqlServer
+let target: MysqlServer
+beforeAll(async () => {
+  source = await privateMysql('5.7')
+  target = await sharedMysql('9.7')
+})
+afterAll(async () => {
+  rmSync(dir, { recursive: true, force: true })
+  await source[Symbol.asyncDispose]()
+  await target[Symbol.asyncDispose]()
+})
+
+test('killed in every phase, and begun again', { timeout: scaled(120_000, 900_000) }, async () => {
+  const database = uniqueDatabase('killed')
+  await using shop = await Shop.open(source, database, { orders: 3000, zeros: true })
+  shop.start()
+  try {
+    const killed = await killedInEveryPhase(shop, target.url, {
+      dir: join(dir, 'killed'),
+      random: new Random(seed),
+      rounds: scaled(1, 4),
+    })
+    expect(killed.length, `seed ${seed}: ${killed.join(' ')}`).toBeGreaterThanOrEqual(4)
+    expect(shop.writes).toBeGreaterThan(10)
+    await expectEqual(shop, target)
+    await sameSchema(shop, target)
+  } finally {
+    await target.query(`DROP DATABASE IF EXISTS ${database}`)
+  }
+})
 
 test('5.7 to 9.7 under load: every type, keys, foreign keys, views, triggers; and back', async () => {
-  await using source = await privateMysql('5.7')
-  await using target = await sharedMysql('9.7')
   const database = uniqueDatabase('moved')
+  const home = join(dir, 'moved')
   await using shop = await Shop.open(source, database, { orders: 2000, zeros: true })
   shop.start()
-  const moving = run(shop, target.url, { dir, reverse: true, lockSource: true })
+  const moving = run(shop, target.url, { dir: home, reverse: true, lockSource: true })
   try {
     const said = (event: string): boolean => moving.events.some((one) => one.event === event)
     await Promise.race([
@@ -28,7 +57,7 @@ test('5.7 to 9.7 under load: every type, keys, foreign keys, views, triggers; an
     await source.query(`DELETE FROM ${database}.teams WHERE id = 1`)
     await shop.stop()
     await source.query('FLUSH BINARY LOGS') // a place in the log without a change behind it
-    orderCutOver(dir)
+    orderCutOver(home)
     await expect.poll(() => said('cutOver'), { timeout: 60_000 }).toBe(true)
     expect(shop.writes).toBeGreaterThan(10)
     await expectEqual(shop, target)
@@ -43,7 +72,9 @@ test('5.7 to 9.7 under load: every type, keys, foreign keys, views, triggers; an
       source.query(`SELECT name FROM ${database}.customers WHERE age = 7`)
     await expect.poll(back).toEqual([{ name: 'new' }])
     await expectEqual(shop, target)
-    expect(readFileSync(join(dir, 'reverse.yaml'), 'utf8')).not.toMatch(/:sluice@|password: sluice/)
+    expect(readFileSync(join(home, 'reverse.yaml'), 'utf8')).not.toMatch(
+      /:sluice@|password: sluice/,
+    )
   } finally {
     moving.stop()
     await moving.outcome

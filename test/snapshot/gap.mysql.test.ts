@@ -160,3 +160,23 @@ it('stops where rows may be gone and the target cannot be emptied; goes on where
   )
   await instance.stop()
 })
+
+it('a load whose last piece has no rows ends between two batches of the stream', async () => {
+  await mysql.query(
+    'CREATE TABLE gap.a (k INT PRIMARY KEY, v INT); CREATE TABLE gap.b (k INT PRIMARY KEY, v INT)',
+  )
+  const instance = await open({ start: 'latest' })
+  const failed = (): boolean => instance.status.sinks[0]?.state === 'failed'
+  const done = (): boolean => instance.snapshots.of('sink:mem')?.state !== 'running'
+  await until(() => instance.status.sinks[0]?.state === 'running')
+  for (let k = 0, loads = 0; loads < 20 && !failed(); k++) {
+    await mysql.query(`INSERT INTO gap.a VALUES (${k}, ${k})`)
+    if (!done()) continue
+    loads++
+    await instance.snapshots.start('sink:mem', { filter: compileFilter({ include: 'gap\\.b' }) })
+  }
+  await until(() => done() || failed())
+  expect(instance.status.sinks[0]).toMatchObject({ state: 'running', errors: 0 })
+  await equal('a', 'b')
+  await instance.stop()
+})

@@ -223,7 +223,12 @@ export class SinkRunner {
       await this.#initialLoad(fresh, filter, clearsTables(sink))
       const wanted = intersect(this.#host.filter, filter)
       const life = this.#life(sink, { filter: wanted, halt, signal: hard.signal, issued })
-      await life.run()
+      const { rows } = this.#counts
+      try {
+        await life.run()
+      } finally {
+        if (resume !== undefined && this.#counts.rows > rows) this.#isLost(this.#cursor.acked)
+      }
     } finally {
       this.#cursor.close()
       await sink?.close().catch((error: unknown) => {
@@ -233,15 +238,25 @@ export class SinkRunner {
       halt.removeEventListener('abort', halted)
     }
   }
-  /** Whether the source no longer had what comes after it, so that this sink's cursor was moved past it. */
+  /**
+   * Whether the source no longer had what comes after it, so that this sink's cursor was moved past it. A target that was
+   * seen beyond that place and is before it now was put back: then the source is asked again.
+   */
   #isLost(resume: Position): boolean {
     const { state } = this.#host
     const moved = state.value(movedKey(this.#client))
-    if (moved === undefined) return false
+    if (!moved) return false
     const to = positionFromJson(moved, `${state.path}, ${movedKey(this.#client)}`)
-    return (
-      resume.epoch < to.epoch || (resume.epoch === to.epoch && comparePositions(resume, to) < 0)
-    )
+    if (resume.epoch < to.epoch) return true
+    if (resume.epoch === to.epoch && comparePositions(resume, to) < 0) return true
+    this.#arrived()
+    return false
+  }
+  /** The target has a place behind the one that its cursor was moved to. */
+  #arrived(): void {
+    const { state } = this.#host
+    const key = movedKey(this.#client)
+    if (state.value(key)) state.setValue(key, '')
   }
   /** Begins to load what is in the tables already, as `initialLoad` says; what was begun before goes on by itself. */
   async #initialLoad(fresh: boolean, filter: Filter, clear: boolean): Promise<void> {

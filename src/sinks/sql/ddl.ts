@@ -92,9 +92,25 @@ async function run(
     if (!(error instanceof SluiceError) || error.code === 'SINK_UNAVAILABLE') throw error
     const { errno } = (error.cause ?? {}) as { errno?: number }
     if (again && errno !== undefined && DONE.has(errno)) return
+    if (errno === NOT_PARTITIONED && storageOf(statement) === 'partitions') return
     throw refused(dialect, statement, `cannot apply (${error.message})`, error)
   }
 }
+
+/**
+ * Whether an ALTER TABLE is about partitions or the tablespace alone. What it does to rows is no matter here: the runner has
+ * had the tables read again, or was told to ignore it (`unloggedChange`).
+ */
+function storageOf({ change }: SinkStatement): 'partitions' | 'tablespace' | undefined {
+  if (!/\b(partition|partitioning|tablespace)\b/i.test(change.sql)) return undefined
+  const tokens = behindName(change.sql)
+  if (tokens.is('PARTITION')) return 'partitions'
+  tokens.next()
+  if (tokens.is('TABLESPACE')) return 'tablespace'
+  return tokens.is('PARTITION') || tokens.is('PARTITIONING') ? 'partitions' : undefined
+}
+/** The table of the target has no partitions. */
+const NOT_PARTITIONED = 1505
 
 // ── MySQL ────────────────────────────────────────────────────────────────────
 
@@ -107,6 +123,7 @@ function planMysql(statement: SinkStatement, parsed: Parsed, options: ApplyOptio
     return parsed.tables.map(
       ({ database, table }) => `TRUNCATE TABLE ${dialect.full(tables.nameOf(database, table))}`,
     )
+  if (parsed.type === 'ALTER' && storageOf(statement) === 'tablespace') return []
   const spaces = new Map<string, string | undefined>()
   for (const { database, table } of parsed.tables) {
     const name = tables.nameOf(database, table)
@@ -225,6 +242,7 @@ const IGNORED = new Set(
 function alter(statement: SinkStatement, parsed: Parsed, options: ApplyOptions): string[] {
   const { dialect, tables } = options
   const { database, table } = parsed.tables[0]!
+  if (storageOf(statement) !== undefined) return []
   refuseMapped(statement, database, table, options)
   const head = `ALTER TABLE IF EXISTS ${dialect.full(tables.nameOf(database, table))}`
   const out: string[] = []
@@ -240,14 +258,19 @@ function alter(statement: SinkStatement, parsed: Parsed, options: ApplyOptions):
 /** A table or column that no row has come with yet is not there yet either. */
 const unlessMissing = (sql: string): string =>
   `DO $sluice$ BEGIN ${sql}; EXCEPTION WHEN undefined_column OR undefined_table THEN NULL; END $sluice$`
-/** What stands behind ALTER TABLE name, at its commas. */
-function clauses(sql: string): string[] {
+/** What stands behind ALTER TABLE name. */
+function behindName(sql: string): Tokens {
   const tokens = new Tokens(sql)
   while (tokens.kind !== 'end' && !tokens.is('TABLE')) tokens.next()
   tokens.next()
   if (tokens.take('IF')) tokens.take('EXISTS')
   tokens.takeIdentifier()
   if (tokens.takePunctuation('.')) tokens.takeIdentifier()
+  return tokens
+}
+/** The same, at its commas. */
+function clauses(sql: string): string[] {
+  const tokens = behindName(sql)
   const found: string[] = []
   let from = tokens.start
   while (tokens.kind !== 'end') {
@@ -270,7 +293,7 @@ function readClause(tokens: Tokens, clause: string, dialect: Dialect): string | 
   tokens.next()
   const explicit = tokens.take('COLUMN')
   if (!explicit && tokens.kind === 'word' && NO_COLUMN.has(tokens.text.toUpperCase()))
-    return tokens.is('PRIMARY') || tokens.is('PARTITION') ? undefined : ''
+    return tokens.is('PRIMARY') ? undefined : ''
   if (word === 'ADD') {
     const filled = /\bNOT\s+NULL\b|\bDEFAULT\b(?!\s+NULL\b)|\bGENERATED\b|\bAS\s*\(/i.test(clause)
     return filled || tokens.isPunctuation('(') ? undefined : ''

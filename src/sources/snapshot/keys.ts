@@ -4,6 +4,7 @@
  * reads them: rows that are there as inserts, keys that are not as deletes before them. Knows no stream.
  */
 import { BINARY, charsetOf } from '../../binlog/charset.ts'
+import { addressBytes } from '../../binlog/mariadb/values.ts'
 import { columnTypes as t } from '../../binlog/table-map.ts'
 import type { Column } from '../../change.ts'
 import { SluiceError } from '../../errors.ts'
@@ -120,10 +121,12 @@ function memberOf({ type, members = [] }: Column, text: string): bigint {
   return mask
 }
 /** The text in the column's character set; of a binary column the bytes that "0x…" names, else those of the text. */
-function bytesOf({ collation, type }: Column, text: string): Buffer {
+function bytesOf({ collation, type, mysqlType }: Column, text: string): Buffer {
   if (collation === BINARY || collation === 0) {
     const hex = /^0x((?:[\da-f]{2})*)$/i.exec(text)
-    const bytes = hex ? Buffer.from(hex[1]!, 'hex') : Buffer.from(text, 'utf8')
+    const bytes = hex
+      ? Buffer.from(hex[1]!, 'hex')
+      : (addressBytes(mysqlType, text) ?? Buffer.from(text, 'utf8'))
     let end = bytes.length
     if (type === t.STRING) while (end > 0 && bytes[end - 1] === 0) end--
     return bytes.subarray(0, end)

@@ -92,7 +92,7 @@ function postgresForm({ type, source }: BoundColumn): Form {
 }
 function fromPostgres(text: string, type: string, mysqlType: string): string | undefined {
   if (type === 'bytea') return text.slice(2).toUpperCase()
-  if (type === 'uuid') return text.replaceAll('-', '').toUpperCase()
+  if (type === 'uuid') return mysqlType === 'uuid' ? text : text.replaceAll('-', '').toUpperCase()
   if (type === 'boolean') return text === 'true' || text === 't' ? '1' : '0'
   if (type.startsWith('bit')) return BigInt(`0b${text}`).toString()
   if (/^(date|timestamp)/.test(type)) {
