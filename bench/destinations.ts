@@ -102,17 +102,18 @@ async function mysqlLike(name: string, version: '9.7' | 'mariadb-10.11'): Promis
   }
 }
 
-/** Answers 204 to everything. */
-async function http(): Promise<Destination> {
+/** Answers 204 to everything. The sink as it is by default, an event a request, or with so many. */
+async function http(events?: number): Promise<Destination> {
   const server = createServer((request, response) => {
     request.resume().on('end', () => response.writeHead(204).end())
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`
+  const batch = events !== undefined && { mode: 'batch', batchEvents: events }
   return {
     name: 'http',
-    url,
-    sink: { type: 'http', url, mode: 'batch' },
+    url: `${url}?events=${events ?? 1}`,
+    sink: { type: 'http', url, ...batch },
     empty: nothing,
     async [Symbol.asyncDispose]() {
       server.closeAllConnections()
@@ -139,6 +140,7 @@ export const destinations: Readonly<Record<string, () => Promise<Destination>>> 
   postgres,
   mysql: () => mysqlLike('mysql', '9.7'),
   mariadb: () => mysqlLike('mariadb', 'mariadb-10.11'),
-  http,
+  http: () => http(),
+  'http-batch': () => http(100),
   file,
 }

@@ -79,6 +79,24 @@ export class SluiceError extends Error {
   }
 }
 
+/** SQLite's READONLY, FULL, CANTOPEN; of IOERR those of writing: WRITE, FSYNC, TRUNCATE, SHMOPEN, SHMSIZE, SHMMAP. */
+const unwritable = new Set([8, 13, 14, 778, 1034, 1546, 4618, 4874, 5386])
+/**
+ * Why a file of ours does not open: STATE_UNWRITABLE, with what is needed, when room or permissions are missing,
+ * STATE_UNREADABLE when it is not what it should be.
+ */
+export function fileError(path: string, expected: string, cause: unknown): SluiceError {
+  if (cause instanceof SluiceError) return cause
+  const { message, code, errcode = 0 } = cause as NodeJS.ErrnoException & { errcode?: number }
+  const text = `${path}: expected ${expected}`
+  const fs = /^(EACCES|EPERM|EROFS|ENOSPC|EDQUOT|ENOTDIR|EEXIST)$/.test(code ?? '')
+  if (!fs && !unwritable.has(errcode) && !unwritable.has(errcode & 0xff))
+    return new SluiceError('STATE_UNREADABLE', `${text}: ${message}`, { cause })
+  const who = `user ${process.getuid?.() ?? process.env['USERNAME']}`
+  const beside = `that ${who} can write, with room for it and for those beside it (-lock, -wal, -shm)`
+  return new SluiceError('STATE_UNWRITABLE', `${text} ${beside}: ${message}`, { cause })
+}
+
 /** For our own bugs only: a failed assertion is never the fault of input. */
 export function assert(condition: unknown, message: string): asserts condition {
   if (!condition) throw new Error(`bug in Sluice: ${message}`)

@@ -43,7 +43,8 @@ interface Entry {
   config: InstanceConfig | undefined
   instance: Instance | undefined
   trouble: string | undefined // why there is no instance
-  locked: boolean // worth another try by itself
+  locked: boolean
+  again: boolean // worth another try by itself: it is locked, or there is no room for its state
   held: boolean // an operator has stopped it
 }
 
@@ -201,7 +202,7 @@ export class Fleet {
     if (stamp === undefined) return // removed or still empty: the next look decides
     const entry = this.#entries.get(name)
     if (entry?.stamp === stamp) {
-      if (entry.locked) this.#start(name, entry)
+      if (entry.again) this.#start(name, entry)
       return
     }
     const { config, problems } = loadInstance(file)
@@ -221,6 +222,7 @@ export class Fleet {
           instance: undefined,
           trouble: text,
           locked: false,
+          again: false,
           held: false,
         })
       return
@@ -232,6 +234,7 @@ export class Fleet {
       instance: undefined,
       trouble: undefined,
       locked: false,
+      again: false,
       held: false,
     }
     const same = JSON.stringify(next.config) === JSON.stringify(config)
@@ -251,7 +254,9 @@ export class Fleet {
 
   #start(name: string, entry: Entry): void {
     const { config } = entry
+    const before = entry.again ? entry.trouble : undefined
     entry.locked = false
+    entry.again = false
     entry.trouble = undefined
     if (!config) return
     if (entry.held) {
@@ -274,7 +279,9 @@ export class Fleet {
       const message = error instanceof Error ? error.message : String(error)
       const code = error instanceof SluiceError ? error.code : undefined
       entry.locked = code === 'STATE_LOCKED'
+      entry.again = entry.locked || code === 'STATE_UNWRITABLE'
       entry.trouble = message
+      if (message === before) return // said already
       log.error({ state: 'failed', code }, `instance ${name} failed: ${message}`)
     }
   }

@@ -1,7 +1,8 @@
 /**
  * The log: one pino logger, JSON lines, one child per instance. `serve` writes to standard output or where
  * `log.stream` says, every other command to standard error, where standard output carries its result. Secrets are blotted out
- * whoever logs them. The server keeps the last warnings and errors, and can change the level while it runs.
+ * whoever logs them. The server keeps the last warnings and errors, and can change the level while it runs. Where lines cannot
+ * be written (a full disk) they wait, and the server goes on.
  */
 import { pino } from 'pino'
 import type { Logger, LoggerOptions } from 'pino'
@@ -11,6 +12,8 @@ export type { Logger } from 'pino'
 
 const secrets = ['password', 'passwordHash', 'passwd', 'secret', 'token', 'authorization']
 
+const WAITING_BYTES_MAX = 1024 * 1024 // of lines that cannot be written; those that come then are dropped
+
 let onStdout = false
 /** Whether a logger of this process writes to standard output, so that nothing else should. */
 export const logsToStdout = (): boolean => onStdout
@@ -18,6 +21,9 @@ export const logsToStdout = (): boolean => onStdout
 /** A logger of the given level ('trace' … 'fatal', 'silent') on file descriptor 1 or 2. Writes at once: a crash loses nothing. */
 export function createLogger(level: string, fd: 1 | 2, more: LoggerOptions = {}): Logger {
   if (fd === 1) onStdout = true
+  const to = pino.destination({ fd, sync: true, maxLength: WAITING_BYTES_MAX })
+  // Without this a full disk would end the process. What could not be written goes with the next line.
+  to.on('error', () => {})
   return pino(
     {
       ...more,
@@ -30,7 +36,7 @@ export function createLogger(level: string, fd: 1 | 2, more: LoggerOptions = {})
         censor: '[secret]',
       },
     },
-    pino.destination({ fd, sync: true }),
+    to,
   )
 }
 

@@ -1,4 +1,7 @@
-/** docs/licences.md: what an installation brings, and under which licence. `SLUICE_WRITE=1` writes it anew. */
+/**
+ * docs/licences.md: what an installation brings, and under which licence. `SLUICE_WRITE=1` writes it anew.
+ * docs/dependencies.md: the lock file holds nothing older than what it calls safe.
+ */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
@@ -62,3 +65,25 @@ test('every package of an installation has a licence that permits its use, and i
   if (process.env['SLUICE_WRITE']) writeFileSync(file, text)
   expect(readFileSync(file, 'utf8')).toBe(text)
 })
+
+test('no package of the lock file is older than what docs/dependencies.md calls safe', () => {
+  const text = readFileSync(join(root, 'docs/dependencies.md'), 'utf8')
+  const rows = [...text.matchAll(/^\| (\S+)(?: \(tests\))? \| (\d+\.\d+\.\d+) \|/gm)]
+  expect(rows.length).toBeGreaterThan(10)
+  for (const [, name, safe] of rows) {
+    const installed = Object.entries(lock.packages).flatMap(([path, { version }]) =>
+      path.endsWith(`node_modules/${name}`) ? [version!] : [],
+    )
+    expect(installed, name).not.toEqual([])
+    expect(
+      installed.filter((version) => older(version, safe!)),
+      name,
+    ).toEqual([])
+  }
+})
+
+function older(version: string, than: string): boolean {
+  const [a, b] = [version, than].map((text) => text.split('.').map(Number))
+  const at = a!.findIndex((part, i) => part !== b![i])
+  return at >= 0 && a![at]! < b![at]!
+}

@@ -1,13 +1,13 @@
 /**
- * The ceiling of the HTTP sink: its own poster sends lists of events, as many in a request, as many requests at once and with
- * the same headers as the sink by default. Prepared is one event for each row, as bytes and as large as the sink's; what
- * makes a body of a hundred of them, and the receiver, are work that whoever posts such lists has as well, so it is timed.
+ * The ceiling of the HTTP sink: its own poster sends events, as many in a request as the URL says, as many requests at once and
+ * with the same headers as the sink. Prepared is one event for each row, as bytes and as large as the sink's; what
+ * makes a list of a hundred of them, and the receiver, are work that whoever posts such lists has as well, so it is timed.
  * (One body posted again and again, as it was here before, measures a socket and no client that has rows to send.)
  */
 import { Poster } from '../../src/sinks/http/post.ts'
 import { narrow, PREPARED, timed, url, version } from './common.ts'
 
-const BATCH = 100
+const BATCH = Number(new URL(url).searchParams.get('events'))
 const AT_ONCE = 8
 const poster = new Poster({ url, concurrency: AT_ONCE, timeoutMs: 10_000, headers: {}, tls: {} })
 const idOf = (n: number): string => `3e11fa47-71ca-11e1-9e33-c80aa9429562:17/${n >> 5}.${n & 31}`
@@ -56,10 +56,11 @@ await timed(async (begin, end) => {
       const from = next
       const to = (next = Math.min(end, from + BATCH))
       const headers = {
-        'content-type': 'application/cloudevents-batch+json',
-        'idempotency-key': `${idOf(from)}..${idOf(to - 1)}`,
+        'content-type': `application/cloudevents${BATCH > 1 ? '-batch' : ''}+json`,
+        'idempotency-key': BATCH > 1 ? `${idOf(from)}..${idOf(to - 1)}` : idOf(from),
       }
-      const answer = await poster.post(bodyOf(from, to), headers, signal)
+      const body = BATCH > 1 ? bodyOf(from, to) : events[from % PREPARED]!
+      const answer = await poster.post(body, headers, signal)
       if (answer.kind !== 'done') throw new Error(answer.message)
     }
   }

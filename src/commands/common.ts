@@ -2,6 +2,8 @@
  * What several commands need: the configuration they were pointed to, a source of their own that touches no state, and
  * colours where somebody looks.
  */
+import { mkdirSync, unlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import type { Arguments } from '../cli.ts'
 import type { Filter, Position, Source } from '../change.ts'
 import {
@@ -43,6 +45,26 @@ export function instanceFile(config: ServerConfig, destination: string): string 
 }
 export function instanceConfig(config: ServerConfig, destination: string): InstanceConfig {
   return orThrow(loadInstance(instanceFile(config, destination)))
+}
+/**
+ * Makes the folder where there is none. Throws STATE_UNWRITABLE when no file can be made in it. A full disk is none of that: it
+ * passes, and meanwhile each instance says what it lacks.
+ */
+export function requireWritable(dataDir: string): void {
+  const probe = join(dataDir, `.probe-${process.pid}`)
+  try {
+    mkdirSync(dataDir, { recursive: true })
+    writeFileSync(probe, '', { flag: 'wx' })
+    unlinkSync(probe)
+  } catch (cause) {
+    const { code, message } = cause as NodeJS.ErrnoException
+    if (code === 'ENOSPC' || code === 'EDQUOT') return
+    const who = `user ${process.getuid?.() ?? process.env['USERNAME']}`
+    const text =
+      `dataDir: expected a folder that ${who} can write: state files, admin.token and audit.log are kept there; ` +
+      `found ${dataDir}: ${message}. Configuration and instance files may be read-only`
+    throw new SluiceError('STATE_UNWRITABLE', text, { cause })
+  }
 }
 /** Warnings and worse go to standard error: standard output carries the result. */
 export const commandLogger = (): Logger => createLogger('warn', 2)

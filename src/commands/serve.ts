@@ -19,11 +19,14 @@ import type { Logger } from '../logger.ts'
 import { CanalServer } from '../server/server.ts'
 import { ReaderThread } from '../sources/index.ts'
 import { openAdmin } from '../web/admin.ts'
-import { dieOfBugs, firstSignal } from './common.ts'
+import { dieOfBugs, firstSignal, requireWritable } from './common.ts'
 
 const CONNECT_MS = 5000 // how long the port waits for the first connections to the sources
 
-/** Runs until SIGTERM or SIGINT. Returns 0 after a graceful stop, 1 when that took longer than `shutdownMs`. */
+/**
+ * Runs until SIGTERM or SIGINT. Returns 0 after a graceful stop, 1 when that took longer than `shutdownMs`. Throws CONFIG_INVALID,
+ * STATE_UNWRITABLE, LISTEN_FAILED.
+ */
 export async function serve(args: Arguments): Promise<number> {
   keepHeapSmall()
   const config = orThrow(loadServer(args.text('config') ?? DEFAULT_CONFIG))
@@ -34,6 +37,7 @@ export async function serve(args: Arguments): Promise<number> {
   dieOfBugs(log)
   const thread = new ReaderThread(collectGarbage)
   const { instancesDir: folder, dataDir, memoryBytesMax } = config
+  requireWritable(dataDir)
   const fleet = new Fleet({ folder, dataDir, log, thread, memoryBytesMax })
   const admin = await openAdmin(config, fleet, { book, version: version() })
   await fleet.open()

@@ -1,7 +1,6 @@
 /**
  * `sluice work`: configuration → worker → wait for a signal → stop. The worker itself is sinks/work/worker.ts.
  */
-import { mkdirSync } from 'node:fs'
 import type { Arguments } from '../cli.ts'
 import { orThrow } from '../config/config.ts'
 import { DEFAULT_WORKER_CONFIG, loadWorker, workerTypes } from '../config/worker.ts'
@@ -9,7 +8,7 @@ import { SluiceError, withoutPasswords } from '../errors.ts'
 import { createLogger } from '../logger.ts'
 import { Control, controlFile } from '../sinks/letters/control.ts'
 import { Worker } from '../sinks/work/worker.ts'
-import { dieOfBugs, firstSignal } from './common.ts'
+import { dieOfBugs, firstSignal, requireWritable } from './common.ts'
 
 /** Runs until SIGTERM or SIGINT, then returns 0; 1 when the worker cannot go on. */
 export async function work(args: Arguments): Promise<number> {
@@ -18,7 +17,7 @@ export async function work(args: Arguments): Promise<number> {
   const stopped = firstSignal(log)
   dieOfBugs(log)
   const { dataDir, group, sink, instance, kafka, topics } = config
-  mkdirSync(dataDir, { recursive: true })
+  requireWritable(dataDir)
   const control = Control.open(controlFile(dataDir, group))
   try {
     const type = workerTypes.find((t) => t.type === sink.type)!

@@ -51,9 +51,10 @@ export async function makePlan(
   const { inventory, options, before } = about
   const { tables } = inventory
   const made = new Set(before?.made)
+  const variables = await readVariables(await source.connection())
   const checks = [
-    ...(await sourceChecks(source, tables, options)),
-    ...(await targetChecks(target, source, options)),
+    ...(await sourceChecks(source, variables, { inventory, options })),
+    ...(await targetChecks(target, variables, options)),
   ]
   const planned: PlannedTable[] = []
   const notes: Note[] = []
@@ -120,13 +121,15 @@ function tooLong(target: Target, table: SourceTable): Check[] {
 
 // ── the source ───────────────────────────────────────────────────────────────
 
+type Variables = ReadonlyMap<string, string>
 async function sourceChecks(
   source: Source,
-  tables: readonly SourceTable[],
-  { reverse, lockSource }: MigrateOptions,
+  variables: Variables,
+  about: { readonly inventory: Inventory; readonly options: MigrateOptions },
 ): Promise<Check[]> {
+  const { tables, odd } = about.inventory
+  const { reverse, lockSource } = about.options
   const connection = await source.connection()
-  const variables = await readVariables(connection)
   const { config, filter } = source
   const side = 'source' as const
   const found: Check[] = (await probe({ connection, config, variables, filter, needed: [] }))
@@ -140,8 +143,8 @@ async function sourceChecks(
   ): void => {
     found.push({ side, check, level, message, fix })
   }
-  if (/mariadb/i.test(`${variables.get('version')} ${variables.get('version_comment')}`))
-    add('server', 'MariaDB as the source: its tables cannot be loaded yet', 'a MySQL as the source')
+  for (const { name, why } of odd)
+    add('tables', `${name} is ${why}: it cannot be moved`, 'leave it out by --exclude')
   if (variables.get('binlog_row_image') !== 'FULL')
     add(
       'row image',
@@ -169,7 +172,7 @@ async function sourceChecks(
 
 async function targetChecks(
   target: Target,
-  source: Source,
+  variables: Variables,
   { reverse }: MigrateOptions,
 ): Promise<Check[]> {
   const found: Check[] = []
@@ -212,16 +215,19 @@ async function targetChecks(
       'read_only is ON: only accounts with SUPER write',
       'SET GLOBAL read_only = OFF',
     )
-  const [own] = await source.query<{ v: string | number }>('SELECT @@lower_case_table_names AS v')
-  const [theirs, ours] = [target.variable('lower_case_table_names'), String(own?.v ?? '')]
+  const [theirs, ours = ''] = [
+    target.variable('lower_case_table_names'),
+    variables.get('lower_case_table_names'),
+  ]
   if (theirs !== ours)
     add(
       'warn',
       'names',
       `lower_case_table_names is ${theirs}, the source has ${ours}: names of tables may be spelled differently`,
     )
-  const { uuid } = (await source.query<{ uuid: string }>('SELECT @@server_uuid AS uuid'))[0]!
-  if (target.variable('server_uuid') === uuid)
+  // MariaDB's name for it, of its newer versions
+  const uuid = ['server_uuid', 'server_uid'].find((name) => variables.has(name))
+  if (uuid !== undefined && target.variable(uuid) === variables.get(uuid))
     add(
       'fail',
       'server',

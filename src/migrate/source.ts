@@ -80,20 +80,27 @@ export class Source {
     const place = await logStatus({ query: this.query })
     return { ...place, gtids: place.gtids.replaceAll('\n', '') }
   }
-  /** Nobody but those with SUPER writes any more; with `everybody` not even they. */
+  /** Nobody but those with SUPER writes any more; with `everybody` not even they, where the server can do that. */
   async lock(everybody: boolean): Promise<void> {
     await this.query('SET GLOBAL read_only = ON')
-    if (everybody) await this.query('SET GLOBAL super_read_only = ON')
+    if (everybody && (await this.#knowsSuper())) await this.query('SET GLOBAL super_read_only = ON')
+  }
+  /** The statement that ends it. */
+  async unlockText(): Promise<string> {
+    return `SET GLOBAL ${(await this.#knowsSuper()) ? 'super_read_only = OFF, ' : ''}read_only = OFF`
+  }
+  /** MariaDB and MySQL before 5.7 do not. */
+  async #knowsSuper(): Promise<boolean> {
+    return (await this.query("SHOW VARIABLES LIKE 'super_read_only'")).length > 0
   }
 }
 const shape = ({ tables }: Inventory): string =>
   tables.map(({ create }) => create.replace(/ AUTO_INCREMENT=\d+/, '')).join('\n')
 
-/** The keys of an instance file. */
+/** The keys of an instance file; of a target, too, whose own changes are read. */
 export function sourceOf({ host, port, user, password, tls, ca }: Endpoint): object {
-  const more =
-    tls === undefined && ca === undefined ? {} : { tls: { mode: tls ?? 'verify-ca', ca } }
-  return { host, port, user, password, ...more }
+  const mode = tls === 'verify' ? 'verify-ca' : tls
+  return { host, port, user, password, ...(mode !== undefined && { tls: { mode, ca } }) }
 }
 /** Positions that sinks keep in the same databases are no part of them. */
 export const filterOf = ({ tables, exclude }: Wanted): { include: string; exclude: string } => ({

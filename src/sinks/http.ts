@@ -8,8 +8,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import * as z from 'zod'
 import { SluiceError } from '../errors.ts'
-import { Out } from '../out.ts'
-import { Body } from './http/body.ts'
+import { Body, Paper } from './http/body.ts'
 import { EventWriter, hashText, headersOf, headerText } from './http/event.ts'
 import { Fill } from './http/fill.ts'
 import { Flight, Group, Keys } from './http/flight.ts'
@@ -22,8 +21,6 @@ import { defineSink, type RowFailure, type Sink, type SinkStatement } from './si
 
 /** No receiver can make us wait for longer. */
 const RETRY_AFTER_MS_MAX = 5 * 60_000
-/** A body begins with so much room. */
-const START_BYTES = 16 * 1024
 
 const secret = () =>
   z
@@ -166,15 +163,17 @@ class HttpSink implements Sink {
   readonly #delivered = new WeakMap<BatchFacts, Delivered>()
   readonly #flight: Flight
   readonly #keys: Keys
-  readonly #spare: Out[] = []
+  readonly #spare: Paper[] = []
+  readonly #eventsMax: number
   #notBefore = 0 // ms; what Retry-After said
 
   constructor(poster: Poster, instance: string, chosen: HttpOptions) {
     const { decimal, binary, secret: now, previousSecret, mode, concurrency } = chosen
     this.#poster = poster
     this.#options = chosen
+    this.#eventsMax = mode === 'batch' ? chosen.batchEvents : 1
     this.#flight = new Flight(concurrency)
-    this.#keys = new Keys(mode === 'batch' ? concurrency * chosen.batchEvents : concurrency)
+    this.#keys = new Keys(concurrency * this.#eventsMax)
     this.#events = new EventWriter(instance, { decimal, binary })
     this.#secrets = [now, previousSecret].flatMap((s) => (s === undefined ? [] : [secretBytes(s)]))
     this.clears = chosen.statements
@@ -200,9 +199,9 @@ class HttpSink implements Sink {
   }
 
   async #fill(batch: SinkBatch, group: Group, { delivered }: Sending): Promise<void> {
-    const { mode, batchEvents, batchBytes } = this.#options
-    const eventsMax = mode === 'batch' ? batchEvents : 1
-    const take = (): Out => this.#take()
+    const { mode, batchBytes } = this.#options
+    const eventsMax = this.#eventsMax
+    const take = (): Paper => this.#spare.pop() ?? new Paper(eventsMax)
     const of = { keys: this.#keys, flight: this.#flight, group }
     const fill = new Fill({ ...of, mode, eventsMax, bytesMax: batchBytes, take })
     const again = delivered.any
@@ -218,17 +217,15 @@ class HttpSink implements Sink {
         if (delivered.has(place)) continue
         fill.add(place, this.#event(row, fill.body))
       }
-      if (fill.hasFull) await fill.send()
+      const begun = fill.send()
+      if (begun) await begun
     }
     await fill.end()
     this.#give(fill.body)
   }
-  #take(): Out {
-    return this.#spare.pop() ?? new Out(START_BYTES)
-  }
-  #give({ out, lingers }: Body): void {
-    const fits = out.buf.length <= this.#options.batchBytes * 2
-    if (!lingers && fits && this.#spare.length <= this.#options.concurrency) this.#spare.push(out)
+  #give({ paper, lingers }: Body): void {
+    const fits = paper.out.buf.length <= this.#options.batchBytes * 2
+    if (!lingers && fits && this.#spare.length <= this.#options.concurrency) this.#spare.push(paper)
   }
   /** Answers a hash of the key. */
   #event(row: SinkRow, body: Body): number {
@@ -241,10 +238,9 @@ class HttpSink implements Sink {
   }
   async #statement(statement: SinkStatement, signal: AbortSignal): Promise<void> {
     const { mode } = this.#options
-    const out = new Out(START_BYTES)
-    const body = new Body(1, mode, out)
-    if (mode === 'binary') body.attributes = this.#events.statement(statement, out)
-    else this.#events.structuredStatement(statement, out)
+    const body = new Body(1, mode, new Paper(1))
+    if (mode === 'binary') body.attributes = this.#events.statement(statement, body.out)
+    else this.#events.structuredStatement(statement, body.out)
     body.add(0)
     body.close()
     const sending: Sending = { delivered: new Delivered(), failures: [], signal }
@@ -254,8 +250,9 @@ class HttpSink implements Sink {
 
   /** The events [from, to) in one request; in halves when it is refused, until it is known which event is the one. */
   async #send(body: Body, from: number, to: number, sending: Sending): Promise<void> {
-    await this.#pause(sending.signal)
+    if (this.#notBefore > 0) await this.#pause(sending.signal)
     const answer = await this.#post(body, from, to, sending.signal)
+    if (!answer.sent) body.lingers = true
     if (answer.kind === 'done') {
       for (let i = from; i < to; i++) sending.delivered.add(body.places[i]!)
     } else if (answer.kind === 'misled') {
@@ -275,12 +272,7 @@ class HttpSink implements Sink {
       sending.failures.push({ index: body.places[from]! >> 1, error, retryable: false })
     }
   }
-  async #post(
-    body: Body,
-    from: number,
-    to: number,
-    signal: AbortSignal,
-  ): ReturnType<Poster['post']> {
+  #post(body: Body, from: number, to: number, signal: AbortSignal): ReturnType<Poster['post']> {
     const first = body.id(from)
     const id = headerText(to - from === 1 ? first : `${first}..${body.id(to - 1)}`)
     const { mode } = this.#options
@@ -296,13 +288,12 @@ class HttpSink implements Sink {
       headers['webhook-timestamp'] = String(seconds)
       headers['webhook-signature'] = signatureOf(this.#secrets, { id, seconds, body: bytes })
     }
-    const answer = await this.#poster.post(bytes, headers, signal)
-    if (!answer.sent) body.lingers = true
-    return answer
+    return this.#poster.post(bytes, headers, signal)
   }
   async #pause(signal: AbortSignal): Promise<void> {
     const ms = this.#notBefore - Date.now()
     if (ms > 0) await delay(ms, undefined, { signal })
+    else this.#notBefore = 0
   }
 }
 

@@ -26,12 +26,13 @@ interface Giving {
   readonly tx: Transaction & { readonly changes: Change[] }
   at: number // of the piece's events
   firstRow: number // of that event
+  next: Progress // the piece's, or that of a table behind it that was left out
 }
 
 export class Joined implements Cursor {
   readonly #cursor: ClientCursor
   readonly #source: SnapshotSource
-  readonly #touched = new Touched()
+  readonly #touched: Touched
   #load: Load | undefined
   #reader: PieceReader | undefined
   #giving: Giving | undefined
@@ -48,6 +49,7 @@ export class Joined implements Cursor {
     { load, over }: { readonly load: Load | undefined; readonly over: () => void },
   ) {
     this.#cursor = cursor
+    this.#touched = new Touched(cursor.client.startsWith('sink:'))
     this.#source = source
     this.#over = over
     cursor.rolledBack = () => {
@@ -130,7 +132,11 @@ export class Joined implements Cursor {
     const { client } = this
     this.#source.log.info(load.status, `snapshot for ${client}: reading`)
     const cursor = this.#cursor
-    return new PieceReader({ source: this.#source, load, cursor, touched: this.#touched })
+    const leftOut = (next: Progress): void => {
+      if (this.#giving === undefined) this.#mark(next)
+      else this.#giving.next = next
+    }
+    return new PieceReader({ source: this.#source, load, cursor, touched: this.#touched, leftOut })
   }
   /** Nothing that was read counts; the load goes on from what is durable. */
   #drop(): void {
@@ -228,6 +234,7 @@ export class Joined implements Cursor {
       tx: { ...tx, changes: [] },
       at: 0,
       firstRow: this.#firstRow(piece.from.rows + 1),
+      next: piece.next,
     }
   }
   /** The next change of a piece, without the rows whose keys the stream has given out since P; undefined: none is left of it. */
@@ -270,13 +277,13 @@ export class Joined implements Cursor {
     const batch = to > from ? this.#cursor.give(tx, from, to, bytes) : undefined
     const whole = giving.at === count
     if (batch !== undefined)
-      this.#marks.push({ id: batch.id, progress: whole ? piece.next : undefined })
-    if (whole) this.#given(piece, batch !== undefined)
+      this.#marks.push({ id: batch.id, progress: whole ? giving.next : undefined })
+    if (whole) this.#given(giving, batch !== undefined)
     return batch
   }
   /** A piece is given out as a whole. `marked`: its last batch says so when it is acked. */
-  #given({ from, next, chunk }: Piece, marked: boolean): void {
-    if (next.done > from.done) {
+  #given({ piece: { from, next: own, chunk }, next }: Giving, marked: boolean): void {
+    if (own.done > from.done) {
       const { database, name } = chunk.plan.table
       this.#touched.unwatch(database, name)
     }

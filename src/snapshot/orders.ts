@@ -6,7 +6,7 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
-import { SluiceError } from '../errors.ts'
+import { fileError, SluiceError } from '../errors.ts'
 import type { KeyValues } from '../sources/snapshot/keys.ts'
 import type { Rate } from './load.ts'
 
@@ -35,7 +35,7 @@ export class Orders {
     this.#path = path
     this.#db = db
   }
-  /** Creates the file when missing. Throws STATE_UNREADABLE when it is something else. */
+  /** Creates the file when missing. Throws STATE_UNREADABLE when it is something else, STATE_UNWRITABLE. */
   static open(dataDir: string, destination: string): Orders {
     const path = ordersFile(dataDir, destination)
     let db: DatabaseSync | undefined
@@ -45,9 +45,7 @@ export class Orders {
       return new Orders(path, db)
     } catch (error) {
       if (db?.isOpen) db.close()
-      if (error instanceof SluiceError) throw error
-      const text = `${path}: expected a file of snapshots: ${(error as Error).message}`
-      throw new SluiceError('STATE_UNREADABLE', text, { cause: error })
+      throw fileError(path, 'a file of snapshots', error)
     }
   }
   /** What the server of a destination last said; undefined: nothing. */

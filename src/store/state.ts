@@ -12,7 +12,7 @@ import { existsSync, mkdirSync, realpathSync } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
 import { DatabaseSync, type StatementSync } from 'node:sqlite'
 import type { Position } from '../change.ts'
-import { assert, SluiceError } from '../errors.ts'
+import { assert, fileError, SluiceError } from '../errors.ts'
 import { GtidSet } from '../gtid.ts'
 
 const SCHEMA = 2
@@ -88,7 +88,7 @@ export class State {
     } catch (error) {
       if (db?.isOpen) db.close()
       lock.close()
-      throw unreadable(file, error)
+      throw fileError(file, 'a state file of Sluice', error)
     }
   }
 
@@ -302,8 +302,7 @@ function realPath(path: string): string {
     mkdirSync(dirname(file), { recursive: true })
     return existsSync(file) ? realpathSync(file) : join(realpathSync(dirname(file)), basename(file))
   } catch (error) {
-    const text = `${file}: cannot create or open its directory: ${textOf(error)}`
-    throw new SluiceError('STATE_UNREADABLE', text, { cause: error })
+    throw fileError(file, 'a state file', error)
   }
 }
 
@@ -316,10 +315,7 @@ function takeLock(file: string): DatabaseSync {
     return lock
   } catch (error) {
     if (lock?.isOpen) lock.close()
-    if (!isBusy(error)) {
-      const text = `${path}: cannot take the lock: ${textOf(error)}`
-      throw new SluiceError('STATE_UNREADABLE', text, { cause: error })
-    }
+    if (!isBusy(error)) throw fileError(path, 'a file for the lock', error)
     throw new SluiceError(
       'STATE_LOCKED',
       `${file} is in use by another Sluice${holderText(file)}; one state file serves one process at a time`,

@@ -82,13 +82,9 @@ export class RowSource {
     this.#gtids = about.gtids
     this.server = about.server
   }
-  /** Throws what a connection throws, SOURCE_UNSUITABLE for MariaDB. */
+  /** Throws what a connection throws. */
   static async open(options: VerifySource): Promise<RowSource> {
     const facts = await factsOf(options.connect)
-    if (facts.mariadb) {
-      const text = `verification: expected a MySQL server as the source, found ${facts.version}`
-      throw new SluiceError('SOURCE_UNSUITABLE', text)
-    }
     const lookup = new Lookup(options.connect)
     const catalog = new Catalog({
       query: (sql, params) => lookup.query(sql, params),
@@ -97,7 +93,8 @@ export class RowSource {
       log: { warn: () => {} },
     })
     await catalog.prepare()
-    const gtids = facts.executed !== undefined
+    // MariaDB's status of the log has none.
+    const gtids = facts.executed !== undefined && !facts.mariadb
     return new RowSource(options, lookup, { catalog, server: facts.serverUuid, gtids })
   }
   close(): void {

@@ -1,22 +1,52 @@
-/** MySQL 5.7 to 9.7 while rows are written, with the cut-over and the way back. */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+/** MySQL 5.7 to 9.7 while rows are written: killed in every phase, with the cut-over and the way back. */
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, test } from 'vitest'
 import { orderCutOver } from '../../src/migrate/options.ts'
-import { privateMysql, sharedMysql, uniqueDatabase } from '../support/mysql.ts'
-import { expectEqual, run, Shop } from './rig.ts'
+import { start } from '../commands/run.ts'
+import { Random, scaled, seed } from '../e2e/load.ts'
+import { privateMysql, sharedMysql, uniqueDatabase, type MysqlServer } from '../support/mysql.ts'
+import { expectEqual, killedInEveryPhase, run, Shop } from './rig.ts'
 
 const dir = mkdtempSync(join(tmpdir(), 'sluice-migrate-'))
-afterAll(() => rmSync(dir, { recursive: true, force: true }))
+let source: MysqlServer
+let target: MysqlServer
+beforeAll(async () => {
+  source = await privateMysql('5.7')
+  target = await sharedMysql('9.7')
+})
+afterAll(async () => {
+  rmSync(dir, { recursive: true, force: true })
+  await source[Symbol.asyncDispose]()
+  await target[Symbol.asyncDispose]()
+})
+
+test('killed in every phase, and begun again', { timeout: scaled(120_000, 900_000) }, async () => {
+  const database = uniqueDatabase('killed')
+  await using shop = await Shop.open(source, database, { orders: 3000, zeros: true })
+  shop.start()
+  try {
+    const killed = await killedInEveryPhase(shop, target.url, {
+      dir: join(dir, 'killed'),
+      random: new Random(seed),
+      rounds: scaled(1, 4),
+    })
+    expect(killed.length, `seed ${seed}: ${killed.join(' ')}`).toBeGreaterThanOrEqual(4)
+    expect(shop.writes).toBeGreaterThan(10)
+    await expectEqual(shop, target)
+    await sameSchema(shop, target)
+  } finally {
+    await target.query(`DROP DATABASE IF EXISTS ${database}`)
+  }
+})
 
 test('5.7 to 9.7 under load: every type, keys, foreign keys, views, triggers; and back', async () => {
-  await using source = await privateMysql('5.7')
-  await using target = await sharedMysql('9.7')
   const database = uniqueDatabase('moved')
+  const home = join(dir, 'moved')
   await using shop = await Shop.open(source, database, { orders: 2000, zeros: true })
   shop.start()
-  const moving = run(shop, target.url, { dir, reverse: true, lockSource: true })
+  const moving = run(shop, target.url, { dir: home, reverse: true, lockSource: true })
   try {
     const said = (event: string): boolean => moving.events.some((one) => one.event === event)
     await Promise.race([
@@ -28,7 +58,7 @@ test('5.7 to 9.7 under load: every type, keys, foreign keys, views, triggers; an
     await source.query(`DELETE FROM ${database}.teams WHERE id = 1`)
     await shop.stop()
     await source.query('FLUSH BINARY LOGS') // a place in the log without a change behind it
-    orderCutOver(dir)
+    orderCutOver(home)
     await expect.poll(() => said('cutOver'), { timeout: 60_000 }).toBe(true)
     expect(shop.writes).toBeGreaterThan(10)
     await expectEqual(shop, target)
@@ -43,10 +73,71 @@ test('5.7 to 9.7 under load: every type, keys, foreign keys, views, triggers; an
       source.query(`SELECT name FROM ${database}.customers WHERE age = 7`)
     await expect.poll(back).toEqual([{ name: 'new' }])
     await expectEqual(shop, target)
-    expect(readFileSync(join(dir, 'reverse.yaml'), 'utf8')).not.toMatch(/:sluice@|password: sluice/)
+    expect(readFileSync(join(home, 'reverse.yaml'), 'utf8')).not.toMatch(
+      /:sluice@|password: sluice/,
+    )
   } finally {
     moving.stop()
     await moving.outcome
+    await target.query(`DROP DATABASE IF EXISTS ${database}`)
+  }
+})
+
+test('TLS to both, passwords from files, and the way back by TLS', async () => {
+  await using older = await sharedMysql('8.0')
+  const database = uniqueDatabase('tls')
+  const files = new Map<string, string>()
+  // neither takes them without TLS
+  for (const [name, server] of Object.entries({ from: older, to: target })) {
+    const password = `p-${name}:@/?`
+    await server.query(
+      `CREATE USER '${database}'@'%' IDENTIFIED BY '${password}' REQUIRE SSL; GRANT ALL ON *.* TO '${database}'@'%' WITH GRANT OPTION`,
+    )
+    files.set(name, join(dir, `${name}.password`))
+    writeFileSync(files.get(name)!, `${password}\n`)
+  }
+  await using shop = await Shop.open(older, database, { orders: 20, zeros: true, bare: true })
+  const url = ({ host, port }: MysqlServer, path = ''): string =>
+    `mysql://${database}@${host}:${port}${path}?tls=required`
+  const sides = ['--from', url(older, `/${database}`), '--to', url(target)]
+  const secrets = [...files].flatMap(([name, file]) => [`--${name}-password-file`, file])
+  const more = ['--dir', join(dir, 'tls'), '--cut-over', '--reverse', '--json']
+  const moving = start(['migrate', ...sides, ...secrets, ...more])
+  try {
+    await moving.printed('streaming back into the source')
+    await target.query(`INSERT INTO ${database}.customers (name) VALUES ('new')`)
+    const back = (): Promise<unknown[]> =>
+      older.query(`SELECT name FROM ${database}.customers WHERE name = 'new'`)
+    await expect.poll(back).toEqual([{ name: 'new' }])
+    await expectEqual(shop, target)
+    moving.child.kill('SIGINT')
+    const { code, stdout, stderr } = await moving.result
+    expect([code, stderr]).toEqual([0, ''])
+    const written = readFileSync(join(dir, 'tls', 'reverse.yaml'), 'utf8')
+    expect(stdout + written).not.toMatch(/p-from|p-to/)
+    expect(written).toMatch(/tls: required/)
+  } finally {
+    moving.child.kill('SIGKILL')
+    await target.query(`DROP DATABASE IF EXISTS ${database}`)
+    for (const server of [older, target]) await server.query(`DROP USER '${database}'@'%'`)
+  }
+})
+
+test('--lock-source alone: nobody writes any more, whatever account he has', async () => {
+  const database = uniqueDatabase('locked')
+  await using shop = await Shop.open(source, database, { orders: 20, zeros: true, bare: true })
+  try {
+    const home = join(dir, 'locked')
+    const moving = run(shop, target.url, { dir: home, lockSource: true, cutOver: true })
+    expect(await moving.outcome).toBe('done')
+    expect(moving.events.some(({ event }) => event === 'waiting')).toBe(false)
+    const write = source.query(`DELETE FROM ${database}.orders`)
+    await expect(write).rejects.toThrow(/super-read-only/)
+    await expectEqual(shop, target)
+    const unlock = 'SET GLOBAL super_read_only = OFF, read_only = OFF'
+    expect(JSON.stringify(moving.events.at(-1))).toContain(unlock)
+    await source.query(unlock)
+  } finally {
     await target.query(`DROP DATABASE IF EXISTS ${database}`)
   }
 })

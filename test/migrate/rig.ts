@@ -6,16 +6,23 @@ import fc from 'fast-check'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { expect } from 'vitest'
 import { createLogger } from '../../src/logger.ts'
-import { endpointOf, tablesOf, type MigrateOptions } from '../../src/migrate/options.ts'
+import {
+  endpointOf,
+  remembered,
+  tablesOf,
+  type MigrateOptions,
+  type Phase,
+} from '../../src/migrate/options.ts'
 import type { Event, Outcome } from '../../src/migrate/parts.ts'
 import { migrate } from '../../src/migrate/run.ts'
 import { flavourOf, typesOf, type TypeSpec } from '../binlog/types.ts'
+import { start } from '../commands/run.ts'
 import { Random } from '../e2e/load.ts'
 import { postgresForm } from '../sinks/sql/targets.ts'
 import type { MysqlServer } from '../support/mysql.ts'
 
 const ROWS = 60
-const isText = (sql: string): boolean => /^(CHAR|VARCHAR|\w*TEXT)/.test(sql)
+const isText = ({ select }: TypeSpec): boolean => select('c').startsWith('HEX(CONVERT(')
 
 /** What one table of every type has. */
 interface Group {
@@ -186,13 +193,13 @@ ${MORE}`
 
 /** MySQL's own JSON has types that JSON text has not. */
 function plain(spec: TypeSpec, zeros: boolean): TypeSpec {
-  if (spec.sql === 'JSON') {
+  if (spec.sql === 'JSON' && !isText(spec)) {
     const values = fc
       .jsonValue({ stringUnit: 'grapheme-ascii', maxDepth: 3 })
       .map((v) => `CAST(_utf8mb4 X'${Buffer.from(JSON.stringify(v)).toString('hex')}' AS JSON)`)
     return { ...spec, values }
   }
-  if (zeros || !isText(spec.sql)) return spec
+  if (zeros || !isText(spec)) return spec
   return { ...spec, values: spec.values.map((v) => `REPLACE(${v}, _utf8mb4 X'00', '')`) }
 }
 async function fill(
@@ -256,9 +263,9 @@ export async function expectEqualPostgres(
       }
   }
 }
-function postgresText({ sql }: TypeSpec, text: string | null): string | null {
-  const form = text === null ? null : postgresForm(sql, text)
-  return form !== null && isText(sql) ? Buffer.from(form).toString('hex').toUpperCase() : form
+function postgresText(spec: TypeSpec, text: string | null): string | null {
+  const form = text === null ? null : postgresForm(spec.sql, text)
+  return form !== null && isText(spec) ? Buffer.from(form).toString('hex').toUpperCase() : form
 }
 /** Dates that do not exist are NULL. */
 function wantedText(spec: TypeSpec, value: string | null): string | null {
@@ -301,4 +308,41 @@ export function run(
   })
   outcome.catch(() => undefined) // told where it is awaited
   return { events, outcome, stop: () => halt.abort() }
+}
+
+/** Waits until the target is in step, or the migration ends. */
+export async function inStep({ events, outcome }: Run): Promise<void> {
+  const said = (): boolean => events.some(({ event }) => event === 'inStep')
+  await Promise.race([expect.poll(said, { timeout: 60_000 }).toBe(true), outcome])
+}
+
+const PHASES: readonly Phase[] = ['schema', 'load', 'indexes', 'stream', 'finish']
+/**
+ * The real command, killed with SIGKILL soon after it has said that a phase begins, in each of them `rounds` times, and begun
+ * again; writers end before the last. Returns the phases in which it was killed, as the folder remembers them.
+ */
+export async function killedInEveryPhase(
+  shop: Shop,
+  to: string,
+  { dir, random, rounds }: { dir: string; random: Random; rounds: number },
+): Promise<string[]> {
+  const from = `${shop.mysql.url}/${shop.database}`
+  const args = ['migrate', '--from', from, '--to', to, '--dir', dir, '--json', '--cut-over']
+  const killed: string[] = []
+  for (const phase of PHASES) {
+    if (phase === 'finish') await shop.stop()
+    for (let round = 0; round < rounds; round++) {
+      if (PHASES.indexOf(remembered(dir)?.phase ?? 'schema') > PHASES.indexOf(phase)) break
+      const one = start(args)
+      await one.printed(`{"event":"phase","phase":"${phase}"`)
+      await sleep(random.int(0, phase === 'load' ? 400 : 60))
+      one.child.kill('SIGKILL')
+      await one.result
+      killed.push(remembered(dir)!.phase)
+    }
+  }
+  const { code, stdout, stderr } = await start(args).result
+  expect(code, stdout + stderr).toBe(0)
+  expect(remembered(dir)!.phase).toBe('done')
+  return killed
 }

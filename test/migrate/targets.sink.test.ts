@@ -5,21 +5,17 @@
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { createConnection } from 'mysql2/promise'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { Event } from '../../src/migrate/parts.ts'
-import { orderCutOver, remembered } from '../../src/migrate/options.ts'
+import { orderCutOver } from '../../src/migrate/options.ts'
 import { inProcess, start, type Running } from '../commands/run.ts'
-import { long, Random } from '../e2e/load.ts'
+import { long, Random, seed } from '../e2e/load.ts'
 import { openTarget, type Target } from '../sinks/sql/targets.ts'
 import { sharedMysql, uniqueDatabase, type MysqlServer } from '../support/mysql.ts'
 import { sharedService } from '../support/services.ts'
-import { expectEqualPostgres, ODD, ODD_ROWS, run, Shop, type Run } from './rig.ts'
+import { expectEqualPostgres, inStep, killedInEveryPhase, ODD, ODD_ROWS, run, Shop } from './rig.ts'
 
-const ROUNDS = 2
-const KILLS = 12
-const PHASES = ['schema', 'load', 'indexes', 'stream', 'finish']
 const dir = mkdtempSync(join(tmpdir(), 'sluice-migrate-'))
 let source: MysqlServer
 let target: Target
@@ -96,10 +92,6 @@ test('9.7 to PostgreSQL under load, killed in the load: every type, keys, counte
   await postgresSchema(shop)
 })
 
-async function inStep({ events, outcome }: Run): Promise<void> {
-  const said = (): boolean => events.some(({ event }) => event === 'inStep')
-  await Promise.race([expect.poll(said, { timeout: 60_000 }).toBe(true), outcome])
-}
 /** Waits until some rows of the load are in the target, but not all. */
 async function rowsIn(database: string, running: Running): Promise<void> {
   const count = async (): Promise<number> => {
@@ -143,50 +135,15 @@ async function postgresSchema({ database, mysql }: Shop): Promise<void> {
 
 if (long)
   test('killed again and again, in every phase', { timeout: 900_000 }, async () => {
-    const random = new Random(Number(process.env['SLUICE_SEED'] ?? 1))
-    for (let round = 0; round < ROUNDS; round++) {
-      await using shop = await Shop.open(source, uniqueDatabase('moved'), {
-        orders: 20_000,
-        zeros: false,
-        more: `${ODD}; ${ODD_ROWS}`,
-      })
-      const from = `${source.url}/${shop.database}`
-      const folder = join(dir, shop.database)
-      const args = [
-        'migrate',
-        '--from',
-        from,
-        '--to',
-        target.url,
-        '--dir',
-        folder,
-        '--json',
-        '--cut-over',
-      ]
-      const seen: string[] = []
-      shop.start()
-      for (let kills = 0, over = false; !over; kills++) {
-        const quiet = kills >= KILLS / 2
-        if (quiet) await shop.stop()
-        const now = PHASES.indexOf(remembered(folder)?.phase ?? 'schema')
-        const phases = PHASES.slice(now, quiet ? undefined : -1)
-        const phase = phases[random.int(0, phases.length - 1)]!
-        const one = start(args)
-        if (kills < KILLS) {
-          const said = one.printed(`{"event":"phase","phase":"${phase}"`).catch(() => undefined)
-          await Promise.race([said, sleep(20_000)])
-          await sleep(random.int(0, 500))
-          one.child.kill('SIGKILL')
-        }
-        const { code, stdout } = await one.result
-        seen.push(remembered(folder)?.phase ?? 'none')
-        over = code !== null
-        if (over) expect(code, stdout).toBe(0)
-      }
-      console.log(`round ${round}: phases at the kills: ${seen.join(' ')}`)
-      await expectEqualPostgres(shop, (sql) => target.query(sql))
-      await postgresSchema(shop)
-    }
+    const more = `${ODD}; ${ODD_ROWS}`
+    const contents = { orders: 20_000, zeros: false, more }
+    await using shop = await Shop.open(source, uniqueDatabase('moved'), contents)
+    shop.start()
+    const about = { dir: join(dir, shop.database), random: new Random(seed), rounds: 5 }
+    const killed = await killedInEveryPhase(shop, target.url, about)
+    console.log(`seed ${seed}, phases at the kills: ${killed.join(' ')}`)
+    await expectEqualPostgres(shop, (sql) => target.query(sql))
+    await postgresSchema(shop)
   })
 
 test('to MariaDB: views, triggers and routines come last; what is not there is said', async () => {
@@ -220,17 +177,28 @@ test('to MariaDB: views, triggers and routines come last; what is not there is s
   try {
     const to = `mysql://${user}:${password}@${host}:${port}`
     const folder = join(dir, 'mariadb')
-    // a row is lost in the target: nothing is cut over
+    // rows of the target are changed by others: nothing is cut over
     const first = run(shop, to, { dir: folder })
     await inStep(first)
     await there.query(`DELETE FROM ${database}.orders WHERE id = 7`)
+    await there.query(`UPDATE ${database}.orders SET n = 77 WHERE id = 8`)
+    await there.query(
+      `INSERT INTO ${database}.orders (id, customer, code) VALUES (999, 1, 'nobody')`,
+    )
     orderCutOver(folder)
     expect(await first.outcome).toBe('different')
     expect(first.events.at(-1)).toMatchObject({
       event: 'verified',
-      different: [{ table: `${database}.orders`, text: '1 missing of 100 rows: missing 7' }],
+      different: [
+        {
+          table: `${database}.orders`,
+          text: '1 missing, 1 extra, 1 different of 100 rows: missing 7, different 8, extra 999',
+        },
+      ],
     })
-    await source.query(`UPDATE ${database}.orders SET n = n + 1 WHERE id = 7`) // which writes it anew
+    // which writes them anew
+    await source.query(`UPDATE ${database}.orders SET n = n + 1 WHERE id IN (7, 8)`)
+    await there.query(`DELETE FROM ${database}.orders WHERE id = 999`)
     const moving = run(shop, to, { dir: folder, cutOver: true })
     expect(await moving.outcome).toBe('done')
     const notes = moving.events.flatMap((one) => (one.event === 'plan' ? one.plan.notes : []))
@@ -247,6 +215,23 @@ test('to MariaDB: views, triggers and routines come last; what is not there is s
     await there.query(`DROP DATABASE IF EXISTS ${database}`)
     await there.end()
   }
+})
+
+test('U+0000 stops it, and is left out where that is asked for', async () => {
+  const contents = { orders: 10, zeros: false, bare: true }
+  await using shop = await Shop.open(source, uniqueDatabase('moved'), contents)
+  const { database } = shop
+  await source.query(`UPDATE ${database}.teams SET name = x'410042' WHERE id = 3`)
+  const folder = join(dir, 'nul')
+  const first = run(shop, target.url, { dir: folder, cutOver: true })
+  await expect(first.outcome).rejects.toThrow(
+    /teams.*column name: expected text without the character U\+0000/,
+  )
+  const again = run(shop, target.url, { dir: folder, cutOver: true, removeNul: true })
+  expect(await again.outcome).toBe('done')
+  expect(again.events.find(({ event }) => event === 'verified')).toMatchObject({ different: [] })
+  const rows = await target.query(`SELECT name FROM ${database}.teams WHERE id = 3`)
+  expect(rows).toEqual([{ name: 'AB' }])
 })
 
 test('DDL that PostgreSQL cannot follow stops it, and it goes on behind it', async () => {

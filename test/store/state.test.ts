@@ -272,7 +272,10 @@ test('files that are not usable are refused with the reason', () => {
 
   rmSync(path)
   mkdirSync(path)
-  refused(/unable to open/)
+  expect(failure(() => State.open(path))).toMatchObject({
+    code: 'STATE_UNWRITABLE',
+    message: expect.stringMatching(/-wal, -shm\): unable to open/) as string,
+  })
 })
 
 test('a damaged position is named', () => {

@@ -68,6 +68,31 @@ const fixedTexts: Readonly<Record<string, TextWriter>> = {
   inet4: writeInet4,
 }
 
+/** What the log has of a text of such a type; undefined for all others. Throws what was expected. */
+export function addressBytes(mysqlType: string, text: string): Buffer | undefined {
+  if (mysqlType === 'uuid') {
+    const hex = text.replaceAll('-', '')
+    if (/^[\da-f]{32}$/i.test(hex)) return Buffer.from(hex, 'hex')
+    throw new Error('a UUID')
+  }
+  if (mysqlType === 'inet4') {
+    const four = text.split('.').map(Number)
+    if (four.length === 4 && four.every((n) => n >= 0 && n < 256)) return Buffer.from(four)
+    throw new Error('an IPv4 address')
+  }
+  if (mysqlType !== 'inet6') return undefined
+  const plain = text.replace(/(\d+)\.(\d+)\.(\d+)\.(\d+)$/, (_, ...four) => {
+    const [a, b, c, d] = four.map((n) => Number(n).toString(16).padStart(2, '0'))
+    return `${a}${b}:${c}${d}`
+  })
+  const [left = [], right] = plain.split('::').map((side) => (side === '' ? [] : side.split(':')))
+  const zeros = right === undefined ? 0 : 8 - left.length - right.length
+  const words = [...left, ...Array.from({ length: zeros }, () => '0'), ...(right ?? [])]
+  if (words.length === 8 && words.every((word) => /^[\da-f]{1,4}$/i.test(word)))
+    return Buffer.from(words.map((word) => word.padStart(4, '0')).join(''), 'hex')
+  throw new Error('an IPv6 address')
+}
+
 // ── COMPRESSED columns ───────────────────────────────────────────────────────
 
 const VALUE_MAX = 1024 * 1024 * 1024

@@ -15,8 +15,6 @@ import type { Place } from '../options.ts'
 
 /** So long must no row have come for the source to count as not written to. */
 const QUIET_MS = 1000
-const UNLOCK =
-  'the source is still read-only; to go on with it: SET GLOBAL super_read_only = OFF, read_only = OFF'
 const SHOWN = 5 // keys of a table that differ
 
 export async function cutOver(stream: Stream, parts: Parts): Promise<Outcome> {
@@ -45,7 +43,10 @@ export async function cutOver(stream: Stream, parts: Parts): Promise<Outcome> {
       }
       host.report({ event: 'verified', ...verified })
       if (verified.different.length > 0) {
-        if (options.lockSource) host.report({ event: 'waiting', text: UNLOCK })
+        if (options.lockSource) {
+          const text = `the source is still read-only; to go on with it: ${await source.unlockText()}`
+          host.report({ event: 'waiting', text })
+        }
         return 'different'
       }
       folder.update({ phase: 'finish', cutOver: { source: end, target: undefined } })
@@ -148,9 +149,7 @@ export async function hints(parts: Parts): Promise<Outcome> {
       ? []
       : [`the target's own log ends at ${at(place)}: a stream back begins there`]),
     ...(options.lockSource
-      ? [
-          'the source is read-only; to go back to it: SET GLOBAL super_read_only = OFF, read_only = OFF',
-        ]
+      ? [`the source is read-only; to go back to it: ${await parts.source.unlockText()}`]
       : []),
     `when all is well: drop the table sluice_cursors of ${target.bookkeeping} in the target, and remove ${folder.dir}`,
   ]

@@ -2,6 +2,7 @@
  * What stands beside tables, from MySQL to MySQL or MariaDB: routines, views, triggers, events, as SHOW CREATE has them. Made
  * last, so that no trigger meets a row that was written for the source's. What is there already stays.
  */
+import { keywords } from '../../catalog/ddl/tokens.ts'
 import { SluiceError } from '../../errors.ts'
 import type { Parts } from '../parts.ts'
 import { fullName, nameOf, quoted, type SourceObject } from '../schema/inventory.ts'
@@ -41,12 +42,13 @@ export async function carryObjects(parts: Parts, objects: readonly SourceObject[
   }
 }
 
-/** Modes that servers after 5.7 know no more. */
-const GONE = new Set(
-  'NO_AUTO_CREATE_USER DB2 MAXDB MSSQL MYSQL323 MYSQL40 ORACLE POSTGRESQL NO_FIELD_OPTIONS NO_KEY_OPTIONS NO_TABLE_OPTIONS'.split(
-    ' ',
+/** Modes that MySQL after 5.7 knows no more, and MariaDB's own; and what MariaDB does not know. */
+const MODES_GONE = {
+  mysql: keywords(
+    'NO_AUTO_CREATE_USER DB2 MAXDB MSSQL MYSQL323 MYSQL40 ORACLE POSTGRESQL NO_FIELD_OPTIONS NO_KEY_OPTIONS NO_TABLE_OPTIONS IGNORE_BAD_TABLE_OPTIONS EMPTY_STRING_IS_NULL SIMULTANEOUS_ASSIGNMENT TIME_ROUND_FRACTIONAL',
   ),
-)
+  mariadb: keywords('TIME_TRUNCATE_FRACTIONAL'),
+}
 
 /** Why it cannot be made; undefined: it is there. Throws what may pass. */
 async function carry(parts: Parts, object: SourceObject): Promise<Error | undefined> {
@@ -58,7 +60,8 @@ async function carry(parts: Parts, object: SourceObject): Promise<Error | undefi
     )
     const sql = shown?.[COLUMNS[kind]]
     if (!sql) return new Error('the account of --from may not see its text')
-    const modes = (shown['sql_mode'] ?? '').split(',').filter((mode) => !GONE.has(mode))
+    const gone = MODES_GONE[target.mariadb ? 'mariadb' : 'mysql']
+    const modes = (shown['sql_mode'] ?? '').split(',').filter((mode) => !gone.has(mode))
     await target.run(
       `USE ${quoted(database)}; SET @sluice_mode=@@sql_mode, SESSION sql_mode='${modes.join()}'`,
     )

@@ -69,6 +69,8 @@ export interface SourceDatabase {
   readonly collation: string
 }
 export interface Inventory {
+  /** Tables that can not be moved, and why. */
+  readonly odd: readonly { readonly name: string; readonly why: string }[]
   readonly databases: readonly SourceDatabase[]
   readonly tables: readonly SourceTable[]
   readonly objects: readonly SourceObject[]
@@ -89,11 +91,14 @@ const SYSTEM = `('mysql', 'information_schema', 'performance_schema', 'sys')`
 
 /** Throws SOURCE_UNSUITABLE where the filter matches no table. */
 export async function takeInventory(query: Query, filter: Filter): Promise<Inventory> {
+  const [server] = await query<Row>('SELECT VERSION() AS version')
+  const mariadb = /mariadb/i.test(text(server!, 'version'))
   const all = await query<Row>(
-    `SELECT * FROM information_schema.TABLES WHERE TABLE_TYPE = 'BASE TABLE'
+    `SELECT * FROM information_schema.TABLES WHERE TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED', 'SEQUENCE')
        AND TABLE_SCHEMA NOT IN ${SYSTEM} ORDER BY TABLE_SCHEMA, TABLE_NAME`,
   )
-  const wanted = all.filter((row) => filter(text(row, 'TABLE_SCHEMA'), text(row, 'TABLE_NAME')))
+  const matching = all.filter((row) => filter(text(row, 'TABLE_SCHEMA'), text(row, 'TABLE_NAME')))
+  const wanted = matching.filter((row) => row['TABLE_TYPE'] === 'BASE TABLE')
   if (wanted.length === 0)
     throw new SluiceError(
       'SOURCE_UNSUITABLE',
@@ -102,13 +107,19 @@ export async function takeInventory(query: Query, filter: Filter): Promise<Inven
   const names = [...new Set(wanted.map((row) => text(row, 'TABLE_SCHEMA')))]
   const parts = await details(query, names)
   const tables: SourceTable[] = []
-  for (const row of wanted) tables.push(await tableOf(query, row, parts))
+  for (const row of wanted) tables.push(await tableOf(query, row, { parts, mariadb }))
   const databases = await query<Row>(
     `SELECT SCHEMA_NAME, DEFAULT_CHARACTER_SET_NAME, DEFAULT_COLLATION_NAME FROM information_schema.SCHEMATA
       WHERE SCHEMA_NAME IN (${marks(names)})`,
     names,
   )
   return {
+    odd: matching
+      .filter((row) => !wanted.includes(row))
+      .map((row) => ({
+        name: `${text(row, 'TABLE_SCHEMA')}.${text(row, 'TABLE_NAME')}`,
+        why: `${text(row, 'TABLE_TYPE').toLowerCase()}, which only MariaDB has`,
+      })),
     databases: databases.map((row) => ({
       name: text(row, 'SCHEMA_NAME'),
       charset: text(row, 'DEFAULT_CHARACTER_SET_NAME'),
@@ -152,13 +163,19 @@ async function details(query: Query, names: readonly string[]): Promise<Details>
   }
 }
 
-async function tableOf(query: Query, row: Row, parts: Details): Promise<SourceTable> {
+async function tableOf(
+  query: Query,
+  row: Row,
+  { parts, mariadb }: { parts: Details; mariadb: boolean },
+): Promise<SourceTable> {
   const database = text(row, 'TABLE_SCHEMA')
   const name = text(row, 'TABLE_NAME')
   const at = `${database}.${name}`
   const [shown] = await query<Row>(`SHOW CREATE TABLE ${fullName({ database, name })}`)
   const create = text(shown ?? {}, 'Create Table')
-  const columns = (parts.columns.get(at) ?? []).map(columnOf)
+  const columns = (parts.columns.get(at) ?? []).map((one) =>
+    mariadb ? ofMariadb(columnOf(one)) : columnOf(one),
+  )
   const indexes = [
     ...Map.groupBy(parts.indexes.get(at) ?? [], (one) => text(one, 'INDEX_NAME')).values(),
   ].map(indexOf)
@@ -199,6 +216,20 @@ function columnOf(row: Row): SourceColumn {
     comment: text(row, 'COLUMN_COMMENT'),
   }
 }
+/** MariaDB shows a default as it is written, and NULL for a column that has none and takes it. */
+function ofMariadb(column: SourceColumn): SourceColumn {
+  const { default: written } = column
+  if (written === undefined || written === 'NULL') return { ...column, default: undefined }
+  const string = /^'(.*)'$/s.exec(written)?.[1]
+  if (string !== undefined) {
+    const plain = string.replaceAll(/''|\\(.)/gs, (_, c?: string) => ESCAPED[c ?? "'"] ?? c ?? "'")
+    return { ...column, default: plain }
+  }
+  const literal = /^(-?[\d.]+(e[+-]?\d+)?|b'[01]*'|current_timestamp\(\d?\))$/i.test(written)
+  return { ...column, computedDefault: !literal }
+}
+const ESCAPED: Readonly<Record<string, string>> = { n: '\n', r: '\r', t: '\t', '0': '\0' }
+
 function indexOf(rows: readonly Row[]): SourceIndex {
   const [first] = rows
   return {

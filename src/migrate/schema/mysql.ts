@@ -4,6 +4,8 @@
  * the target lacks go; secondary indexes and foreign keys become statements of their own. Pure.
  */
 import { Tokens } from '../../catalog/ddl/tokens.ts'
+import { ADDRESSES } from '../../sinks/sql/dialects/dialect.ts'
+import { addressType } from '../../sinks/sql/dialects/mysql.ts'
 import { fullName, quoted, type SourceColumn, type SourceTable } from './inventory.ts'
 
 /** What is to be known of a MySQL or MariaDB target. */
@@ -47,9 +49,10 @@ export function mysqlTable(table: SourceTable, facts: MysqlFacts): TableDraft {
     else if (kind === 'foreign') foreignKeys.push({ name, sql: alter + text })
     else if (kind === 'index' && isFunctional(table, name) && !functional(facts))
       notes.push(`index ${name} is over an expression, which the target does not know: not made`)
-    else if (kind === 'index' && !early.has(name)) indexes.push({ name, sql: alter + text })
+    else if (kind === 'index' && !early.has(name))
+      indexes.push({ name, sql: alter + indexText(text, facts) })
     else if (kind === 'other') notes.push(`not made: ${text}`)
-    else lines.push(text)
+    else lines.push(indexText(text, facts))
   }
   const options = optionsText(table, tail, facts, notes)
   const create = `CREATE TABLE ${fullName(table)} (\n  ${lines.join(',\n  ')}\n) ${options}`
@@ -101,6 +104,9 @@ const isFunctional = ({ indexes }: SourceTable, name: string): boolean =>
   indexes.some(
     (index) => index.name === name && index.parts.some((part) => part.column === undefined),
   )
+/** MariaDB's word for an index that is kept and not used. */
+const indexText = (text: string, { mariadb }: MysqlFacts): string =>
+  mariadb ? text : text.replace(/\) IGNORED$/, ') INVISIBLE')
 const functional = ({ mariadb, version }: MysqlFacts): boolean => !mariadb && version >= 80_013
 
 // ── columns ──────────────────────────────────────────────────────────────────
@@ -123,13 +129,20 @@ function columnText(
   }
   let rest = typeEnd
   for (;;) {
-    if (tokens.take('CHARACTER')) tokens.next()
+    if (tokens.is('COMPRESSED')) notes.push(`column ${name}: COMPRESSED: not taken over`)
+    else if (tokens.take('CHARACTER')) tokens.next()
     else if (!tokens.take('COLLATE')) break
     rest = tokens.end
     tokens.next()
   }
   const type = typeText(text.slice(from, typeEnd), word, { facts, notes, name })
-  const tail = text.slice(rest).trim()
+  const tail = defaultIn(
+    text
+      .slice(rest)
+      .replace(/^\s*\*\//, '')
+      .trim(),
+    column,
+  )
   if (column?.default !== undefined && /^0000-00-00|-00/.test(column.default) && isDate(word))
     notes.push(
       `column ${name}: its default ${column.default} is refused by the target's usual sql_mode`,
@@ -138,6 +151,11 @@ function columnText(
   const own = column?.collation !== undefined && (rest > typeEnd || column.collation !== table)
   const set = own ? ` ${charsetText(column.collation!, facts, notes)}` : ''
   return `${quoted(name)} ${type}${set}${tail === '' ? '' : ` ${tail}`}`
+}
+/** MySQL takes an expression as a default in parentheses only. */
+function defaultIn(tail: string, column: SourceColumn | undefined): string {
+  if (column?.computedDefault !== true || column.default === undefined) return tail
+  return tail.replace(`DEFAULT ${column.default}`, () => `DEFAULT (${column.default})`)
 }
 const isDate = (word: string): boolean => ['date', 'datetime', 'timestamp'].includes(word)
 /** Where the parentheses that begin at the current token end. */
@@ -160,6 +178,11 @@ function typeText(
 ): string {
   if (word === 'geomcollection' && (facts.mariadb || facts.version < 80_011))
     return 'geometrycollection'
+  const address = ADDRESSES[word]
+  if (address !== undefined && !facts.mariadb) {
+    notes.push(`column ${name}: ${word} becomes ${addressType(address)}`)
+    return addressType(address)
+  }
   if (word !== 'vector' || (!facts.mariadb && facts.version >= 90_000)) return text
   const bytes = 4 * Number(/\d+/.exec(text)?.[0] ?? 2048)
   notes.push(`column ${name}: ${text} is varbinary(${bytes}), with the same bytes`)
@@ -184,6 +207,7 @@ export function targetCollation(name: string, { collations }: MysqlFacts): strin
   const set = name.split('_')[0]!
   const candidates = [
     name,
+    name.replace('_nopad', ''),
     name.replace(/^utf8_/, 'utf8mb3_'),
     name.replace(/^utf8mb3_/, 'utf8_'),
     ...(/_0900_ai_ci$|_as_ci$|_ai_ci$/.test(name)

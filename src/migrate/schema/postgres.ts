@@ -147,8 +147,10 @@ function defaultText(column: SourceColumn, type: string): string | undefined {
     const digits = now[1] ? `(${now[1]})` : '(0)'
     return type.startsWith('timestamptz') ? `CURRENT_TIMESTAMP${digits}` : `LOCALTIMESTAMP${digits}`
   }
-  if (computedDefault)
-    return /^uuid\(\)$/i.test(value) && type !== 'bytea' ? 'gen_random_uuid()::text' : undefined
+  if (computedDefault) {
+    if (!/^uuid\(\)$/i.test(value) || type === 'bytea') return undefined
+    return `gen_random_uuid()${type === 'uuid' ? '' : '::text'}`
+  }
   if (NUMERIC.test(type)) return /^-?\d+(\.\d+)?(e[+-]?\d+)?$/i.test(value) ? value : undefined
   if (type.startsWith('bit')) {
     const bits = /^b'([01]+)'$/.exec(value)?.[1]

@@ -2,7 +2,7 @@
  * The body of one request while it is made and sent: its events, which rows of the batch they stand for, and which bodies
  * before it must be answered first, for they have a key in common. Knows no sockets.
  */
-import type { Out } from '../../out.ts'
+import { Out } from '../../out.ts'
 import { ID_AT, type Attributes } from './event.ts'
 
 /** structured: one event; binary: the data of one event; batch: a list of events. */
@@ -11,13 +11,30 @@ export type Mode = 'structured' | 'binary' | 'batch'
 const OPEN = 0x5b
 const COMMA = 0x2c
 const CLOSE = 0x5d
-const AFTER_ID = '","source":'
+const QUOTE = 0x22
+const BACKSLASH = 0x5c
+/** A body begins with so much room. */
+const START_BYTES = 16 * 1024
 
-/** Events that were written elsewhere, a comma behind each. */
+/** What a body is written on, one after the other. */
+export class Paper {
+  readonly out = new Out(START_BYTES)
+  readonly places: Int32Array
+  readonly ends: Int32Array
+  constructor(events: number) {
+    this.places = new Int32Array(events)
+    this.ends = new Int32Array(events)
+  }
+}
+/** Events that were written elsewhere, a comma behind each, of rows one after the other. */
 interface Events {
   readonly memory: Buffer
   readonly from: number
-  readonly ends: Int32Array // of each, comma included
+  readonly count: number
+  /** Where each ends, comma included: in `words` from `ends` on. */
+  readonly words: Int32Array
+  readonly ends: number
+  readonly index: number // SinkRow.index of the first
 }
 
 export class Body {
@@ -25,39 +42,46 @@ export class Body {
   readonly number: number
   /** It and all before it must be answered first; 0: none. */
   after = 0
+  count = 0
   /** Of each event, where its row stands in the batch: twice SinkRow.index, and one more for the second half of a row. */
-  readonly places: number[] = []
-  readonly #list: boolean
-  readonly #ends: number[] = []
-  /** It is written to, from its start; nobody else may have it until the body is sent. */
+  readonly places: Int32Array
+  /** It is written to, from its start. */
   readonly out: Out
+  /** Nobody else may have it until the body is sent. */
+  readonly paper: Paper
+  readonly #list: boolean
+  readonly #ends: Int32Array
   /** Of mode binary. */
   attributes: Attributes | undefined
   /** Whether a request with its bytes ended before the socket had all of them: then they are not to be written over. */
   lingers = false
 
-  constructor(number: number, mode: Mode, out: Out) {
+  constructor(number: number, mode: Mode, paper: Paper) {
     this.number = number
     this.#list = mode === 'batch'
-    this.out = out
-    out.reset()
+    this.paper = paper
+    this.out = paper.out
+    this.places = paper.places
+    this.#ends = paper.ends
+    this.out.reset()
     this.#byte(OPEN)
-  }
-  get count(): number {
-    return this.#ends.length
   }
   /** Behind each event. */
   add(place: number): void {
-    this.places.push(place)
-    this.#ends.push(this.out.at)
+    this.places[this.count] = place
+    this.#ends[this.count++] = this.out.at
     this.#byte(COMMA)
   }
-  /** The places are the caller's to add. Of a list only. */
-  addAll({ memory, from, ends }: Events): void {
-    const { out } = this
-    const moved = out.at - from
-    for (const end of ends) this.#ends.push(end + moved - 1)
-    out.bytes(memory, from, ends.at(-1)!)
+  /** Of a list only. */
+  addAll({ memory, from, words, ends, index, count }: Events): void {
+    const { out, places } = this
+    const moved = out.at - from - 1
+    for (let i = 0, at = this.count; i < count; i++, at++) {
+      places[at] = (index + i) * 2
+      this.#ends[at] = words[ends + i]! + moved
+    }
+    this.count += count
+    out.bytes(memory, from, words[ends + count - 1]!)
   }
   /** No more events will come. */
   close(): void {
@@ -76,8 +100,15 @@ export class Body {
     if (this.attributes !== undefined) return this.attributes.id
     const from = this.#start(event) + ID_AT
     const { buf } = this.out
-    const text = buf.toString('utf8', from, buf.indexOf(AFTER_ID, from))
-    return JSON.parse(`"${text}"`) as string
+    let to = from
+    let plain = true
+    for (; buf[to] !== QUOTE; to++) {
+      if (buf[to] !== BACKSLASH) continue
+      plain = false
+      to++
+    }
+    const text = buf.toString('utf8', from, to)
+    return plain ? text : (JSON.parse(`"${text}"`) as string)
   }
   subject(event: number): string {
     if (this.attributes !== undefined) return this.attributes.subject

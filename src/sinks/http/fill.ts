@@ -2,9 +2,8 @@
  * Events into bodies: which body an event goes into, when one is full, and which bodies must be answered before it may be
  * sent, for they have a key in common. Full ones wait here until `send`.
  */
-import type { Out } from '../../out.ts'
 import type { Written } from '../lines/lines.ts'
-import { Body, type Mode } from './body.ts'
+import { Body, type Mode, type Paper } from './body.ts'
 import type { Flight, Group, Keys } from './flight.ts'
 
 export interface FillOptions {
@@ -14,8 +13,8 @@ export interface FillOptions {
   readonly keys: Keys
   readonly flight: Flight
   readonly group: Group
-  /** Memory for a body. */
-  readonly take: () => Out
+  /** For a body. */
+  readonly take: () => Paper
 }
 
 export class Fill {
@@ -43,23 +42,32 @@ export class Fill {
       const first = i
       do this.#order(words[hashes + i]!)
       while (words[ends + i++]! < room && i < most)
-      this.body.addAll({ memory, from: start, ends: words.subarray(ends + first, ends + i) })
-      for (let n = first; n < i; n++) this.body.places.push((index + n) * 2)
+      this.body.addAll({
+        memory,
+        from: start,
+        words,
+        ends: ends + first,
+        index: index + first,
+        count: i - first,
+      })
       start = words[ends + i - 1]!
       this.#closeIfFull()
     }
   }
-  /** Whether there is something to send. */
-  get hasFull(): boolean {
-    return this.#full.length > 0
-  }
-  /** Resolves when all that are full are under way. Throws what an earlier one failed with. */
-  async send(): Promise<void> {
+  /** Resolves when all that are full are under way; nothing where they are at once. Throws what an earlier one failed with. */
+  send(): Promise<void> | undefined {
     const { flight, group } = this.#options
     for (let body = this.#full[0]; body !== undefined; body = this.#full[0]) {
-      await flight.begin(body, group)
+      const begun = flight.begin(body, group)
+      if (begun) return this.#rest(begun)
       this.#full.shift()
     }
+    return undefined
+  }
+  async #rest(begun: Promise<void>): Promise<void> {
+    await begun
+    this.#full.shift()
+    await this.send()
   }
   /** The same with the one that is not full. What it was not used for is in `body`. */
   async end(): Promise<void> {

@@ -58,6 +58,7 @@ interface Running {
 export class Flight {
   readonly #most: number
   readonly #running = new Map<number, Running>()
+  #ended: PromiseWithResolvers<void> | undefined // resolves when the next request has ended
   readonly #groups = new Set<Group>()
   #filled: Promise<unknown> = Promise.resolve() // the write before has begun all it has
   #failure: Group['failure'] // until nobody writes any more
@@ -94,13 +95,20 @@ export class Flight {
     }
     if (group.failure) throw group.failure.error
   }
-  /** Resolves when it is under way. Throws what one before it failed with. */
-  async begin(body: Body, group: Group): Promise<void> {
+  /** Nothing where it is under way at once; else resolves when it is. Throws what one before it failed with. */
+  begin(body: Body, group: Group): Promise<void> | undefined {
+    if (body.after > 0 || this.#running.size >= this.#most) return this.#later(body, group)
+    this.#begin(body, group)
+    return undefined
+  }
+  async #later(body: Body, group: Group): Promise<void> {
     const { after } = body
     if (after > 0)
       await Promise.all([...this.#running].flatMap(([n, { done }]) => (n <= after ? [done] : [])))
-    while (this.#running.size >= this.#most)
-      await Promise.race([...this.#running.values()].map(({ done }) => done))
+    while (this.#running.size >= this.#most) await (this.#ended ??= Promise.withResolvers()).promise
+    this.#begin(body, group)
+  }
+  #begin(body: Body, group: Group): void {
     if (this.#failure) throw this.#failure.error
     this.#running.set(body.number, { group, done: this.#run(body, group) })
   }
@@ -112,6 +120,8 @@ export class Flight {
       this.#failure ??= { error }
     } finally {
       this.#running.delete(body.number)
+      this.#ended?.resolve()
+      this.#ended = undefined
     }
   }
 }

@@ -6,7 +6,7 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
-import { SluiceError } from '../../errors.ts'
+import { fileError, SluiceError } from '../../errors.ts'
 
 const SCHEMA = 1
 const APPLICATION_ID = 0x536c646c // "Sldl"
@@ -57,7 +57,7 @@ export class Control {
     this.path = path
     this.#db = db
   }
-  /** Creates the file when missing. Throws STATE_UNREADABLE when it is something else. */
+  /** Creates the file when missing. Throws STATE_UNREADABLE when it is something else, STATE_UNWRITABLE. */
   static open(path: string): Control {
     let db: DatabaseSync | undefined
     try {
@@ -66,9 +66,7 @@ export class Control {
       return new Control(path, db)
     } catch (error) {
       if (db?.isOpen) db.close()
-      if (error instanceof SluiceError) throw error
-      const text = `${path}: expected a file of dead letters: ${(error as Error).message}`
-      throw new SluiceError('STATE_UNREADABLE', text, { cause: error })
+      throw fileError(path, 'a file of dead letters', error)
     }
   }
   /** undefined when there is no such file. */

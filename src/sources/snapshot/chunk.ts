@@ -17,6 +17,7 @@ import type {
   Table,
 } from '../../change.ts'
 import type { BinaryConnection } from '../../mysql/binary.ts'
+import { NO_LIMITS } from '../../mysql/connection.ts'
 import { Out } from '../../out.ts'
 import { ImageWriter } from './image.ts'
 import {
@@ -36,6 +37,7 @@ export const SNAPSHOT_SESSION: readonly string[] = [
   // A locking read then locks rows and no gaps; nothing else depends on it, for each SELECT is a transaction.
   'SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED',
   'SET SESSION net_write_timeout = 86400, SESSION wait_timeout = 86400, SESSION autocommit = 1',
+  NO_LIMITS,
 ]
 
 const EVENT_BYTES = 32 * 1024

@@ -4,6 +4,7 @@
  */
 import type { Column } from '../../change.ts'
 import { familyOf, type BoundColumn, type Dialect } from '../../sinks/sql/dialects/dialect.ts'
+import { isAddress } from '../../sources/snapshot/keys.ts'
 
 export interface Form {
   /** An expression for people: text, cut where it is long. */
@@ -92,7 +93,7 @@ function postgresForm({ type, source }: BoundColumn): Form {
 }
 function fromPostgres(text: string, type: string, mysqlType: string): string | undefined {
   if (type === 'bytea') return text.slice(2).toUpperCase()
-  if (type === 'uuid') return text.replaceAll('-', '').toUpperCase()
+  if (type === 'uuid') return mysqlType === 'uuid' ? text : text.replaceAll('-', '').toUpperCase()
   if (type === 'boolean') return text === 'true' || text === 't' ? '1' : '0'
   if (type.startsWith('bit')) return BigInt(`0b${text}`).toString()
   if (/^(date|timestamp)/.test(type)) {
@@ -133,6 +134,7 @@ export function sourceLiteral(column: Column | undefined, text: string): string 
     case 'enum':
     case 'set':
     case 'text':
+      if (!isAddress(column.mysqlType, text)) return undefined
       return `_utf8mb4 x'${hexOf(text)}'`
     case 'json':
       return undefined

@@ -156,10 +156,13 @@ export type Family =
   | 'binary'
   | 'text'
 
+/** Types of MariaDB's that are known by their text, and the longest that each has. */
+export const ADDRESSES: Readonly<Record<string, number>> = { uuid: 36, inet6: 39, inet4: 15 }
+
 /** What a value is, of the source's types or made by the mapping. */
 export function familyOf({ column, derived }: TargetColumn): Family {
   if (column === undefined || derived !== undefined) return 'text'
-  const { type, collation } = column
+  const { type, collation, mysqlType } = column
   if (INTEGERS.has(type)) return 'integer'
   if (DATES.has(type)) return 'date'
   if (TIMESTAMPS.has(type)) return 'timestamp'
@@ -186,6 +189,7 @@ export function familyOf({ column, derived }: TargetColumn): Family {
     case types.VECTOR:
       return 'binary'
     default:
+      if (mysqlType in ADDRESSES) return 'text'
       return collation === 63 || collation === 0 ? 'binary' : 'text'
   }
 }

@@ -7,6 +7,7 @@ import type { SluiceError } from '../../../errors.ts'
 import type { TargetColumn } from '../../shape/row.ts'
 import type { Address } from './address.ts'
 import {
+  ADDRESSES,
   failure,
   familyOf,
   type Dialect,
@@ -254,7 +255,10 @@ const bookkeeping = (cursors: string, tombstones: string): string[] => [
    ) ENGINE=InnoDB`,
 ]
 
-/** As the source has it; what MariaDB lacks in its nearest exact form. */
+/** Of so many characters, for MySQL, which has no types for addresses and UUIDs. */
+export const addressType = (size: number): string =>
+  `varchar(${size}) CHARACTER SET ascii COLLATE ascii_bin`
+/** As the source has it; what the target lacks in its nearest exact form. */
 function typeOf({ column, derived }: TargetColumn, key: boolean, mariadb: boolean): string {
   if (column === undefined || derived !== undefined)
     return key ? 'varchar(191) CHARACTER SET utf8mb4' : 'longtext CHARACTER SET utf8mb4'
@@ -262,6 +266,8 @@ function typeOf({ column, derived }: TargetColumn, key: boolean, mariadb: boolea
   const family = familyOf({ column, derived } as TargetColumn)
   if (mariadb && mysqlType.startsWith('vector'))
     return `varbinary(${4 * Number(/\d+/.exec(mysqlType)?.[0] ?? 2048)})`
+  const address = ADDRESSES[mysqlType]
+  if (address !== undefined) return mariadb ? mysqlType : addressType(address)
   const plain = mysqlType.replace(/ zerofill$/, '').replace(/^geomcollection/, 'geometrycollection')
   return family === 'text' || family === 'enum' || family === 'set'
     ? `${plain} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin`

@@ -226,6 +226,8 @@ export function postgresType(
       return `varchar(${first ?? 1})`
     case 'json':
       return json
+    case 'uuid':
+      return 'uuid'
     case 'vector':
       return 'real[]'
     default:
