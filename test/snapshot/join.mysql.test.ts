@@ -94,10 +94,13 @@ describe('a load beside the stream', () => {
     await using mysql = await privateMysql('9.7', { args })
     await openWorld(mysql, 'world.items', ROWS)
     const memory = new Memory()
+    // The sink is behind: what is read is newer than what the stream has given out.
+    memory.before = () => sleep(10)
     const at = writers(mysql, 4, Date.now() % 10_000)
-    const instance = open(mysql, memory)
+    const instance = open(mysql, memory, { batch: { changes: 10 } })
     instance.start()
     await until(() => loadOf(instance)?.state === 'done')
+    memory.before = () => {}
     await sleep(100)
     await Promise.all(at.map((w) => w.stop()))
     const seen = await settled(mysql, memory)
@@ -212,6 +215,11 @@ describe('a load beside the stream', () => {
     )
     for (const values of last.values())
       if (values['part'] === '3') expect(values['extra']).toBe('6')
+    // no row that was read before comes behind the statement
+    const from = memory.statementsAt[memory.statements.findIndex((sql) => sql.startsWith('ALTER'))]
+    const behind = memory.rows.slice(from).filter((r) => r.table === 'items')
+    expect(behind.length).toBeGreaterThan(1000)
+    expect(behind.filter(({ values }) => values['extra'] === undefined)).toEqual([])
     await instance.stop()
   })
 })
