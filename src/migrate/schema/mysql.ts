@@ -152,10 +152,11 @@ function columnText(
   const set = own ? ` ${charsetText(column.collation!, facts, notes)}` : ''
   return `${quoted(name)} ${type}${set}${tail === '' ? '' : ` ${tail}`}`
 }
-/** MySQL takes an expression as a default in parentheses only. */
+/** MySQL takes an expression other than the time as a default in parentheses only. */
 function defaultIn(tail: string, column: SourceColumn | undefined): string {
-  if (column?.computedDefault !== true || column.default === undefined) return tail
-  return tail.replace(`DEFAULT ${column.default}`, () => `DEFAULT (${column.default})`)
+  const value = column?.computedDefault === true ? column.default : undefined
+  if (value === undefined || /^current_timestamp(\(\d?\))?$/i.test(value)) return tail
+  return tail.replace(`DEFAULT ${value}`, () => `DEFAULT (${value})`)
 }
 /** Where the parentheses that begin at the current token end. */
 function closing(tokens: Tokens): number {
