@@ -21,7 +21,7 @@ import { SluiceError } from '../errors.ts'
 import { everyColumn } from '../filter.ts'
 import { positionFromJson, positionToJson } from '../store/state.ts'
 import { comparePlaces, Track, type Place } from '../store/window.ts'
-import { Flaw, FRAME_HEADER, plainFrame, readFrameNow, type Frame } from './frame.ts'
+import { damaged, Flaw, FRAME_HEADER, plainFrame, readFrameNow, type Frame } from './frame.ts'
 import { Tables, Unpacked } from './pack.ts'
 
 export const SEGMENT = '.seg'
@@ -157,7 +157,8 @@ export interface Scan {
 /**
  * Reads a whole segment, at once, and says what it has. Its tail is cut off where a write was cut short (`repair`): there, no
  * whole frame follows. Damage elsewhere stays, and what comes after it is not used. With `from`, what is known of its beginning,
- * it is read from there on. undefined: not even its head is whole.
+ * it is read from there on. undefined: it was cut short within its head. Throws LOG_DAMAGED where the head is not whole and
+ * frames follow: nobody can say what they are.
  */
 export function scanSegment(
   number: number,
@@ -176,7 +177,10 @@ export function scanSegment(
       flaw = error instanceof Flaw ? error : new Flaw(scanner.at, false, String(error))
     }
     const { segment } = scanner
-    if (segment === undefined) return undefined
+    if (segment === undefined) {
+      if (flaw === undefined || !followed(fd, flaw.at, size)) return undefined
+      throw damaged(path, flaw.at, `the segment's head cannot be read: ${flaw.message}`)
+    }
     if (flaw !== undefined && followed(fd, flaw.at, size)) segment.damagedAt = flaw.at
     else if (flaw !== undefined && repair) {
       ftruncateSync(fd, segment.bytes)

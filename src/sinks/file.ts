@@ -9,10 +9,13 @@ import { isAbsolute } from 'node:path'
 import type * as z from 'zod'
 import { SluiceError } from '../errors.ts'
 import { Ahead, WRITES_MAX } from './file/ahead.ts'
+import { FormattedLines } from './file/formatted.ts'
 import type { Lines } from './file/lines.ts'
 import { RotatingFile } from './file/rotating.ts'
 import { StandardOutput } from './file/standard.ts'
 import { bytes, duration, flag, integer, oneOf, section, text } from '../config/leaves.ts'
+import { formatOptions } from './formats/format.ts'
+import { formats } from './formats/index.ts'
 import type { Written } from './lines/lines.ts'
 import type { Out } from '../out.ts'
 import { PlainWriter } from './shape/plain.ts'
@@ -22,17 +25,25 @@ import { defineSink, type RowFailure, type Sink, type SinkStatement } from './si
 
 const NEWLINE = 0x0a
 
+/** Those whose messages are texts of one line. */
+const lineFormats = ['canal-json', 'debezium', 'debezium-schema', 'cloudevents', 'maxwell'] as const
+
 const options = section({
   path: text('an absolute path of a file, or "-" for standard output').describe(
     'The file to append to, an absolute path; "-": standard output',
   ),
-  format: oneOf(['plain'])
+  format: oneOf(['plain', ...lineFormats])
     .default('plain')
-    .describe('What one line holds; plain: everything Sluice knows of a change, as JSON'),
+    .describe(
+      'What one line holds; plain: everything Sluice knows of a change, as JSON; else a message as in Kafka topics',
+    ),
+  formatOptions: formatOptions
+    .prefault({})
+    .describe('Settings that some of the message formats know'),
   decimal: oneOf(['string', 'number'])
     .default('string')
-    .describe('DECIMAL as a string, or as a number with all its digits'),
-  binary: oneOf(['base64', 'hex']).default('base64').describe('How bytes are written'),
+    .describe('plain: DECIMAL as a string, or as a number with all its digits'),
+  binary: oneOf(['base64', 'hex']).default('base64').describe('plain: how bytes are written'),
   statements: flag()
     .default(true)
     .describe('Also a line for each DDL statement and TRUNCATE, in its place'),
@@ -72,18 +83,23 @@ export const file = defineSink({
       found.push(`rotate.everyMs: expected 0, or at least 1s, found ${rotate.everyMs} ms`)
     return found
   },
-  async open(chosen, { log }) {
+  async open(chosen, { log, instance, server }) {
     const lines =
       chosen.path === '-'
         ? StandardOutput.open()
         : await RotatingFile.open({ path: chosen.path, ...chosen.rotate, log })
-    const sink = new FileSink(lines, chosen)
+    const { format, lineBytesMax } = chosen
+    const context = { instance, server, options: chosen.formatOptions }
+    const sink =
+      format === 'plain'
+        ? new FileSink(lines, chosen)
+        : new FormattedLines(lines, formats[format], context, lineBytesMax)
     return chosen.statements ? sink : withoutStatements(sink)
   },
 })
 
 /** The runner asks whether there is a `statement`. */
-function withoutStatements(sink: FileSink): Sink {
+function withoutStatements(sink: FileSink | FormattedLines): Sink {
   return {
     promise: sink.promise,
     splitsKeys: sink.splitsKeys,

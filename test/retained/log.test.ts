@@ -223,6 +223,32 @@ test('damage in a segment without its index ends the log there; the next one say
   expect(await folder.read(end)).toEqual(plain.described.slice(i))
 })
 
+test('a segment whose head is damaged is named and kept aside, not taken for one that was cut short', async () => {
+  using folder = new Folder()
+  const { path, frames } = await framed(folder)
+  const index = path.replace('.seg', '.idx')
+  const whole = readFileSync(path)
+  for (const at of [0, 4, 5, 6, 8, 12, 16, 20, 24, frames[0]! - 1]) {
+    rmSync(index, { force: true })
+    const bytes = Buffer.from(whole)
+    bytes[at]! ^= 1
+    writeFileSync(path, bytes)
+    const looked = folder.look()
+    expect(looked.list.map((segment) => segment.path)).not.toContain(path)
+    expect(looked.unreadable.map(({ code, message }) => `${code} ${message}`)).toEqual([
+      expect.stringContaining(`LOG_DAMAGED ${path}, byte 0: the segment's head`),
+    ])
+    folder.warnings.length = 0
+    Segments.repair(folder.dir, { warn: (_, text) => folder.warnings.push(text) })
+    expect(folder.warnings).toEqual([expect.stringContaining(`moved to ${path}.damaged`)])
+    expect(readFileSync(`${path}.damaged`).equals(bytes)).toBe(true)
+  }
+  // cut short within the head: nothing was in it
+  writeFileSync(path, whole.subarray(0, frames[0]! - 1))
+  Segments.repair(folder.dir, { warn: () => {} })
+  expect(existsSync(path)).toBe(false)
+})
+
 test('the oldest segments go when there is too much, and what they had is not covered any more', async () => {
   using folder = new Folder()
   await folder.fill(plain, { segmentBytes: 10_000, maxBytes: 25_000 }, 6)

@@ -420,6 +420,27 @@ describe.each(names)('%s', (name) => {
       await newer.reached(feed.batch(second).end)
       await Promise.all([again, older, lost, ahead, newer].map((sink) => sink.close()))
     })
+    it('is not taken back by who slept while another process took it', async () => {
+      const fed = await feed.run('CREATE TABLE sleepy (id INT PRIMARY KEY)')
+      const open = (fence: number) =>
+        openSink(service, feed, {}, { sink: 'sleeper', position: fed.start, fence })
+      const one = await open(7)
+      // opened again after an error, it goes on
+      const again = await open(7)
+      const path = `${service.url}/cursors-${feed.database}/_doc/${encodeURIComponent('shop/sleeper')}`
+      const { _source } = (await (await fetch(path)).json()) as { _source: { fence: number } }
+      const fence = _source.fence + 1
+      const taken = await fetch(`${path}?version=${fence}&version_type=external`, {
+        method: 'PUT',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify({ ..._source, fence, owner: 'another process' }),
+      })
+      expect(taken.status).toBe(200)
+      expect(await codeOf(open(7))).toBe('STATE_FENCED')
+      // a later start of the instance is somebody's wish
+      const later = await open(8)
+      for (const sink of [one, again, later]) await sink.close()
+    })
     it('is asked for at a server that is there', async () => {
       expect(await codeOf(openSink(service, feed, { nodes: 'http://127.0.0.1:9' }))).toBe(
         'SINK_UNAVAILABLE',

@@ -15,8 +15,11 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { gunzipSync } from 'node:zlib'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 import { file } from '../../src/sinks/file.ts'
+import { formatOptions } from '../../src/sinks/formats/format.ts'
+import { formats } from '../../src/sinks/formats/index.ts'
+import { MessageWriter } from '../../src/sinks/formats/messages.ts'
 import type { Sink } from '../../src/sinks/sink.ts'
 import { sharedMysql, uniqueDatabase, versions, type MysqlServer } from '../support/mysql.ts'
 import { startSluice } from '../support/sluice.ts'
@@ -106,6 +109,53 @@ test('a line holds the whole change', async () => {
     /^\{"kind":"row","op":"insert","database":"\w+","table":"t","key":\{"id":1\},"before":null,"after":\{/,
   )
 })
+
+describe.each(['canal-json', 'debezium', 'debezium-schema', 'cloudevents', 'maxwell'] as const)(
+  'format %s',
+  (format) => {
+    afterEach(() => {
+      vi.useRealTimers()
+    })
+    test('a line is the message that a topic would get', async () => {
+      vi.setSystemTime(1_790_000_000_000) // some formats name the time of writing
+      const given = { instance: 'orders', server: '', options: formatOptions.parse({}) }
+      const writer = new MessageWriter<string>({
+        format: formats[format],
+        context: given,
+        route: () => '',
+        headers: false,
+        key: undefined,
+        tombstones: false,
+        chunkBytes: 1024 * 1024,
+      })
+      const expected = [...writer.chunks(fed.batch)].flatMap(({ messages }) =>
+        messages.map(({ value }) => value!.toString()),
+      )
+      const sink = await open({ format })
+      expect(await sink.write(fed.batch, signal)).toEqual([])
+      expect(readFileSync(path, 'utf8')).toBe(expected.map((line) => `${line}\n`).join(''))
+      expect(lines().length).toBeGreaterThan(3)
+      for (const statement of fed.statements) await sink.statement!(statement, signal)
+      if (format === 'canal-json') expect(lines().at(-1)).toMatchObject({ type: 'TRUNCATE' })
+    })
+    test('a line that is too long is refused with its rows, the others are written', async () => {
+      const sink = await open({ format, lineBytesMax: '1KiB' })
+      const long = await feed(
+        mysql,
+        database,
+        `INSERT INTO t VALUES (10, 'short', 1, NULL); INSERT INTO t VALUES (11, '${'x'.repeat(1500)}', 1, NULL);
+         INSERT INTO t VALUES (12, 'after', 1, NULL); DELETE FROM t WHERE id >= 10`,
+      )
+      const failures = await sink.write(long.batch, signal)
+      const short = format === 'debezium-schema' ? 0 : 2 // its schema alone is longer
+      expect(failures.map((failure) => failure.index)).toContain(1)
+      expect(failures[0]!.error).toMatchObject({ code: 'SINK_DATA' })
+      const text = readFileSync(path, 'utf8')
+      expect(['short', 'after'].filter((name) => text.includes(`"${name}"`))).toHaveLength(short)
+      expect(text).not.toContain('xxx')
+    })
+  },
+)
 
 test('values as the options say, and no statements where they are not wanted', async () => {
   const sink = await open({ decimal: 'number', binary: 'hex', statements: false })

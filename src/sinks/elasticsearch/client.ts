@@ -32,7 +32,8 @@ type Method = 'GET' | 'PUT' | 'POST' | 'DELETE'
 
 export class Client {
   readonly #transport: Transport
-  readonly #nodes: string
+  /** Their addresses, without accounts. */
+  readonly nodes: string
   readonly #failed: new (
     ...args: never[]
   ) => Error & { readonly meta: { statusCode?: number; body?: unknown } }
@@ -44,7 +45,7 @@ export class Client {
     ) => Error & { readonly meta: { statusCode?: number; body?: unknown } },
   ) {
     this.#transport = transport
-    this.#nodes = nodes
+    this.nodes = nodes
     this.#failed = failed
   }
 
@@ -115,7 +116,7 @@ export class Client {
       return { status: statusCode, text }
     } catch (error) {
       signal?.throwIfAborted()
-      const what = `${method} ${path} on ${this.#nodes}`
+      const what = `${method} ${path} on ${this.nodes}`
       if (!(error instanceof this.#failed)) {
         const message = error instanceof Error ? error.message : String(error)
         throw new SluiceError('SINK_UNAVAILABLE', `${what}: ${message}`, { cause: error })

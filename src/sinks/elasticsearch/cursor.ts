@@ -1,8 +1,10 @@
 /**
  * The position kept in the target: one document per sink in an index of its own, so that Sluice goes on there when its
  * local state is lost. Written when everything before it is in the target. Its version is a fencing number: who opens the
- * sink last has the highest, and the one before is told to stop.
+ * sink last has the highest, and the one before is told to stop. One that slept meanwhile may not open it again: a request that
+ * timed out in its sleep would make it take over from the one that took over from it.
  */
+import { randomUUID } from 'node:crypto'
 import { comparePositions, formatPosition, type Position } from '../../change.ts'
 import { SluiceError } from '../../errors.ts'
 import { positionFromJson, positionToJson } from '../../store/state.ts'
@@ -10,6 +12,10 @@ import type { SinkContext } from '../sink.ts'
 import { reasonOf, type Client } from './client.ts'
 
 const EVERY_MS = 1000
+/** Who we are: this process. */
+const self = randomUUID()
+/** The documents that this process has claimed, by document and start of its instance. */
+const ours = new Set<string>()
 
 interface Stored {
   readonly instance: string
@@ -20,6 +26,8 @@ interface Stored {
   readonly fence: number
   /** SinkContext.fence of who wrote it: higher when the local state is the one of then, or a later one. */
   readonly local: number
+  /** The process; older versions did not write it. */
+  readonly owner?: string
   readonly position: string // JSON, as in the local state
 }
 
@@ -48,7 +56,10 @@ export class CursorDocument {
     this.resume = stored && better(stored, context, `${index}/${this.#id}`)
   }
 
-  /** Reads it and claims it. Throws SINK_UNAVAILABLE when somebody else claims it at the same moment. */
+  /**
+   * Reads it and claims it. Throws SINK_UNAVAILABLE when somebody else claims it at the same moment, STATE_FENCED when this start
+   * of the instance had it, and somebody else has opened the sink since.
+   */
   static async open(client: Client, index: string, context: SinkContext): Promise<CursorDocument> {
     const { signal } = context
     const path = `/${encodeURIComponent(index)}`
@@ -71,8 +82,14 @@ export class CursorDocument {
     const { status, text } = await client.request('GET', document, { signal, accept: [404] })
     const stored = status === 404 ? undefined : (JSON.parse(text) as { _source: Stored })._source
     const cursor = new CursorDocument(client, index, { context, stored })
+    const key = `${client.nodes} ${index} ${cursor.#id} ${context.fence}`
+    if (ours.has(key) && stored !== undefined && stored.owner !== self)
+      throw cursor.#fenced(`found ${stored.fence} of another`)
     const claimed = await cursor.#put('external', cursor.resume ?? context.position, signal)
-    if (claimed) return cursor
+    if (claimed) {
+      ours.add(key)
+      return cursor
+    }
     throw new SluiceError(
       'SINK_UNAVAILABLE',
       `the position in ${index}/${cursor.#id} was claimed by somebody else at the same moment`,
@@ -91,10 +108,11 @@ export class CursorDocument {
     this.#waiting = undefined
     this.#at = Date.now()
     if (await this.#put('external_gte', position)) return
-    throw new SluiceError(
-      'STATE_FENCED',
-      `${this.#index}/${this.#id}: another Sluice has opened this sink after us; expected our fencing number ${this.#fence} to be the highest`,
-    )
+    throw this.#fenced(`expected our fencing number ${this.#fence} to be the highest`)
+  }
+  #fenced(how: string): SluiceError {
+    const text = `${this.#index}/${this.#id}: another Sluice has opened this sink after us; ${how}`
+    return new SluiceError('STATE_FENCED', text)
   }
   /** False when a higher version is there. */
   async #put(type: string, position: Position, signal?: AbortSignal): Promise<boolean> {
@@ -104,6 +122,7 @@ export class CursorDocument {
       ...where,
       fence: this.#fence,
       local,
+      owner: self,
       position: positionToJson(position),
     }
     const { status } = await this.#client.request(
