@@ -6,8 +6,9 @@
 import { randomBytes } from 'node:crypto'
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { DatabaseSync } from 'node:sqlite'
+import type { DatabaseSync } from 'node:sqlite'
 import { SluiceError } from '../errors.ts'
+import { holdFile } from '../store/state.ts'
 
 /** One of the two servers. */
 export interface Endpoint {
@@ -138,6 +139,7 @@ export interface Remembered {
 }
 const FILE = 'migration.json'
 const ORDER = 'cut-over'
+const LOCK = 'lock.sqlite'
 
 export function remembered(dir: string): Remembered | undefined {
   const path = join(dir, FILE)
@@ -168,7 +170,7 @@ export class Folder {
   static open(options: MigrateOptions): Folder {
     const { dir, from, to, wanted } = options
     mkdirSync(dir, { recursive: true })
-    const lock = takeLock(dir)
+    const lock = holdFile(join(dir, LOCK))
     if (lock === undefined)
       throw new SluiceError('STATE_LOCKED', `${dir}: another process is at this migration`)
     try {
@@ -233,22 +235,12 @@ function requireSame(
 
 /** Whether a process is at the migration of this folder. */
 export function held(dir: string): boolean {
-  if (!existsSync(join(dir, 'lock.sqlite'))) return false
-  const lock = takeLock(dir)
+  if (!existsSync(join(dir, LOCK))) return false
+  const lock = holdFile(join(dir, LOCK))
   lock?.close()
   return lock === undefined
 }
 /** Tells the process that has the folder to cut over. */
 export function orderCutOver(dir: string): void {
   writeFileSync(join(dir, ORDER), '')
-}
-function takeLock(dir: string): DatabaseSync | undefined {
-  const db = new DatabaseSync(join(dir, 'lock.sqlite'), { timeout: 0 })
-  try {
-    db.exec('BEGIN EXCLUSIVE')
-    return db
-  } catch {
-    db.close()
-    return undefined
-  }
 }

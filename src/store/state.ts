@@ -306,8 +306,8 @@ function realPath(path: string): string {
   }
 }
 
-function takeLock(file: string): DatabaseSync {
-  const path = `${file}-lock`
+/** A file that one process at a time holds, until it closes it or ends; undefined: another one has it. */
+export function holdFile(path: string): DatabaseSync | undefined {
   let lock: DatabaseSync | undefined
   try {
     lock = new DatabaseSync(path, { timeout: 0 })
@@ -315,13 +315,15 @@ function takeLock(file: string): DatabaseSync {
     return lock
   } catch (error) {
     if (lock?.isOpen) lock.close()
-    if (!isBusy(error)) throw fileError(path, 'a file for the lock', error)
-    throw new SluiceError(
-      'STATE_LOCKED',
-      `${file} is in use by another Sluice${holderText(file)}; one state file serves one process at a time`,
-      { cause: error },
-    )
+    if (isBusy(error)) return undefined
+    throw fileError(path, 'a file for the lock', error)
   }
+}
+function takeLock(file: string): DatabaseSync {
+  const lock = holdFile(`${file}-lock`)
+  if (lock !== undefined) return lock
+  const text = `${file} is in use by another Sluice${holderText(file)}; one state file serves one process at a time`
+  throw new SluiceError('STATE_LOCKED', text)
 }
 function holderText(file: string): string {
   try {

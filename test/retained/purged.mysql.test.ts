@@ -231,6 +231,41 @@ describe.each([
     await instance.stop()
   })
 
+  test('its limits hold while it runs; what it has dropped comes from the source', async () => {
+    const limits = { enabled: true, segmentBytes: '1MiB', maxBytes: '2MiB', maxAgeMs: 0 }
+    let instance = await started({ changeLog: limits })
+    const start = instance.store!.resume
+    await mysql.query('CREATE TABLE p8.big (id INT PRIMARY KEY AUTO_INCREMENT, s TEXT, b BLOB)')
+    const random = 'CONCAT(RANDOM_BYTES(1024), RANDOM_BYTES(1024), RANDOM_BYTES(1024))'
+    for (let i = 0; i < 6; i++)
+      await mysql.query(
+        `INSERT INTO p8.big (s, b) SELECT 'n${i}', ${random} FROM information_schema.columns LIMIT 400`,
+      )
+    await mysql.query("INSERT INTO p8.big (s) VALUES ('LAST1')")
+    const { offset } = await instance.sourceEnd()
+    await rig.until(() => instance.status.changeLog!.newest?.offset === offset)
+    const { segments, bytes, oldest } = instance.status.changeLog!
+    expect(segments).toBeLessThanOrEqual(3)
+    expect(bytes).toBeLessThan(4 * 2 ** 20)
+    expect(oldest!.offset).toBeGreaterThan(start.offset)
+    const seen = await entries(instance.store!.subscribe('1001', { from: start }), 'LAST1', start)
+    expect(seen.starts.length).toBe(8)
+    await instance.stop()
+    // by age, too
+    instance = await started({ changeLog: { ...limits, maxAgeMs: '1s' } })
+    const kept = async (): Promise<number> => {
+      await mysql.query("INSERT INTO p8.big (s) VALUES ('x')")
+      return instance.status.changeLog!.oldestMs ?? 0
+    }
+    const opened = Date.now()
+    await expect.poll(kept).toBeGreaterThan(0)
+    // what was written since it runs goes
+    await expect.poll(kept).toBeGreaterThan(opened + 1000)
+    await mysql.query("INSERT INTO p8.big (s) VALUES ('LAST2')")
+    await entries(instance.store!.subscribe('1001'), 'LAST2')
+    await instance.stop()
+  })
+
   test('switched off, it is not there', async () => {
     const instance = rig.open({ source: sourceOf(mysql) })
     instance.start()

@@ -239,7 +239,7 @@ test('the standby that has everything is taken, and one that could not take over
   await instance.stop()
 })
 
-test('MariaDB, by its GTIDs', async () => {
+test.each([false, true])('MariaDB, by its GTIDs; with a change log: %s', async (enabled) => {
   const args = ['--log-slave-updates']
   await using primary = await privateMysql('mariadb-10.11', { args })
   await using standby = await privateMysql('mariadb-10.11', { args })
@@ -260,9 +260,11 @@ test('MariaDB, by its GTIDs', async () => {
     source: sourceOf(primary),
     standbys: [{ host: standby.host, port: standby.port }],
     failover: { afterMs: 300, divergedMs: '60s' },
+    changeLog: { enabled },
   })
   instance.start()
   await rig.until(() => instance.status.standbys.length === 1)
+  const start = instance.store!.resume
   const server = `${standby.host}:${standby.port}`
   expect(instance.status.standbys).toMatchObject([{ server, state: 'replicating', reason: '' }])
   const cursor = instance.store!.subscribe('1001')
@@ -275,6 +277,18 @@ test('MariaDB, by its GTIDs', async () => {
   await insert(standby, 41, 50)
   expect(await rig.read(cursor, 50)).toEqual(numbers(31, 50))
   expect(instance.status).toMatchObject({ server, failovers: 1, position: { epoch: 2 } })
+  if (enabled) {
+    // what was read of both is in the log, as one stretch, and no server has it any more
+    await standby.query('FLUSH BINARY LOGS')
+    const [last] = (await standby.query<{ Log_name: string }>('SHOW BINARY LOGS')).slice(-1)
+    await insert(standby, 51, 51)
+    expect(await rig.read(cursor, 51)).toEqual([51])
+    await standby.query(`PURGE BINARY LOGS TO '${last!.Log_name}'`)
+    const late = instance.store!.subscribe('1002', { from: start })
+    expect(await rig.read(late, 51)).toEqual(numbers(1, 51))
+    expect(instance.status.changeLog).toMatchObject({ gaps: 0, damaged: 0, error: undefined })
+    expect(instance.status.positionsLost).toBe(0)
+  }
   await instance.stop()
 })
 

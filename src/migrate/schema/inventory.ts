@@ -82,6 +82,8 @@ export const nameOf = ({ database, name }: { database: string; name: string }): 
 export const fullName = ({ database, name }: { database: string; name: string }): string =>
   `${quoted(database)}.${quoted(name)}`
 
+export const isDate = (type: string): boolean => /^(date|datetime|timestamp)\b/.test(type)
+
 type Row = Readonly<Record<string, string | number | null>>
 const text = (row: Row, key: string): string => String(row[key] ?? '')
 const optional = (row: Row, key: string): string | undefined =>

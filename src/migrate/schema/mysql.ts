@@ -6,7 +6,7 @@
 import { Tokens } from '../../catalog/ddl/tokens.ts'
 import { ADDRESSES } from '../../sinks/sql/dialects/dialect.ts'
 import { addressType } from '../../sinks/sql/dialects/mysql.ts'
-import { fullName, quoted, type SourceColumn, type SourceTable } from './inventory.ts'
+import { fullName, isDate, quoted, type SourceColumn, type SourceTable } from './inventory.ts'
 
 /** What is to be known of a MySQL or MariaDB target. */
 export interface MysqlFacts {
@@ -152,12 +152,12 @@ function columnText(
   const set = own ? ` ${charsetText(column.collation!, facts, notes)}` : ''
   return `${quoted(name)} ${type}${set}${tail === '' ? '' : ` ${tail}`}`
 }
-/** MySQL takes an expression as a default in parentheses only. */
+/** MySQL takes an expression other than the time as a default in parentheses only. */
 function defaultIn(tail: string, column: SourceColumn | undefined): string {
-  if (column?.computedDefault !== true || column.default === undefined) return tail
-  return tail.replace(`DEFAULT ${column.default}`, () => `DEFAULT (${column.default})`)
+  const value = column?.computedDefault === true ? column.default : undefined
+  if (value === undefined || /^current_timestamp(\(\d?\))?$/i.test(value)) return tail
+  return tail.replace(`DEFAULT ${value}`, () => `DEFAULT (${value})`)
 }
-const isDate = (word: string): boolean => ['date', 'datetime', 'timestamp'].includes(word)
 /** Where the parentheses that begin at the current token end. */
 function closing(tokens: Tokens): number {
   const ahead = tokens.fork()

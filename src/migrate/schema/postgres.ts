@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto'
 import { postgresType } from '../../sinks/sql/dialects/postgres.ts'
 import { full, quote, text } from '../../sinks/sql/dialects/postgres-rows.ts'
 import { generatedText } from './expression.ts'
-import { type SourceColumn, type SourceIndex, type SourceTable } from './inventory.ts'
+import { isDate, type SourceColumn, type SourceIndex, type SourceTable } from './inventory.ts'
 import type { Later, TableDraft } from './mysql.ts'
 
 export interface PostgresDraft extends TableDraft {
@@ -91,7 +91,6 @@ const folds = ({ columns }: SourceTable, name: string | undefined): boolean =>
 
 const BINARY =
   /^(tiny|medium|long)?blob|^(var)?binary|^(geometry|point|linestring|polygon|multi\w+|geom\w+)\b/
-const isDate = (type: string): boolean => /^(date|datetime|timestamp)\b/.test(type)
 const isCounter = ({ extra }: SourceColumn): boolean => /auto_increment/i.test(extra)
 
 export const columnType = ({ type }: SourceColumn): string =>
