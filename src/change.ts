@@ -170,6 +170,8 @@ export interface RowsChange {
   readonly table: Table
   readonly tableId: number // the binlog's own number for the table map
   readonly snapshot: boolean
+  /** Of a snapshot: `first` and then `more` are together all rows of a table without a key; with none before, it equals the source. */
+  readonly whole?: 'first' | 'more' | undefined
   readonly firstRow?: number | undefined // the number in its event of the first row it has; default 0
   /** An update of the key of which somebody else writes the other half; whoever does not split it writes all of it. */
   readonly half?: 'delete' | 'insert' | undefined

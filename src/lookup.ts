@@ -3,7 +3,7 @@
  * query, closed after a quiet while, so that no server time-out and no forgetful firewall finds it half dead.
  */
 import { SluiceError } from './errors.ts'
-import { Connection } from './mysql/connection.ts'
+import { Connection, NO_LIMITS } from './mysql/connection.ts'
 import type { ConnectOptions } from './mysql/connection.ts'
 
 const QUIET_MS = 15_000
@@ -22,7 +22,7 @@ export class Lookup {
   async query<T>(sql: string, params?: Parameters<Connection['query']>[1]): Promise<T[]> {
     clearTimeout(this.#timer)
     this.#running++
-    const connection = (this.#connection ??= Connection.open(this.#options))
+    const connection = (this.#connection ??= this.#open())
     try {
       return await (await connection).query<T>(sql, params)
     } catch (error) {
@@ -30,6 +30,17 @@ export class Lookup {
       throw error
     } finally {
       if (--this.#running === 0) this.#timer = setTimeout(() => this.close(), QUIET_MS).unref()
+    }
+  }
+
+  async #open(): Promise<Connection> {
+    const connection = await Connection.open(this.#options)
+    try {
+      await connection.query(NO_LIMITS)
+      return connection
+    } catch (error) {
+      connection.close()
+      throw error
     }
   }
 

@@ -71,7 +71,7 @@ const COLUMNS = `
   FROM information_schema.COLUMNS c`
 const KEYS = `
   SELECT TABLE_SCHEMA AS databaseName, TABLE_NAME AS tableName, INDEX_NAME AS name, NON_UNIQUE AS nonUnique,
-    COLUMN_NAME AS columnName, SUB_PART AS part
+    COLUMN_NAME AS columnName, SUB_PART AS part, $seen AS seen
   FROM information_schema.STATISTICS`
 const TABLES = `
   SELECT t.TABLE_SCHEMA AS databaseName, t.TABLE_NAME AS tableName, t.TABLE_TYPE AS type,
@@ -87,6 +87,12 @@ interface KeyRow {
   readonly nonUnique: number | string
   readonly columnName: string | null
   readonly part: number | string | null
+  readonly seen: string // by the optimizer: no hint may name another one
+}
+/** Since when a key can be invisible, or ignored as MariaDB says. */
+function seenOf({ version, mariadb }: Dialect): string {
+  if (mariadb) return version >= 100_600 ? "IF(IGNORED = 'YES', 'NO', 'YES')" : "'YES'"
+  return version >= 80_000 ? 'IS_VISIBLE' : "'YES'"
 }
 
 /** A table, databases, or (undefined) all there is but the server's own. */
@@ -132,7 +138,10 @@ export async function captureTables(
     `${COLUMNS} WHERE ${condition} ORDER BY c.TABLE_SCHEMA, c.TABLE_NAME, c.ORDINAL_POSITION`,
     params,
   )
-  const keys = await query<KeyRow>(`${KEYS} WHERE ${condition} ORDER BY SEQ_IN_INDEX`, params)
+  const keys = await query<KeyRow>(
+    `${KEYS.replace('$seen', seenOf(dialect))} WHERE ${condition} ORDER BY SEQ_IN_INDEX`,
+    params,
+  )
   const of = (row: { databaseName: string; tableName: string }): string =>
     `${row.databaseName}\0${row.tableName}`
   const idOf = (name: string | null): number =>
@@ -210,5 +219,6 @@ function keysFrom(rows: readonly KeyRow[]): Key[] {
     unique: Number(parts[0]!.nonUnique) === 0,
     columns: parts.flatMap(({ columnName }) => (columnName === null ? [] : [columnName])),
     whole: parts.every((p) => p.columnName !== null && p.part === null),
+    ...(parts[0]!.seen === 'NO' && { invisible: true }),
   }))
 }

@@ -50,6 +50,8 @@ export interface Key {
   /** Columns in the order of the key; a functional part or a prefix makes the key none that tells rows apart. */
   readonly columns: readonly string[]
   readonly whole: boolean
+  /** As the server said when it was asked; no statement may tell it to use this one. */
+  readonly invisible?: boolean
 }
 
 export interface Definition {

@@ -110,6 +110,7 @@ function optionsOf(
 ): VerifyOptions {
   const { values } = State.read(place.stateFile)
   const client = cursorName(place.name)
+  const stopped = (): string => whyStopped(place)
   const source = {
     connect: new Sources(config, values.get('source')).connect,
     filter: compileFilter(config.filter),
@@ -123,16 +124,12 @@ function optionsOf(
     sink,
     tables: compileFilter({ include: args.text('tables') }),
     passed: (position, until) =>
-      waitPassed(
-        { stateFile: place.stateFile, client, stopped: () => whyStopped(place) },
-        position,
-        until,
-      ),
+      waitPassed({ stateFile: place.stateFile, client, stopped }, position, until),
     rowsPerSecond: args.number('rows-per-second', 0),
     shownMax: args.number('show', 0),
     onProgress,
     repair: args.flag('repair')
-      ? repairOf({ ...place, client, sink, source, log: commandLogger(), signal })
+      ? repairOf({ ...place, client, sink, source, stopped, log: commandLogger(), signal })
       : undefined,
     signal,
   }

@@ -74,7 +74,10 @@ export function endpointOf(
   const database = decodeURIComponent(url.pathname.slice(1))
   if (kind === 'postgres' && database === '') throw wrong('a database after the host, found none')
   if (url.username === '') throw wrong('a user before the host, found none')
-  const tls = url.searchParams.get('tls') ?? undefined
+  const ca = url.searchParams.get('ca') ?? undefined
+  // Who names an authority wants it to be asked.
+  const asked = ca === undefined ? undefined : which === 'from' ? 'verify-ca' : 'verify'
+  const tls = url.searchParams.get('tls') ?? asked
   if (tls !== undefined && !TLS[which]!.includes(tls))
     throw wrong(`tls= one of ${TLS[which]!.join(', ')}, found ${tls}`)
   for (const name of url.searchParams.keys())
@@ -87,7 +90,7 @@ export function endpointOf(
     password: url.password === '' ? (password ?? '') : decodeURIComponent(url.password),
     database,
     tls,
-    ca: url.searchParams.get('ca') ?? undefined,
+    ca,
   }
 }
 /** The URL again; without the password unless it is asked for. */

@@ -97,11 +97,10 @@ export class Source {
 const shape = ({ tables }: Inventory): string =>
   tables.map(({ create }) => create.replace(/ AUTO_INCREMENT=\d+/, '')).join('\n')
 
-/** The keys of an instance file. */
+/** The keys of an instance file; of a target, too, whose own changes are read. */
 export function sourceOf({ host, port, user, password, tls, ca }: Endpoint): object {
-  const more =
-    tls === undefined && ca === undefined ? {} : { tls: { mode: tls ?? 'verify-ca', ca } }
-  return { host, port, user, password, ...more }
+  const mode = tls === 'verify' ? 'verify-ca' : tls
+  return { host, port, user, password, ...(mode !== undefined && { tls: { mode, ca } }) }
 }
 /** Positions that sinks keep in the same databases are no part of them. */
 export const filterOf = ({ tables, exclude }: Wanted): { include: string; exclude: string } => ({

@@ -55,6 +55,14 @@ const STALL_EXTRA_MS = 5_000
 const WRITE_TIMEOUT_SECONDS = 86_400
 type Params = readonly (string | number | bigint | null)[]
 
+/**
+ * For a session of questions: without the limits that the server has for others, for an answer that is cut short would say that
+ * the rest is not there. MySQL and MariaDB each take the other's name of the time limit for a comment.
+ */
+export const NO_LIMITS =
+  'SET SESSION sql_select_limit = 18446744073709551615, SESSION sql_big_selects = 1' +
+  ' /*!50708 , SESSION max_execution_time = 0 */ /*M!100101 , SESSION max_statement_time = 0 */'
+
 export class Connection {
   readonly #driver: Driver
   readonly #where: string

@@ -3,7 +3,7 @@
  * that join are one stretch; where one says that something is missing before it, or is damaged, the stretch ends, and nobody
  * is taken across. Reading checks every byte that it gives out. Knows no source: where the log ends, its caller goes on.
  */
-import { existsSync, mkdirSync, readdirSync, unlinkSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, unlinkSync } from 'node:fs'
 import { open, type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parseTimeZone } from '../binlog/time.ts'
@@ -17,10 +17,11 @@ import {
   frameBefore,
   indexOf,
   joins,
-  readIndex,
+  known,
   scanSegment,
   SEGMENT,
   writeIndex,
+  type Scan,
   type Segment,
 } from './segment.ts'
 
@@ -44,6 +45,8 @@ export interface Warn {
 export class Segments {
   readonly dir: string
   readonly list: Segment[] = []
+  /** Why others are not among them: their heads are damaged. */
+  readonly unreadable: SluiceError[] = []
   /** The one that is being written, by us. */
   active: Segment | undefined
   readonly #waiting = new Set<() => void>()
@@ -59,25 +62,48 @@ export class Segments {
     return segments
   }
   #look(number: number, path: string): void {
-    const segment = readIndex(number, path) ?? scanSegment(number, path, false)?.segment
-    if (segment) this.list.push(segment)
+    try {
+      const before = known(number, path)
+      const segment = before?.all
+        ? before.segment
+        : scanSegment(number, path, { repair: false, from: before?.segment })?.segment
+      if (segment) this.list.push(segment)
+    } catch (error) {
+      if (!isDamage(error)) throw error
+      this.unreadable.push(error)
+    }
   }
   /** For who writes: cuts off what a crash left half written, and makes the indexes that are missing. */
   static repair(dir: string, log: Warn): Segments {
     mkdirSync(dir, { recursive: true, mode: 0o700 })
     const segments = new Segments(dir)
     for (const { number, path } of filesOf(dir)) {
-      const known = readIndex(number, path)
-      if (known) segments.list.push(known)
-      else segments.#repair(number, path, log)
+      const before = known(number, path)
+      if (before?.all) segments.list.push(before.segment)
+      else segments.#repair({ number, path, from: before?.segment }, log)
     }
     return segments
   }
-  #repair(number: number, path: string, log: Warn): void {
-    const scan = scanSegment(number, path, true)
+  #repair(
+    { number, path, from }: { number: number; path: string; from: Segment | undefined },
+    log: Warn,
+  ): void {
+    let scan: Scan | undefined
+    try {
+      scan = scanSegment(number, path, { repair: true, from })
+    } catch (error) {
+      if (!isDamage(error)) throw error
+      this.unreadable.push(error)
+      const aside = `${path}.damaged`
+      renameSync(path, aside)
+      rmSync(indexOf(path), { force: true })
+      const fields = { code: error.code, segment: path }
+      log.warn(fields, `${error.message}; moved to ${aside}, nothing of it is used`)
+      return
+    }
     if (scan === undefined) {
       log.warn({ segment: path }, `${path}: removed: it was cut short before it had anything`)
-      unlinkSync(path)
+      for (const one of [indexOf(path), path]) rmSync(one, { force: true })
       return
     }
     const { segment, flaw } = scan

@@ -164,7 +164,8 @@ export class Retained {
       oldestMs: times(list.find(({ firstMs }) => firstMs > 0)?.firstMs),
       newestMs: times(list.findLast(({ lastMs }) => lastMs > 0)?.lastMs),
       gaps: list.filter(({ gap }, i) => i > 0 && gap !== '').length,
-      damaged: list.filter(({ damagedAt }) => damagedAt !== undefined).length,
+      damaged:
+        segments.unreadable.length + list.filter(({ damagedAt }) => damagedAt !== undefined).length,
       error: error?.message,
     }
   }

@@ -1,7 +1,7 @@
 /**
  * One segment of the retained log: a file of frames, the first of which says where it begins and how its rows were read, and
- * beside it, once it is whole, an index: where it ends, which tables it has, which frame has what. An index that is missing
- * or damaged is made again from the segment. Knows nothing of other segments.
+ * beside it an index: how far it was written, which tables it has, which frame has what. Of the segment at hand it is made now
+ * and then, so that after a crash only what came since is looked through. One that is missing or damaged is made again. Knows nothing of other segments.
  */
 import {
   closeSync,
@@ -12,6 +12,7 @@ import {
   readFileSync,
   readSync,
   renameSync,
+  statSync,
   writeFileSync,
 } from 'node:fs'
 import { parseTimeZone } from '../binlog/time.ts'
@@ -20,7 +21,7 @@ import { SluiceError } from '../errors.ts'
 import { everyColumn } from '../filter.ts'
 import { positionFromJson, positionToJson } from '../store/state.ts'
 import { comparePlaces, Track, type Place } from '../store/window.ts'
-import { Flaw, FRAME_HEADER, plainFrame, readFrameNow, type Frame } from './frame.ts'
+import { damaged, Flaw, FRAME_HEADER, plainFrame, readFrameNow, type Frame } from './frame.ts'
 import { Tables, Unpacked } from './pack.ts'
 
 export const SEGMENT = '.seg'
@@ -109,8 +110,19 @@ export function writeIndex(segment: Segment): void {
 }
 export const indexOf = (path: string): string => path.slice(0, -SEGMENT.length) + INDEX
 
+/** What the index says, and whether that is all of the file; undefined where there is none that can be believed. */
+export function known(
+  number: number,
+  path: string,
+): { segment: Segment; all: boolean } | undefined {
+  const segment = readIndex(number, path)
+  if (segment === undefined) return undefined
+  const { size } = statSync(path)
+  if (size < segment.bytes) return undefined
+  return { segment, all: size === segment.bytes || segment.damagedAt !== undefined }
+}
 /** undefined where there is none that can be believed. */
-export function readIndex(number: number, path: string): Segment | undefined {
+function readIndex(number: number, path: string): Segment | undefined {
   try {
     const bytes = readFileSync(indexOf(path))
     const fd = openSync(indexOf(path), 'r')
@@ -144,21 +156,31 @@ export interface Scan {
 
 /**
  * Reads a whole segment, at once, and says what it has. Its tail is cut off where a write was cut short (`repair`): there, no
- * whole frame follows. Damage elsewhere stays, and what comes after it is not used. undefined: not even its head is whole.
+ * whole frame follows. Damage elsewhere stays, and what comes after it is not used. With `from`, what is known of its beginning,
+ * it is read from there on. undefined: it was cut short within its head. Throws LOG_DAMAGED where the head is not whole and
+ * frames follow: nobody can say what they are.
  */
-export function scanSegment(number: number, path: string, repair: boolean): Scan | undefined {
+export function scanSegment(
+  number: number,
+  path: string,
+  { repair, from }: { readonly repair: boolean; readonly from?: Segment | undefined },
+): Scan | undefined {
   const fd = openSync(path, repair ? 'r+' : 'r')
   try {
     const { size } = fstatSync(fd)
-    const scanner = new Scanner(number, path)
+    const scanner = new Scanner(number, path, from)
     let flaw: Flaw | undefined
     try {
+      for (const at of from?.tableFrames ?? []) scanner.learn(readFrameNow(fd, at, size)!)
       for (let frame; (frame = readFrameNow(fd, scanner.at, size));) scanner.take(frame)
     } catch (error) {
       flaw = error instanceof Flaw ? error : new Flaw(scanner.at, false, String(error))
     }
     const { segment } = scanner
-    if (segment === undefined) return undefined
+    if (segment === undefined) {
+      if (flaw === undefined || !followed(fd, flaw.at, size)) return undefined
+      throw damaged(path, flaw.at, `the segment's head cannot be read: ${flaw.message}`)
+    }
     if (flaw !== undefined && followed(fd, flaw.at, size)) segment.damagedAt = flaw.at
     else if (flaw !== undefined && repair) {
       ftruncateSync(fd, segment.bytes)
@@ -183,9 +205,16 @@ class Scanner {
   })
   #track: Track | undefined
 
-  constructor(number: number, path: string) {
+  constructor(number: number, path: string, from: Segment | undefined) {
     this.#number = number
     this.#path = path
+    if (from === undefined) return
+    this.segment = from
+    this.at = from.bytes
+    this.#track = new Track(from.end)
+  }
+  learn({ body }: Frame): void {
+    this.#tables.learn(body)
   }
   take(frame: Frame): void {
     const { kind, body, at, end } = frame
@@ -197,7 +226,7 @@ class Scanner {
       this.#track = new Track(head.from)
     } else {
       if (kind === 'tables') {
-        this.#tables.learn(body)
+        this.learn(frame)
         segment.tableFrames.push(at)
       } else if (kind === 'changes') this.#changes(segment, this.#track, frame)
       segment.bytes = end

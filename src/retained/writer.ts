@@ -87,6 +87,7 @@ export class Writer {
   #rolls = true // the next transaction begins a segment
   #flush: NodeJS.Timeout | undefined
   #syncedAt = 0
+  #noted = 0 // bytes of the segment at hand that its index has
   #sync: NodeJS.Timeout | undefined
   readonly #sweep: NodeJS.Timeout
 
@@ -300,6 +301,7 @@ export class Writer {
     const file = await open(path, 'w', 0o600)
     this.#file = file
     await this.#put(frame, 0)
+    this.#noted = 0
     const segment = newSegment(number, path, head, frame.length)
     segments.list.push(segment)
     segments.active = segment
@@ -333,6 +335,11 @@ export class Writer {
     }
     this.#syncedAt = now
     await this.#file?.datasync()
+    const { active } = this.segments
+    if (active === undefined || active.bytes - this.#noted < this.#options.limits.segmentBytes / 8)
+      return
+    this.#noted = active.bytes
+    writeIndex(active)
   }
 
   // ── limits ─────────────────────────────────────────────────────────────────

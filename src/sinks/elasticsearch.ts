@@ -336,8 +336,15 @@ export class ElasticSink implements Sink {
     const failures: RowFailure[] = []
     const limit = highest === VERSION_MAX ? DOCUMENT_VERSION_MAX : packText(highest)
     for (const one of refused) {
-      if (one.status === 409) await this.#checkConflict(one, limit, signal)
-      else {
+      if (one.status === 409) {
+        const touched = touchedVersion(one.reason, limit)
+        if (touched === undefined) await this.#checkConflict(one, limit, signal)
+        else {
+          const again = this.#bulk.again(one, touched)
+          for (const { reason } of await again.send(this.#client, this.#limits, signal))
+            throw new SluiceError('SINK_UNAVAILABLE', `document ${one.id}: ${reason}`)
+        }
+      } else {
         const code = one.passes ? 'SINK_UNAVAILABLE' : 'SINK_DATA'
         const error = new SluiceError(code, `document ${one.id}: ${one.reason}`)
         failures.push({ index: one.tag, error, retryable: one.passes })
@@ -400,6 +407,19 @@ interface Info {
   readonly version?: { readonly number?: string; readonly distribution?: string }
 }
 /** Whether it is OpenSearch. Throws SINK_UNSUITABLE for a server that is too old. */
+/** No two transactions begin so near to each other: an event's head alone is longer. */
+const TOUCHES_MAX = 18n
+/**
+ * Above the limit: the version of a document that somebody has changed or deleted past the sink, each time by one, since a
+ * write of the place that this one has. Nothing of the log lies between, so this row is the newest there is.
+ */
+function touchedVersion(reason: string, limit: bigint): bigint | undefined {
+  const said = /current version \[(\d+)\].* provided \[(\d+)\]/.exec(reason)
+  if (said === null) return undefined
+  const [found, own] = [BigInt(said[1]!), BigInt(said[2]!)]
+  return found > limit && found - own <= TOUCHES_MAX ? found : undefined
+}
+
 async function recognise(client: Client, signal: AbortSignal): Promise<boolean> {
   const { version } = await client.json<Info>('GET', '/', { signal })
   const opensearch = version?.distribution === 'opensearch'

@@ -8,8 +8,8 @@
  * The consumer acks these batches like any other; the load's progress is durable after the ack of a piece's last one.
  */
 import { compareLogPlaces } from '../catalog/history.ts'
-import type { Change, Position, Transaction } from '../change.ts'
-import { changesOf, clearChange } from '../sources/snapshot/chunk.ts'
+import type { Change, ImageSide, Position, RowReader, Transaction } from '../change.ts'
+import { changeOf, clearChange } from '../sources/snapshot/chunk.ts'
 import type { Batch, ClientCursor, Cursor, Limit } from '../store/cursor.ts'
 import { laterRows, type Load, type Progress } from './load.ts'
 import { PieceReader, type Piece, type SnapshotSource } from './reader.ts'
@@ -19,17 +19,20 @@ import { keyText, Touched } from './touched.ts'
 const LOOK_MS = 20
 const ROWS_OF_A_VERSION = 2 ** 32
 
-/** What of a piece is still to be given out. */
+/** A piece that is being given out. */
 interface Giving {
-  readonly tx: Transaction
-  at: number // of its changes
-  readonly next: Progress
+  readonly piece: Piece
+  /** Its changes are those that were given out. */
+  readonly tx: Transaction & { readonly changes: Change[] }
+  at: number // of the piece's events
+  firstRow: number // of that event
+  next: Progress // the piece's, or that of a table behind it that was left out
 }
 
 export class Joined implements Cursor {
   readonly #cursor: ClientCursor
   readonly #source: SnapshotSource
-  readonly #touched = new Touched()
+  readonly #touched: Touched
   #load: Load | undefined
   #reader: PieceReader | undefined
   #giving: Giving | undefined
@@ -46,6 +49,7 @@ export class Joined implements Cursor {
     { load, over }: { readonly load: Load | undefined; readonly over: () => void },
   ) {
     this.#cursor = cursor
+    this.#touched = new Touched(cursor.client.startsWith('sink:'))
     this.#source = source
     this.#over = over
     cursor.rolledBack = () => {
@@ -84,7 +88,8 @@ export class Joined implements Cursor {
       }
       const left = until - performance.now()
       const busy = this.#giving !== undefined || this.#reader.pieces.length > 0
-      const waitMs = Math.max(0, Math.min(left, this.#giving ? 0 : busy ? LOOK_MS : LOOK_MS * 5))
+      const ready = this.#giving !== undefined && this.#cursor.readPlace.skip === 0
+      const waitMs = Math.max(0, Math.min(left, ready ? 0 : busy ? LOOK_MS : LOOK_MS * 5))
       const batch = await this.#cursor.get({ ...limit, waitMs }, signal)
       this.#streamed = true
       if (batch !== undefined) {
@@ -127,14 +132,17 @@ export class Joined implements Cursor {
     const { client } = this
     this.#source.log.info(load.status, `snapshot for ${client}: reading`)
     const cursor = this.#cursor
-    return new PieceReader({ source: this.#source, load, cursor, touched: this.#touched })
+    const leftOut = (next: Progress): void => {
+      if (this.#giving === undefined) this.#mark(next)
+      else this.#giving.next = next
+    }
+    return new PieceReader({ source: this.#source, load, cursor, touched: this.#touched, leftOut })
   }
   /** Nothing that was read counts; the load goes on from what is durable. */
   #drop(): void {
     this.#reader?.close()
     this.#reader = undefined
-    this.#giving?.tx.slab?.release()
-    this.#giving = undefined
+    this.#letGo()
     this.#marks.length = 0
     this.#touched.clear()
   }
@@ -152,30 +160,21 @@ export class Joined implements Cursor {
   /** The next batch of rows that were read, if there is one that may be given out. */
   #give(limit: Limit): Batch | undefined {
     for (;;) {
-      const giving = this.#giving
-      if (giving !== undefined) return this.#part(giving, limit)
       const reader = this.#reader
-      const piece = reader?.pieces[0]
+      const piece = this.#giving?.piece ?? reader?.pieces[0]
       if (reader === undefined || piece === undefined || !this.#past(piece)) return undefined
+      // Parts of one piece have the stream between them, which may have changed what is still to be given out.
       if (this.#spoiled(piece)) {
+        this.#letGo()
         reader.restart(piece.from, true)
         return undefined
       }
-      const tx = this.#transaction(piece)
-      reader.taken()
-      if (piece.next.done > piece.from.done) {
-        const { database, name } = piece.chunk.plan.table
-        this.#touched.unwatch(database, name)
+      if (this.#giving === undefined) {
+        this.#giving = this.#begin(piece)
+        reader.taken()
       }
-      this.#touched.forget(reader.since)
-      if (piece.clear) tx.changes.push(clearChange(piece.chunk.plan.table))
-      if (tx.changes.length > 0) this.#giving = { tx, at: 0, next: piece.next }
-      // All of its rows come with the stream: it is done when what was given out before is.
-      else {
-        tx.slab?.release()
-        this.#mark(piece.next)
-      }
-      if (this.#load === undefined) return undefined
+      const batch = this.#part(this.#giving, limit)
+      if (batch !== undefined || this.#load === undefined) return batch
     }
   }
   #mark(progress: Progress): void {
@@ -208,30 +207,9 @@ export class Joined implements Cursor {
     const base = load?.slot === 'reread' ? laterRows(new Date(load.status.started)) : 0
     return (base + rows) % ROWS_OF_A_VERSION
   }
-  #transaction({
-    chunk,
-    place,
-    since,
-    from,
-    slab,
-  }: Piece): Transaction & { readonly changes: Change[] } {
-    const { table, key } = chunk.plan
-    const { database, name } = table
-    const touched = this.#touched
-    const changed = touched.any(database, name)
-    const changes: Change[] = changesOf(
-      chunk,
-      // above an order to empty the table, which may stand at the same place
-      { offset: place.offset, firstRow: this.#firstRow(from.rows + 1) },
-      changed
-        ? (reader, side) => {
-            const at = touched.changed(database, name, keyText(reader, side, key)!)
-            return at !== undefined && at > since
-          }
-        : undefined,
-    )
-    const { epoch, server, file, offset } = place
-    return {
+  #begin(piece: Piece): Giving {
+    const { epoch, server, file, offset } = piece.place
+    const tx = {
       epoch,
       server,
       gtid: undefined,
@@ -245,32 +223,79 @@ export class Joined implements Cursor {
       first: 0,
       next: 0,
       timestamp: Date.now(),
-      changes,
+      changes: [],
       state: 'committed',
-      slab,
-      bytes: chunk.bytes,
+      slab: piece.slab,
+      bytes: piece.chunk.bytes,
+    } as const
+    // above an order to empty the table, which may stand at the same place
+    return {
+      piece,
+      tx: { ...tx, changes: [] },
+      at: 0,
+      firstRow: this.#firstRow(piece.from.rows + 1),
+      next: piece.next,
     }
   }
-  /** As much of a piece as the limit allows, one change at least. */
-  #part(giving: Giving, { changes: most, bytes: bytesMost }: Limit): Batch {
-    const { tx } = giving
-    const from = giving.at
-    let to = from
+  /** The next change of a piece, without the rows whose keys the stream has given out since P; undefined: none is left of it. */
+  #change(giving: Giving): Change | undefined {
+    const { piece, firstRow } = giving
+    const { chunk, place, since } = piece
+    if (piece.clear) return clearChange(chunk.plan.table)
+    const { table, key } = chunk.plan
+    const { database, name } = table
+    const event = chunk.events[giving.at]!
+    giving.firstRow += event.rows.length
+    const touched = this.#touched
+    const dropped = (reader: RowReader, side: ImageSide): boolean => {
+      const at = touched.changed(database, name, keyText(reader, side, key)!)
+      return at !== undefined && at > since
+    }
+    const { offset } = place
+    const any = touched.any(database, name)
+    const all = key.length === 0 && this.#load?.slot === 'snapshot'
+    const whole = all ? (giving.at === 0 ? 'first' : 'more') : undefined
+    return changeOf(chunk, event, { offset, firstRow, whole }, any ? dropped : undefined)
+  }
+  /** As much of a piece as the limit allows, one change at least; undefined: all that was left comes with the stream. */
+  #part(giving: Giving, { changes: most, bytes: bytesMost }: Limit): Batch | undefined {
+    const { tx, piece } = giving
+    const { events } = piece.chunk
+    const count = piece.clear ? 1 : events.length
+    const from = tx.changes.length
     let bytes = 0
-    for (; to < tx.changes.length; to++) {
-      const { start, end } = tx.changes[to]!.event
-      if (to > from && (to - from >= most || bytes + end - start > bytesMost)) break
-      bytes += end - start
+    for (; giving.at < count; giving.at++) {
+      const given = tx.changes.length - from
+      const size = piece.clear ? 0 : events[giving.at]!.end - events[giving.at]!.start
+      if (given > 0 && (given >= most || bytes + size > bytesMost)) break
+      const change = this.#change(giving)
+      if (change === undefined) continue
+      tx.changes.push(change)
+      bytes += change.event.end - change.event.start
     }
-    const batch = this.#cursor.give(tx, from, to, bytes)
-    giving.at = to
-    const whole = to === tx.changes.length
-    if (whole) {
-      this.#giving = undefined
-      tx.slab?.release()
-    }
-    this.#marks.push({ id: batch.id, progress: whole ? giving.next : undefined })
+    const to = tx.changes.length
+    const batch = to > from ? this.#cursor.give(tx, from, to, bytes) : undefined
+    const whole = giving.at === count
+    if (batch !== undefined)
+      this.#marks.push({ id: batch.id, progress: whole ? giving.next : undefined })
+    if (whole) this.#given(giving, batch !== undefined)
     return batch
+  }
+  /** A piece is given out as a whole. `marked`: its last batch says so when it is acked. */
+  #given({ piece: { from, next: own, chunk }, next }: Giving, marked: boolean): void {
+    if (own.done > from.done) {
+      const { database, name } = chunk.plan.table
+      this.#touched.unwatch(database, name)
+    }
+    this.#letGo()
+    this.#reader?.given()
+    if (this.#reader !== undefined) this.#touched.forget(this.#reader.since)
+    // All of its rows have come with the stream: it is done when what was given out before is.
+    if (!marked) this.#mark(next)
+  }
+  #letGo(): void {
+    this.#giving?.tx.slab?.release()
+    this.#giving = undefined
   }
 }
 

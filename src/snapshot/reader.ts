@@ -57,6 +57,8 @@ export interface PieceReaderOptions {
   readonly load: Load
   readonly cursor: Pick<ClientCursor, 'client' | 'read' | 'readPlace'>
   readonly touched: Touched
+  /** A table is left out, and no piece waits: what was given out before may not be acked yet. */
+  readonly leftOut: (next: Progress) => void
 }
 
 const AHEAD = 3 // pieces
@@ -122,9 +124,12 @@ export class PieceReader {
     this.#planned = undefined
     this.#repeats = again ? this.#repeats + 1 : 0
   }
-  /** The first piece is given out: its slab is the caller's. */
+  /** The first piece begins to be given out: its slab is the caller's. */
   taken(): void {
     this.pieces.shift()
+  }
+  /** What was taken is given out as a whole. */
+  given(): void {
     this.#repeats = 0
   }
   /** Idempotent. */
@@ -147,6 +152,7 @@ export class PieceReader {
 
   async #run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
+      const round = this.#round
       try {
         const started = performance.now()
         const rows = await this.#step(signal)
@@ -154,7 +160,7 @@ export class PieceReader {
         if (rows !== undefined) await this.#pace.after(rows, started, signal)
       } catch (error) {
         if (signal.aborted) return
-        await this.#failed(error, signal)
+        await this.#failed(error, round, signal)
       } finally {
         this.#reading = undefined
         this.#ofTable = false
@@ -317,18 +323,19 @@ export class PieceReader {
     }
     this.#next = { ...progress, done: progress.done + 1, after: undefined, signature: '' }
     this.#planned = undefined
-    if (this.pieces.length === 0) load.reached(this.#next)
+    if (this.pieces.length === 0) this.#options.leftOut(this.#next)
     else this.pieces.push(empty(this.pieces.at(-1)!, this.#next))
     return undefined
   }
 
-  async #failed(error: unknown, signal: AbortSignal): Promise<void> {
+  async #failed(error: unknown, round: number, signal: AbortSignal): Promise<void> {
     const { load, source } = this.#options
     this.#connection?.close()
     this.#connection = undefined
     const text = error instanceof Error ? error.message : String(error)
     if (error instanceof SluiceError && !error.retryable && this.#ofTable) {
-      this.#leaveOut(this.#next, text)
+      // restarted meanwhile, `next` may be another table
+      if (round === this.#round) this.#leaveOut(this.#next, text)
       return
     }
     if (this.#failures++ === 0)

@@ -203,7 +203,14 @@ export class Snapshots {
     for (const [database, name] of where === undefined ? [] : tables) {
       try {
         const table = tableName({ database, name })
-        await this.#options.query(`SELECT 1 FROM ${table} WHERE (${where}\n) LIMIT 0`)
+        // Between other words too: one that closes our bracket would escape from the piece.
+        for (const [before, behind] of [
+          ['(', ')'],
+          ['CASE WHEN ', 'THEN 1 END'],
+        ])
+          await this.#options.query(
+            `SELECT 1 FROM ${table} WHERE ${before}${where}\n${behind} LIMIT 0`,
+          )
       } catch (error) {
         if (!(error instanceof SluiceError) || error.code !== 'QUERY_FAILED') throw error
         const said = error.message.replace(/^.*LIMIT 0: /s, '')

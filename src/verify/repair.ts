@@ -32,6 +32,8 @@ export interface RepairOptions {
   readonly source: VerifySource
   readonly dataDir: string
   readonly stateFile: string
+  /** What stands in the running sink's way; "" while nothing does. */
+  readonly stopped: () => string
   readonly log: Logger
   readonly signal: AbortSignal
 }
@@ -49,7 +51,7 @@ export function repairOf(options: RepairOptions): Repair {
 // ── the server ───────────────────────────────────────────────────────────────
 
 async function byServer(options: RepairOptions, { plan, keys }: RepairWork): Promise<void> {
-  const { dataDir, instance, client, stateFile, signal } = options
+  const { dataDir, instance, client, stateFile, stopped, signal } = options
   const { database, name } = plan.table
   const exact = (text: string): string => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')
   const orders = Orders.open(dataDir, instance)
@@ -79,6 +81,8 @@ async function byServer(options: RepairOptions, { plan, keys }: RepairWork): Pro
       if (load.state === 'done') return
       if (load.state === 'cancelled')
         throw new SluiceError('SINK_UNAVAILABLE', `the repair of ${client} was cancelled`)
+      const why = stopped()
+      if (why !== '') throw new SluiceError('SINK_UNAVAILABLE', `${client}: ${why}`)
     }
   } finally {
     orders.close()

@@ -270,7 +270,7 @@ export function batchOf(
   { at, firstRow, highest }: Written = COMPARED,
 ): SinkBatch {
   const { epoch, server, file, offset } = at
-  const changes = changesOf(chunk, { offset, firstRow }, undefined)
+  const changes = changesOf(chunk, { offset, firstRow })
   const tx: Transaction = {
     epoch,
     server,
@@ -311,7 +311,7 @@ export interface RowFacts {
 /** Of every row of a piece, in the order of SinkRow.index. */
 export function rowsOf(chunk: Chunk): RowFacts[] {
   const { plan, buffer, events } = chunk
-  const changes = changesOf(chunk, { offset: 0, firstRow: 0 }, undefined)
+  const changes = changesOf(chunk, { offset: 0, firstRow: 0 })
   return changes.flatMap((change, n) => {
     const { rows, end } = events[n]!
     const found: RowFacts[] = []

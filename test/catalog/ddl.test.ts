@@ -105,7 +105,7 @@ const transactions: [sql: string, expected: string][] = [
   ["XA END X'61',X'62',1", "xaEnd QUERY - | xid X'61',X'62',1"],
   ["XA PREPARE X'61',X'',1", "xaPrepare QUERY - | xid X'61',X'',1"],
   ["XA COMMIT X'61',X'',1", "xaCommit XACOMMIT - | xid X'61',X'',1"],
-  ["XA COMMIT 'a' ONE PHASE", "xaCommit XACOMMIT - | xid 'a' ONE PHASE"],
+  ["XA COMMIT 'a' ONE PHASE", "xaCommit XACOMMIT - | xid 'a'"],
   ["XA ROLLBACK X'61',X'',1", "xaRollback XAROLLBACK - | xid X'61',X'',1"],
   ['XA RECOVER', 'ddl QUERY - |'],
 ]

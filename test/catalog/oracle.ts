@@ -69,7 +69,7 @@ export function difference(now: Definition, ours: Knowledge): string {
           sorted({
             ...k,
             whole: true, // it decides about `promoted`, which is compared
-
+            invisible: undefined, // only who asks the server knows
             columns: k.columns.map((c) => c.toLowerCase()),
           }),
         )

@@ -1,7 +1,7 @@
 /**
  * `npm run chaos:snapshot -- --kills N --seed N [--rows N] [--tables N] [--only redis,postgres]`: tables of random shape are loaded
  * into Redis and PostgreSQL, again at every start of Sluice and at random rates, so in pieces of random size, while writers
- * change them (rows that go and come again, keys that move, transactions of thousands of rows), a table is added, and Sluice, MySQL and the
+ * change them (rows that go and come again, keys that move, transactions of thousands of rows), columns come and go, a table is added, and Sluice, MySQL and the
  * targets are killed (kill -9) at random. Somebody watches every key of every target all the time. Afterwards each target
  * must equal SELECT, and no key may ever have gone back to an older value. Prints a line per target and their sum, and exits 1 unless all is right:
  *
@@ -97,7 +97,7 @@ async function postgresTarget(): Promise<Target> {
   return {
     name: 'postgres',
     service,
-    sink: { type: 'sql', url: service.url, table: '{table}', createTables: true },
+    sink: { type: 'sql', url: service.url, table: '{table}', createTables: true, ddl: 'apply' },
     async read() {
       client ??= await connect()
       try {
@@ -189,6 +189,8 @@ const optionsOf = ({ dir, port, mysql, list }: Omit<World, 'sluice'>) => ({
             // a table whose key is no primary key does not say what tells its rows apart
             tables: [{ match: '.*', key: ['part', 'k'] }],
             initialLoad: 'always',
+            // small ones give a piece out in many parts, with the stream between them
+            batch: { changes: random.pick([3, 10_000]), bytes: '256KiB' },
             retry: { minMs: 50, maxMs: 500 },
           },
         ]),
@@ -258,6 +260,25 @@ async function addTable(mysql: MysqlServer, i: number, clock: Clock): Promise<Wr
     return new Writer(mysql, table, { random: own, clock, ids, pauseMs: 10, large: true })
   })
 }
+/** Columns that were added to a table and are there still. */
+const extra = new Map<string, string[]>()
+/** DDL on a table that may be loaded right now: a column comes, or one that had come goes. */
+async function alter(mysql: MysqlServer, n: number): Promise<string> {
+  const table = `world.${nameOf(random.int(0, TABLES - 1))}`
+  const known = extra.get(table) ?? []
+  const [oldest] = known
+  const drops = oldest !== undefined && random.chance(30)
+  const name = drops ? oldest : `x${n}`
+  const place = random.chance(50) ? ' FIRST' : ''
+  const sql = `ALTER TABLE ${table} ${drops ? `DROP COLUMN ${name}` : `ADD COLUMN ${name} INT NULL${place}`}`
+  try {
+    await mysql.query(sql)
+  } catch (error) {
+    return `not done (${String(error)}): ${sql}` // killed
+  }
+  extra.set(table, drops ? known.slice(1) : [...known, name])
+  return sql
+}
 /** What the operator might want now: another rate, or a table once more. */
 function order({ dir, list }: World): string {
   const orders = Orders.open(join(dir, 'data'), 'world')
@@ -268,6 +289,17 @@ function order({ dir, list }: World): string {
     const rowsPerSecond = randomRate()
     orders.give({ verb, client, tables, rowsPerSecond })
     return `${verb} ${client}${verb === 'start' ? ` ${tables}` : ''} at ${rowsPerSecond} rows/s`
+  } finally {
+    orders.close()
+  }
+}
+
+/** Nothing is left to be disturbed: the rest is loaded as fast as it goes. */
+function hurry({ dir, list }: World): void {
+  const orders = Orders.open(join(dir, 'data'), 'world')
+  try {
+    for (const { name } of list)
+      orders.give({ verb: 'throttle', client: `sink:${name}`, tables: '', rowsPerSecond: 0 })
   } finally {
     orders.close()
   }
@@ -297,12 +329,14 @@ async function main(): Promise<number> {
     await sleep(random.int(0, 1500))
     if (n === added) writers.push(...(await addTable(mysql, TABLES, clock)))
     console.log(order(world))
+    if (random.chance(70)) console.log(await alter(mysql, n))
     await sleep(random.int(0, 700))
     console.log(`kill ${n}/${kills}: ${await kill(world)}`)
   }
   await sleep(500)
   const stopped = performance.now()
   await Promise.all(writers.map((w) => w.stop()))
+  hurry(world)
   const source: Rows = new Map()
   for (let i = 0; i <= TABLES; i++) {
     const rows = await readWorld(mysql, `world.${nameOf(i)}`)

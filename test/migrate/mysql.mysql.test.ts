@@ -1,9 +1,10 @@
 /** MySQL 5.7 to 9.7 while rows are written: killed in every phase, with the cut-over and the way back. */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { orderCutOver } from '../../src/migrate/options.ts'
+import { start } from '../commands/run.ts'
 import { Random, scaled, seed } from '../e2e/load.ts'
 import { privateMysql, sharedMysql, uniqueDatabase, type MysqlServer } from '../support/mysql.ts'
 import { expectEqual, killedInEveryPhase, run, Shop } from './rig.ts'
@@ -78,6 +79,65 @@ test('5.7 to 9.7 under load: every type, keys, foreign keys, views, triggers; an
   } finally {
     moving.stop()
     await moving.outcome
+    await target.query(`DROP DATABASE IF EXISTS ${database}`)
+  }
+})
+
+test('TLS to both, passwords from files, and the way back by TLS', async () => {
+  await using older = await sharedMysql('8.0')
+  const database = uniqueDatabase('tls')
+  const files = new Map<string, string>()
+  // neither takes them without TLS
+  for (const [name, server] of Object.entries({ from: older, to: target })) {
+    const password = `p-${name}:@/?`
+    await server.query(
+      `CREATE USER '${database}'@'%' IDENTIFIED BY '${password}' REQUIRE SSL; GRANT ALL ON *.* TO '${database}'@'%' WITH GRANT OPTION`,
+    )
+    files.set(name, join(dir, `${name}.password`))
+    writeFileSync(files.get(name)!, `${password}\n`)
+  }
+  await using shop = await Shop.open(older, database, { orders: 20, zeros: true, bare: true })
+  const url = ({ host, port }: MysqlServer, path = ''): string =>
+    `mysql://${database}@${host}:${port}${path}?tls=required`
+  const sides = ['--from', url(older, `/${database}`), '--to', url(target)]
+  const secrets = [...files].flatMap(([name, file]) => [`--${name}-password-file`, file])
+  const more = ['--dir', join(dir, 'tls'), '--cut-over', '--reverse', '--json']
+  const moving = start(['migrate', ...sides, ...secrets, ...more])
+  try {
+    await moving.printed('streaming back into the source')
+    await target.query(`INSERT INTO ${database}.customers (name) VALUES ('new')`)
+    const back = (): Promise<unknown[]> =>
+      older.query(`SELECT name FROM ${database}.customers WHERE name = 'new'`)
+    await expect.poll(back).toEqual([{ name: 'new' }])
+    await expectEqual(shop, target)
+    moving.child.kill('SIGINT')
+    const { code, stdout, stderr } = await moving.result
+    expect([code, stderr]).toEqual([0, ''])
+    const written = readFileSync(join(dir, 'tls', 'reverse.yaml'), 'utf8')
+    expect(stdout + written).not.toMatch(/p-from|p-to/)
+    expect(written).toMatch(/tls: required/)
+  } finally {
+    moving.child.kill('SIGKILL')
+    await target.query(`DROP DATABASE IF EXISTS ${database}`)
+    for (const server of [older, target]) await server.query(`DROP USER '${database}'@'%'`)
+  }
+})
+
+test('--lock-source alone: nobody writes any more, whatever account he has', async () => {
+  const database = uniqueDatabase('locked')
+  await using shop = await Shop.open(source, database, { orders: 20, zeros: true, bare: true })
+  try {
+    const home = join(dir, 'locked')
+    const moving = run(shop, target.url, { dir: home, lockSource: true, cutOver: true })
+    expect(await moving.outcome).toBe('done')
+    expect(moving.events.some(({ event }) => event === 'waiting')).toBe(false)
+    const write = source.query(`DELETE FROM ${database}.orders`)
+    await expect(write).rejects.toThrow(/super-read-only/)
+    await expectEqual(shop, target)
+    const unlock = 'SET GLOBAL super_read_only = OFF, read_only = OFF'
+    expect(JSON.stringify(moving.events.at(-1))).toContain(unlock)
+    await source.query(unlock)
+  } finally {
     await target.query(`DROP DATABASE IF EXISTS ${database}`)
   }
 })

@@ -177,17 +177,28 @@ test('to MariaDB: views, triggers and routines come last; what is not there is s
   try {
     const to = `mysql://${user}:${password}@${host}:${port}`
     const folder = join(dir, 'mariadb')
-    // a row is lost in the target: nothing is cut over
+    // rows of the target are changed by others: nothing is cut over
     const first = run(shop, to, { dir: folder })
     await inStep(first)
     await there.query(`DELETE FROM ${database}.orders WHERE id = 7`)
+    await there.query(`UPDATE ${database}.orders SET n = 77 WHERE id = 8`)
+    await there.query(
+      `INSERT INTO ${database}.orders (id, customer, code) VALUES (999, 1, 'nobody')`,
+    )
     orderCutOver(folder)
     expect(await first.outcome).toBe('different')
     expect(first.events.at(-1)).toMatchObject({
       event: 'verified',
-      different: [{ table: `${database}.orders`, text: '1 missing of 100 rows: missing 7' }],
+      different: [
+        {
+          table: `${database}.orders`,
+          text: '1 missing, 1 extra, 1 different of 100 rows: missing 7, different 8, extra 999',
+        },
+      ],
     })
-    await source.query(`UPDATE ${database}.orders SET n = n + 1 WHERE id = 7`) // which writes it anew
+    // which writes them anew
+    await source.query(`UPDATE ${database}.orders SET n = n + 1 WHERE id IN (7, 8)`)
+    await there.query(`DELETE FROM ${database}.orders WHERE id = 999`)
     const moving = run(shop, to, { dir: folder, cutOver: true })
     expect(await moving.outcome).toBe('done')
     const notes = moving.events.flatMap((one) => (one.event === 'plan' ? one.plan.notes : []))
@@ -204,6 +215,23 @@ test('to MariaDB: views, triggers and routines come last; what is not there is s
     await there.query(`DROP DATABASE IF EXISTS ${database}`)
     await there.end()
   }
+})
+
+test('U+0000 stops it, and is left out where that is asked for', async () => {
+  const contents = { orders: 10, zeros: false, bare: true }
+  await using shop = await Shop.open(source, uniqueDatabase('moved'), contents)
+  const { database } = shop
+  await source.query(`UPDATE ${database}.teams SET name = x'410042' WHERE id = 3`)
+  const folder = join(dir, 'nul')
+  const first = run(shop, target.url, { dir: folder, cutOver: true })
+  await expect(first.outcome).rejects.toThrow(
+    /teams.*column name: expected text without the character U\+0000/,
+  )
+  const again = run(shop, target.url, { dir: folder, cutOver: true, removeNul: true })
+  expect(await again.outcome).toBe('done')
+  expect(again.events.find(({ event }) => event === 'verified')).toMatchObject({ different: [] })
+  const rows = await target.query(`SELECT name FROM ${database}.teams WHERE id = 3`)
+  expect(rows).toEqual([{ name: 'AB' }])
 })
 
 test('DDL that PostgreSQL cannot follow stops it, and it goes on behind it', async () => {

@@ -1,6 +1,8 @@
 /** The retained log on disk: what was written is read, from any place; what is torn is mended, what is damaged is named. */
 import {
   copyFileSync,
+  cpSync,
+  existsSync,
   readFileSync,
   rmSync,
   symlinkSync,
@@ -134,6 +136,39 @@ test('a tail that is torn at any byte is cut off, and what is missing is written
   expect(warnings).toBe(whole.length - last - 1)
 })
 
+test('after a crash only what came since the last note is looked through', async () => {
+  using folder = new Folder()
+  using copy = new Folder()
+  const writer = folder.open({ segmentBytes: 2 ** 17 })
+  await writer.begin(plain.start, 'UTC')
+  const index = join(folder.dir, '00000001.idx')
+  let taken = 0
+  while (!existsSync(index)) {
+    if (taken < plain.all.length - 5) await writer.append(plain.all[taken++]!)
+    await writer.flush()
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  }
+  for (const tx of plain.all.slice(taken)) await writer.append(tx)
+  await writer.flush()
+  expect(writer.segments.list.length).toBe(1)
+  cpSync(folder.dir, copy.dir, { recursive: true })
+  const end = writer.end
+  await writer.close()
+  expect(copy.look().last!.end).toEqual(end)
+  expect(await copy.read(plain.start)).toEqual(plain.described)
+  // what the note has is believed, as that of a segment that is whole: a reader finds what is wrong in it
+  const path = join(copy.dir, '00000001.seg')
+  const bytes = readFileSync(path)
+  const [, second] = copy.look().list[0]!.frames
+  bytes[second!.at + 30]! ^= 1
+  bytes[bytes.length - 1]! ^= 1 // the last frame
+  writeFileSync(path, bytes)
+  const mended = Segments.repair(copy.dir, { warn: (_, text) => copy.warnings.push(text) })
+  expect(copy.warnings).toHaveLength(1)
+  expect(mended.last!.frames.length).toBe(writer.segments.list[0]!.frames.length - 1)
+  await expect(copy.read(plain.start)).rejects.toThrow(`byte ${second!.at}: expected the CRC32`)
+})
+
 test('a flipped bit is found and named, and nothing behind it is given out', async () => {
   using folder = new Folder()
   const { path, frames } = await framed(folder)
@@ -186,6 +221,32 @@ test('damage in a segment without its index ends the log there; the next one say
   await expect(read(folder, seen)).rejects.toMatchObject({ code: 'LOG_DAMAGED' })
   expect(seen).toEqual(plain.described.slice(0, i))
   expect(await folder.read(end)).toEqual(plain.described.slice(i))
+})
+
+test('a segment whose head is damaged is named and kept aside, not taken for one that was cut short', async () => {
+  using folder = new Folder()
+  const { path, frames } = await framed(folder)
+  const index = path.replace('.seg', '.idx')
+  const whole = readFileSync(path)
+  for (const at of [0, 4, 5, 6, 8, 12, 16, 20, 24, frames[0]! - 1]) {
+    rmSync(index, { force: true })
+    const bytes = Buffer.from(whole)
+    bytes[at]! ^= 1
+    writeFileSync(path, bytes)
+    const looked = folder.look()
+    expect(looked.list.map((segment) => segment.path)).not.toContain(path)
+    expect(looked.unreadable.map(({ code, message }) => `${code} ${message}`)).toEqual([
+      expect.stringContaining(`LOG_DAMAGED ${path}, byte 0: the segment's head`),
+    ])
+    folder.warnings.length = 0
+    Segments.repair(folder.dir, { warn: (_, text) => folder.warnings.push(text) })
+    expect(folder.warnings).toEqual([expect.stringContaining(`moved to ${path}.damaged`)])
+    expect(readFileSync(`${path}.damaged`).equals(bytes)).toBe(true)
+  }
+  // cut short within the head: nothing was in it
+  writeFileSync(path, whole.subarray(0, frames[0]! - 1))
+  Segments.repair(folder.dir, { warn: () => {} })
+  expect(existsSync(path)).toBe(false)
 })
 
 test('the oldest segments go when there is too much, and what they had is not covered any more', async () => {

@@ -87,9 +87,14 @@ it('a client opts in by its subscription; the operator starts, throttles, pauses
     }
     return rows
   }
+  /** What the server last said; it says so twice a second. */
   const status = async (): Promise<LoadStatus> => {
-    const { stdout } = await run('snapshot', 'orders', 'list', '--json', '-c', config)
-    return (JSON.parse(stdout) as LoadStatus[])[0]!
+    for (;;) {
+      const { stdout } = await run('snapshot', 'orders', 'list', '--json', '-c', config)
+      const [found] = JSON.parse(stdout) as LoadStatus[]
+      if (found !== undefined) return found
+      await sleep(50)
+    }
   }
   const order = (...words: string[]) => run('snapshot', 'orders', ...words, '-c', config)
 

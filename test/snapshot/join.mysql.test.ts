@@ -106,6 +106,20 @@ describe('a load beside the stream', () => {
     await instance.stop()
   })
 
+  it('in small batches with the stream between them, no key goes back', async () => {
+    await using mysql = await privateMysql('9.7')
+    await openWorld(mysql, 'world.items', ROWS)
+    const memory = new Memory()
+    memory.before = () => sleep(10)
+    const at = writers(mysql, 2, Date.now() % 10_000)
+    const instance = open(mysql, memory, { batch: { changes: 20, bytes: '16KiB' } })
+    instance.start()
+    await until(() => loadOf(instance)?.state === 'done')
+    await Promise.all(at.map((w) => w.stop()))
+    expect(await settled(mysql, memory)).toEqual({ differ: 0, wentBack: 0 })
+    await instance.stop()
+  })
+
   it('loses no update between stream and SELECT where commits are late: semi-sync, slow replica, 8 writers', async () => {
     await using mysql = await privateMysql('9.7')
     await openWorld(mysql, 'world.items', ROWS)

@@ -90,7 +90,7 @@ function shown(changes: readonly RowsChange[]): unknown[][] {
   return rows
 }
 export const rowsOf = (chunks: readonly Chunk[]): RowsChange[] =>
-  chunks.flatMap((chunk) => changesOf(chunk, { offset: 4, firstRow: 0 }, undefined))
+  chunks.flatMap((chunk) => changesOf(chunk, { offset: 4, firstRow: 0 }))
 
 /** `alike`: whether the columns' definitions must be the same, too. */
 export async function roundTrip(

@@ -239,7 +239,10 @@ function readXa(tokens: Tokens, _database: string, draft: Draft): void {
   let to = from
   for (tokens.next(); tokens.kind !== 'end' && !tokens.isPunctuation(';'); tokens.next())
     to = tokens.end
-  draft.xid = tokens.sql.slice(from, to).trim()
+  draft.xid = tokens.sql
+    .slice(from, to)
+    .trim()
+    .replace(/\s+ONE\s+PHASE$/i, '')
 }
 
 // ── definitions ──────────────────────────────────────────────────────────────

@@ -5,8 +5,8 @@
 import type { Arguments } from '../../cli.ts'
 import { formatPosition } from '../../change.ts'
 import { SluiceError } from '../../errors.ts'
-import { logDir, Segments } from '../../retained/log.ts'
-import { scanSegment, type Segment } from '../../retained/segment.ts'
+import { isDamage, logDir, Segments } from '../../retained/log.ts'
+import { scanSegment, type Scan, type Segment } from '../../retained/segment.ts'
 import { instanceConfig, serverConfig } from '../common.ts'
 
 /** Exit code 1 when something is damaged. */
@@ -15,9 +15,9 @@ export function log(args: Arguments): Promise<number> {
   const server = serverConfig(args)
   const { changeLog } = instanceConfig(server, instance)
   const segments = Segments.look(logDir(server.dataDir, instance))
-  const { list } = segments
+  const { list, unreadable } = segments
   if (args.flag('verify')) for (const segment of list) verify(segment)
-  const damaged = list.filter(({ damagedAt }) => damagedAt !== undefined).length
+  const damaged = unreadable.length + list.filter(({ damagedAt }) => damagedAt !== undefined).length
   if (args.flag('json')) {
     const { enabled } = changeLog
     console.log(
@@ -27,10 +27,12 @@ export function log(args: Arguments): Promise<number> {
         bytes: segments.bytes,
         damaged,
         segments: list.map(plain),
+        unreadable: unreadable.map(({ message }) => message),
       }),
     )
     return Promise.resolve(damaged > 0 ? 1 : 0)
   }
+  for (const { message } of unreadable) console.log(`  DAMAGED ${message}`)
   if (list.length === 0) {
     const why = changeLog.enabled ? 'nothing was written yet' : 'changeLog.enabled is false'
     console.log(`${instance} has no change log: ${why}`)
@@ -47,7 +49,12 @@ const at = (ms: number): string => (ms > 0 ? ` at ${new Date(ms).toISOString()}`
 
 /** Looks at what its index says by what is in the file. */
 function verify(segment: Segment): void {
-  const scan = scanSegment(segment.number, segment.path, false)
+  let scan: Scan | undefined
+  try {
+    scan = scanSegment(segment.number, segment.path, { repair: false })
+  } catch (error) {
+    if (!isDamage(error)) throw error
+  }
   if (scan === undefined) segment.damagedAt = 0
   else if (scan.flaw !== undefined && scan.flaw.at < segment.bytes) segment.damagedAt = scan.flaw.at
   if (scan !== undefined && scan.segment.bytes > segment.bytes)

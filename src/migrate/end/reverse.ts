@@ -9,7 +9,7 @@ import { stringify } from 'yaml'
 import { instanceOf } from '../../config/config.ts'
 import { SluiceError } from '../../errors.ts'
 import { Instance } from '../../instance.ts'
-import { urlOf } from '../options.ts'
+import { urlOf, type Endpoint } from '../options.ts'
 import type { Parts } from '../parts.ts'
 import { keyRules } from '../schema/inventory.ts'
 import { filterOf, sourceOf } from '../source.ts'
@@ -31,6 +31,12 @@ export async function prepareReverse({ source }: Parts): Promise<void> {
   await source.query(`CREATE DATABASE IF NOT EXISTS ${BOOKKEEPING}`)
 }
 
+/** As a sink has it: it knows no "preferred". */
+function sinkTls({ tls = '', ca }: Endpoint): object {
+  if (tls === 'required') return { tls }
+  return tls.startsWith('verify') ? { tls: 'verify', ca } : {}
+}
+
 /** Streams back until it is told to stop; the same command goes on with it. Throws what stops the instance. */
 export async function reverse({ options, folder, host, source }: Parts): Promise<void> {
   const { target: place } = folder.now.cutOver!
@@ -48,6 +54,7 @@ export async function reverse({ options, folder, host, source }: Parts): Promise
       back: {
         type: 'sql',
         url,
+        ...sinkTls(options.from),
         ddl: options.ddl,
         unloggedChange: 'ignore',
         tables: keyRules(tables),

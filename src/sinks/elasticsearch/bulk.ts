@@ -14,6 +14,7 @@ export interface Where {
 }
 /** One action that the server refused. */
 export interface Refused extends Where {
+  readonly action: number
   readonly tag: number // what `begin` was given
   readonly status: number
   readonly type: string
@@ -69,6 +70,16 @@ export class Bulk {
   /** Forgets an action that has a successor. */
   drop(action: number): void {
     this.#ends[action] = this.#starts[action]!
+  }
+  /** One action alone, with another version of its document. */
+  again({ action, tag, ...where }: Refused, version: bigint): Bulk {
+    const [start, end] = [this.#starts[action]!, this.#ends[action]!]
+    const text = this.out.buf.toString('utf8', start, end)
+    const one = new Bulk()
+    one.begin(tag, where)
+    one.out.utf8(text.replace(/"version":\d+/, `"version":${version}`))
+    one.end()
+    return one
   }
   reset(): void {
     this.out.reset()
@@ -174,6 +185,7 @@ export class Bulk {
     const type = typeof error === 'string' ? error : (error.type ?? '')
     return {
       ...this.#wheres[action]!,
+      action,
       tag: this.#tags[action]!,
       status,
       type,

@@ -147,7 +147,7 @@ function xidOf(tx: Transaction): string {
 }
 /** The xid of XA COMMIT and XA ROLLBACK, as XA START has it. */
 export function xidOfStatement(change: QueryChange): string {
-  return classify(change.sql, '').xid.replace(/\s+ONE\s+PHASE$/i, '')
+  return classify(change.sql, '').xid
 }
 
 function committedAt(tx: Transaction, commit: Transaction): Transaction {

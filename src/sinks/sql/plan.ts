@@ -180,6 +180,7 @@ export function* ordered(
   const run = new Run(options)
   for (const row of batch.rows(false)) {
     const table = options.bound(row.table)
+    if (table.keyless && row.change.snapshot) yield* anew(row, table, run)
     if (row.op !== 'delete' && isDead(row, table, options)) continue
     const whole = row.whole(AFTER)
     if (row.op === 'delete') yield* run.add(table.collector('delete'), row, BEFORE, table)
@@ -196,6 +197,22 @@ export function* ordered(
   yield* run.take()
 }
 
+/**
+ * Rows of a snapshot in a table without a key: those that the stream has written already cannot be told apart, so the
+ * table begins anew with the first. Throws SINK_UNSUITABLE where it does not come as a whole.
+ */
+function* anew(row: SinkRow, table: BoundTable, run: Run): Generator<Statement, void, undefined> {
+  const { whole, firstRow = 0 } = row.change
+  if (whole === undefined)
+    throw new SluiceError(
+      'SINK_UNSUITABLE',
+      `${placeOf(row)}: expected a snapshot of the whole table in one piece, for its rows cannot be told apart (keyless: match), got a part of it; ` +
+        "name its unique key as key in the sink's mapping, or leave the table out by the sink's filter",
+    )
+  if (whole !== 'first' || row.row !== firstRow) return
+  yield* run.take()
+  yield { sql: `DELETE FROM ${table.id}` }
+}
 function isDead(row: SinkRow, table: BoundTable, { dead }: PlanOptions): boolean {
   if (dead === undefined || dead.size === 0) return false
   const version = dead.get(deadKey(table, keyText(row, row.keyChanged ? AFTER : row.side)))

@@ -17,6 +17,7 @@ import type {
   Table,
 } from '../../change.ts'
 import type { BinaryConnection } from '../../mysql/binary.ts'
+import { NO_LIMITS } from '../../mysql/connection.ts'
 import { Out } from '../../out.ts'
 import { ImageWriter } from './image.ts'
 import {
@@ -36,6 +37,7 @@ export const SNAPSHOT_SESSION: readonly string[] = [
   // A locking read then locks rows and no gaps; nothing else depends on it, for each SELECT is a transaction.
   'SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED',
   'SET SESSION net_write_timeout = 86400, SESSION wait_timeout = 86400, SESSION autocommit = 1',
+  NO_LIMITS,
 ]
 
 const EVENT_BYTES = 32 * 1024
@@ -144,40 +146,45 @@ export async function readChunk(
 }
 
 /**
- * The rows of a piece as changes, numbered from `firstRow`; without those that `dropped` answers true for. To be asked once:
- * rows that stay are moved together.
+ * The rows of one of a piece's events as a change, numbered from `firstRow`; without those that `dropped` answers true for,
+ * undefined where none stays. To be asked once for each event: rows that stay are moved together.
  */
-export function changesOf(
-  { buffer, events, plan }: Chunk,
-  place: { readonly offset: number; readonly firstRow: number },
+export function changeOf(
+  { buffer, plan }: Chunk,
+  { kind, start, end: past, rows }: EventRange,
+  place: Pick<SnapshotPlace, 'offset' | 'firstRow' | 'whole'>,
   dropped: ((reader: RowReader, side: ImageSide) => boolean) | undefined,
-): SnapshotRows[] {
-  const changes: SnapshotRows[] = []
-  let { firstRow } = place
-  for (const event of events) {
-    const { kind, start, rows } = event
-    let { end } = event
-    if (dropped !== undefined) {
-      const whole = new SnapshotRows(plan.table, { bytes: buffer, start, end }, { ...place, kind })
-      const side = kind === 'delete' ? BEFORE : AFTER
-      const gone: boolean[] = []
-      for (const reader = whole.reader(); reader.next();) gone.push(dropped(reader, side))
-      let to = rows[0]!
-      for (const [i, from] of rows.entries()) {
-        const past = rows[i + 1] ?? end
-        if (gone[i] === true) continue
-        if (to !== from) buffer.copyWithin(to, from, past)
-        to += past - from
-      }
-      end = to
+): SnapshotRows | undefined {
+  let end = past
+  if (dropped !== undefined) {
+    const whole = new SnapshotRows(plan.table, { bytes: buffer, start, end }, { ...place, kind })
+    const side = kind === 'delete' ? BEFORE : AFTER
+    const gone: boolean[] = []
+    for (const reader = whole.reader(); reader.next();) gone.push(dropped(reader, side))
+    let to = rows[0]!
+    for (const [i, from] of rows.entries()) {
+      const next = rows[i + 1] ?? past
+      if (gone[i] === true) continue
+      if (to !== from) buffer.copyWithin(to, from, next)
+      to += next - from
     }
-    if (end > rows[0]!) {
-      const about = { offset: place.offset, firstRow, kind }
-      changes.push(new SnapshotRows(plan.table, { bytes: buffer, start, end }, about))
-    }
-    firstRow += rows.length
+    end = to
   }
-  return changes
+  if (end <= rows[0]!) return undefined
+  return new SnapshotRows(plan.table, { bytes: buffer, start, end }, { ...place, kind })
+}
+
+/** All rows of a piece as changes. To be asked once. */
+export function changesOf(
+  chunk: Chunk,
+  { offset, firstRow }: { readonly offset: number; readonly firstRow: number },
+): SnapshotRows[] {
+  let next = firstRow
+  return chunk.events.flatMap((event) => {
+    const change = changeOf(chunk, event, { offset, firstRow: next }, undefined)
+    next += event.rows.length
+    return change ?? []
+  })
 }
 
 /** What empties a table in a target, as the source would have logged it. */
@@ -198,12 +205,19 @@ export function clearChange({ database, name }: Pick<Table, 'database' | 'name'>
   }
 }
 
+interface SnapshotPlace {
+  readonly offset: number
+  readonly firstRow: number
+  readonly kind: EventRange['kind']
+  readonly whole?: RowsChange['whole']
+}
 /** The rows of one event of a piece. */
 export class SnapshotRows implements RowsChange {
   readonly kind: 'insert' | 'delete'
   readonly ordinal = 0
   readonly tableId = 0
   readonly snapshot = true
+  readonly whole: RowsChange['whole']
   readonly firstRow: number
   readonly table: Table
   readonly event: RawEvent
@@ -213,13 +227,10 @@ export class SnapshotRows implements RowsChange {
   constructor(
     table: Table,
     { bytes, start, end }: Pick<RawEvent, 'bytes' | 'start' | 'end'>,
-    {
-      offset,
-      firstRow,
-      kind,
-    }: { readonly offset: number; readonly firstRow: number; readonly kind: EventRange['kind'] },
+    { offset, firstRow, kind, whole }: SnapshotPlace,
   ) {
     this.kind = kind
+    this.whole = whole
     this.table = table
     this.firstRow = firstRow
     this.event = { bytes, start, end, offset, length: end - start }

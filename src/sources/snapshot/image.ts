@@ -39,7 +39,7 @@ interface Codec {
 }
 
 /** MariaDB's types that the log has as bytes and the protocol as text. */
-const ADDRESSES: Readonly<Record<string, number>> = { uuid: 16, inet6: 16, inet4: 4 }
+export const ADDRESSES: Readonly<Record<string, number>> = { uuid: 16, inet6: 16, inet4: 4 }
 
 /** What is selected for a column: ENUM and SET by number, addresses as bytes, everything else as it is. */
 export function selection({ name, type, mysqlType }: Column): string {
@@ -275,6 +275,21 @@ function convert(
 const NO_TIME = [0, 0, 0] as const
 
 const DATES = /^(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?Z?)?$/
+const HOURS_MAX = 838
+/** Whether there is such a time, with as many digits behind its seconds. */
+function isClock(
+  [hours, minutes, seconds]: readonly (string | number | undefined)[],
+  part = '',
+  digits: number,
+): boolean {
+  const whole = Number(hours) < 24 && Number(minutes) < 60 && Number(seconds) < 60
+  return whole && part.replace(/0+$/, '').length <= digits
+}
+/** Whether a TIMESTAMP can hold it. */
+function isInstant(text: string): boolean {
+  const seconds = Date.parse(`${text.replace(' ', 'T').replace(/Z?$/, 'Z')}`) / 1000
+  return seconds > 0 && seconds < 2 ** 31
+}
 const TIMES = /^(-?)(\d{1,3}):(\d\d):(\d\d)(?:\.(\d{1,6}))?$/
 /** A date or a time as MySQL prints it, an instant in UTC, as its image; false: the text is none, or the column is of another kind. */
 export function writeTemporal(column: Column, text: string, out: Out): boolean {
@@ -283,9 +298,11 @@ export function writeTemporal(column: Column, text: string, out: Out): boolean {
   if (how < DATE) return false
   const value = Buffer.alloc(12)
   const micros = (digits: string | undefined): number => Number((digits ?? '').padEnd(6, '0'))
+  const digits = how === DATE ? 0 : column.meta
   if (how === TIME) {
     const [all, sign, hours, minutes, seconds, part] = TIMES.exec(text) ?? []
-    if (all === undefined) return false
+    if (all === undefined || !isClock([0, minutes, seconds], part, digits)) return false
+    if (Number(hours) > HOURS_MAX) return false
     value[0] = sign === '-' ? 1 : 0
     value.writeUInt32LE(Math.floor(Number(hours) / 24), 1)
     value.set([Number(hours) % 24, Number(minutes), Number(seconds)], 5)
@@ -293,7 +310,9 @@ export function writeTemporal(column: Column, text: string, out: Out): boolean {
   } else {
     const [all, year, month, day, hours = 0, minutes = 0, seconds = 0, part] =
       DATES.exec(text) ?? []
-    if (all === undefined) return false
+    if (all === undefined || !isClock([hours, minutes, seconds], part, digits)) return false
+    if (Number(month) > 12 || Number(day) > 31) return false
+    if (how === TIMESTAMP && Number(year) > 0 && !isInstant(text)) return false
     value.writeUInt16LE(Number(year), 0)
     value.set([month, day, hours, minutes, seconds].map(Number), 2)
     value.writeUInt32LE(micros(part), 7)

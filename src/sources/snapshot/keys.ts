@@ -11,7 +11,7 @@ import { SluiceError } from '../../errors.ts'
 import type { BinaryConnection } from '../../mysql/binary.ts'
 import { Out } from '../../out.ts'
 import { eventsOf, type Chunk } from './chunk.ts'
-import { ImageWriter, quoteName, writeTemporal, writePackedDecimal } from './image.ts'
+import { ADDRESSES, ImageWriter, quoteName, writeTemporal, writePackedDecimal } from './image.ts'
 import { literalOf, selectList, tableName, type TablePlan } from './plan.ts'
 
 /** Values of the columns of a key, in its order. Bytes: "0x…"; ENUM and SET: by name or number; times as MySQL prints them, in UTC. */
@@ -69,7 +69,7 @@ const INTEGERS = new Map<number, number>([
   [t.LONG, 4],
   [t.LONGLONG, 8],
 ])
-const PLAIN = new Set(['utf8mb4', 'utf8mb3', 'ascii'])
+const PLAIN_ASCII = /^[\u0020-\u007e]*$/
 
 /** Writes one value; returns where its bytes begin, behind a length. Throws what was expected. */
 function writeKey(column: Column, value: string | number, out: Out): number {
@@ -77,26 +77,51 @@ function writeKey(column: Column, value: string | number, out: Out): number {
   const start = out.at
   const text = String(value)
   const bytes = INTEGERS.get(type)
-  if (bytes !== undefined) writeInteger(integerOf(text, 'an integer'), bytes, out)
-  else if (type === t.ENUM || type === t.SET) writeInteger(memberOf(column, text), size, out)
+  // JSON has rounded it already
+  if (typeof value === 'number' && Math.abs(value) > Number.MAX_SAFE_INTEGER && !isFloating(type))
+    throw new Error('a number beyond 2^53 as a text, in quotes')
+  if (bytes !== undefined) {
+    const bits = BigInt(8 * bytes)
+    const least = column.unsigned ? 0n : -(1n << (bits - 1n))
+    writeInteger(
+      within(integerOf(text, 'an integer'), least, least + (1n << bits) - 1n),
+      bytes,
+      out,
+    )
+  } else if (type === t.ENUM || type === t.SET) writeInteger(memberOf(column, text), size, out)
   else if (type === t.BIT) {
-    const bits = integerOf(text.replace(/^b'([01]+)'$/, '0b$1'), 'an integer')
+    const given = integerOf(text.replace(/^b'([01]+)'$/, '0b$1'), 'an integer')
+    const bits = within(given, 0n, (1n << BigInt(bitsOf(column))) - 1n)
     for (let i = size - 1; i >= 0; i--) out.u8(Number((bits >> BigInt(8 * i)) & 0xffn))
   } else if (type === t.YEAR) {
     const year = Number(integerOf(text, 'a year'))
+    if (year !== 0 && (year < 1901 || year > 2155)) throw new Error('0 or a year from 1901 to 2155')
     out.u8(year === 0 ? 0 : year - 1900)
-  } else if (type === t.FLOAT || type === t.DOUBLE) {
-    const number = Number(text)
-    if (text.trim() === '' || !Number.isFinite(number)) throw new Error('a number')
+  } else if (isFloating(type)) {
+    const given = Number(text)
+    const number = type === t.FLOAT ? Math.fround(given) : given
+    if (text.trim() === '' || !Number.isFinite(number)) throw new Error('a number of its range')
     if (type === t.FLOAT) out.buf.writeFloatLE(number, start)
     else out.buf.writeDoubleLE(number, start)
     out.at += size
-  } else if (type === t.NEWDECIMAL) {
-    if (!/^[-+]?\d+(\.\d+)?$/.test(text)) throw new Error('a decimal number')
-    writePackedDecimal(text, meta >> 8, meta & 0xff, out)
-  } else if (size < 0) return writeCounted(column, bytesOf(column, text), out)
+  } else if (type === t.NEWDECIMAL) writeDecimal(text, meta >> 8, meta & 0xff, out)
+  else if (size < 0) return writeCounted(column, bytesOf(column, text), out)
   else if (!writeTemporal(column, text, out)) throw new Error('a date or time as MySQL prints it')
   return start
+}
+const isFloating = (type: number): boolean => type === t.FLOAT || type === t.DOUBLE
+/** "bit(10)": 10. */
+const bitsOf = ({ mysqlType }: Column): number => Number(/\d+/.exec(mysqlType)?.[0] ?? 1)
+function within(value: bigint, least: bigint, most: bigint): bigint {
+  if (value < least || value > most) throw new Error(`an integer from ${least} to ${most}`)
+  return value
+}
+function writeDecimal(text: string, precision: number, scale: number, out: Out): void {
+  const [all, whole = '', part = ''] = /^[-+]?0*(\d*?)(?:\.(\d*?)0*)?$/.exec(text) ?? []
+  if (all === undefined || !/\d/.test(text)) throw new Error('a decimal number')
+  if (whole.length > precision - scale || part.length > scale)
+    throw new Error(`at most ${precision - scale} digits before the point and ${scale} behind it`)
+  writePackedDecimal(`${text.startsWith('-') ? '-' : ''}${whole}.${part}`, precision, scale, out)
 }
 function integerOf(text: string, expected: string): bigint {
   if (!/^(-?\d+|0[bx][\da-f]+)$/i.test(text)) throw new Error(expected)
@@ -106,7 +131,10 @@ function writeInteger(value: bigint, bytes: number, out: Out): void {
   for (let i = 0; i < bytes; i++) out.u8(Number((value >> BigInt(8 * i)) & 0xffn))
 }
 function memberOf({ type, members = [] }: Column, text: string): bigint {
-  if (/^\d+$/.test(text) && !members.includes(text)) return BigInt(text)
+  if (/^\d+$/.test(text) && !members.includes(text)) {
+    const most = type === t.ENUM ? BigInt(members.length) : (1n << BigInt(members.length)) - 1n
+    return within(BigInt(text), 0n, most)
+  }
   if (type === t.ENUM) {
     const at = members.indexOf(text)
     if (at < 0) throw new Error(`one of ${members.join(', ')}`)
@@ -122,6 +150,7 @@ function memberOf({ type, members = [] }: Column, text: string): bigint {
 }
 /** The text in the column's character set; of a binary column the bytes that "0x…" names, else those of the text. */
 function bytesOf({ collation, type, mysqlType }: Column, text: string): Buffer {
+  const most = ADDRESSES[mysqlType] ?? Number(/\((\d+)\)/.exec(mysqlType)?.[1] ?? Infinity)
   if (collation === BINARY || collation === 0) {
     const hex = /^0x((?:[\da-f]{2})*)$/i.exec(text)
     const bytes = hex
@@ -129,18 +158,37 @@ function bytesOf({ collation, type, mysqlType }: Column, text: string): Buffer {
       : (addressBytes(mysqlType, text) ?? Buffer.from(text, 'utf8'))
     let end = bytes.length
     if (type === t.STRING) while (end > 0 && bytes[end - 1] === 0) end--
+    if (end > most) throw new Error(`at most ${most} bytes`)
     return bytes.subarray(0, end)
   }
   // a CHAR is stored without the spaces at its end
   const plain = type === t.STRING ? text.replace(/ +$/, '') : text
+  if (!plain.isWellFormed()) throw new Error('a text without halves of characters')
+  if (plain.length > most && Array.from(plain).length > most)
+    throw new Error(`at most ${most} characters`)
   const { name } = charsetOf(collation)
   // MySQL's latin1 has other characters where ISO-8859-1 has its second control characters
   if (name === 'latin1' && !/[\u0080-\u009f\u0100-\uffff]/.test(plain))
     return Buffer.from(plain, 'latin1')
-  if (PLAIN.has(name)) return Buffer.from(plain, 'utf8')
-  if (/^[\u0020-\u007e]*$/.test(plain) && !/^(ucs2|utf16|utf32)/.test(name))
+  if (name === 'utf8mb4' || (name === 'utf8mb3' && !/[\ud800-\udfff]/.test(plain)))
+    return Buffer.from(plain, 'utf8')
+  if (
+    Buffer.byteLength(plain) === plain.length &&
+    (name === 'ascii' || PLAIN_ASCII.test(plain)) &&
+    !/^(ucs2|utf16|utf32)/.test(name)
+  )
     return Buffer.from(plain, 'latin1')
+  if (name === 'utf8mb3') throw new Error('a text without characters of four bytes')
   throw new Error(`a text of ASCII characters, for the column is in ${name}`)
+}
+/** Whether a text is one of MariaDB's address or UUID types, where the type is such a one. */
+export function isAddress(mysqlType: string, text: string): boolean {
+  try {
+    addressBytes(mysqlType, text)
+    return true
+  } catch {
+    return false
+  }
 }
 /** A length of 1 to 4 bytes, then the bytes. */
 function writeCounted({ size }: Column, bytes: Buffer, out: Out): number {

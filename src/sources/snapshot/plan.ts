@@ -45,6 +45,7 @@ function keyOf(columns: readonly Column[], keys: readonly Key[]): Key | undefine
     (key) =>
       key.unique &&
       key.whole &&
+      key.invisible !== true &&
       key.columns.length > 0 &&
       key.columns.every((name) => columns.some((c) => c.name === name && isUsable(c))),
   )

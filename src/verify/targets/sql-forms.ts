@@ -4,6 +4,7 @@
  */
 import type { Column } from '../../change.ts'
 import { familyOf, type BoundColumn, type Dialect } from '../../sinks/sql/dialects/dialect.ts'
+import { isAddress } from '../../sources/snapshot/keys.ts'
 
 export interface Form {
   /** An expression for people: text, cut where it is long. */
@@ -133,6 +134,7 @@ export function sourceLiteral(column: Column | undefined, text: string): string 
     case 'enum':
     case 'set':
     case 'text':
+      if (!isAddress(column.mysqlType, text)) return undefined
       return `_utf8mb4 x'${hexOf(text)}'`
     case 'json':
       return undefined
