@@ -172,6 +172,32 @@ describe.each(kinds)('%s', (kind) => {
     await expect(pair.verify({ sink: away })).rejects.toThrow(/ECONNREFUSED|connect/)
   })
 
+  it('tells values apart that the target calls equal: case, spaces, NULL, -0', async () => {
+    const name = `alike_${kind}`
+    const pair = await Pair.start(
+      server,
+      database,
+      options({ filter: { include: `${database}\\.${name}` } }),
+    )
+    await server.query(
+      `CREATE TABLE ${database}.${name} (id INT PRIMARY KEY, v VARCHAR(9) COLLATE utf8mb4_general_ci, d DOUBLE)`,
+    )
+    const rows = Array.from({ length: 6 }, (_, i) => `(${i}, 'abc', 0)`)
+    await server.query(`INSERT INTO ${database}.${name} VALUES ${rows.join(', ')}, (6, '', 0)`)
+    await pair.write()
+    expect(await pair.verify()).toMatchObject({ result: 'equal' })
+    const zero = kind === 'postgres' ? "'-0'" : '-0.0e0'
+    for (const [id, set] of [`v = 'ABC'`, `v = 'abc '`, `v = NULL`, `d = ${zero}`].entries())
+      await target.query(`UPDATE ${name} SET ${set} WHERE id = ${id}`)
+    await target.query(`UPDATE ${name} SET v = NULL WHERE id = 6`)
+    const { differences } = await pair.verify()
+    expect(differences.map(({ kind: what, key }) => `${what} ${key['id']}`)).toEqual(
+      // MariaDB makes 0 of the literal
+      [0, 1, 2, ...(kind === 'mariadb' ? [] : [3]), 6].map((id) => `different ${id}`),
+    )
+    await pair.close()
+  })
+
   it('tells keys apart: several columns, texts in any case, bytes, dates', async () => {
     const keyed = (n: number): string => `keyed${n}_${kind}`
     const specs = [

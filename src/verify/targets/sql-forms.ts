@@ -70,7 +70,11 @@ function mysqlForm({ type }: BoundColumn): Form {
         ? `CAST(${c}+0e0 AS CHAR)`
         : `CAST(${c} AS CHAR)`
   const literal = numeric ? asIs : quoted
-  return { show: number, whole: number, same, place: number, literal, source: asIs }
+  // 0 equals -0
+  const signed = (a: string, b: string): string =>
+    `(${same(a, b)} AND ${number(a)} <=> ${number(b)})`
+  const alike = /^(float|double)/.test(type) ? signed : same
+  return { show: number, whole: number, same: alike, place: number, literal, source: asIs }
 }
 const quoted = (text: string): string => `'${text.replaceAll("'", "''")}'`
 
