@@ -406,7 +406,6 @@ export class ElasticSink implements Sink {
 interface Info {
   readonly version?: { readonly number?: string; readonly distribution?: string }
 }
-/** Whether it is OpenSearch. Throws SINK_UNSUITABLE for a server that is too old. */
 /** No two transactions begin so near to each other: an event's head alone is longer. */
 const TOUCHES_MAX = 18n
 /**
@@ -420,6 +419,7 @@ function touchedVersion(reason: string, limit: bigint): bigint | undefined {
   return found > limit && found - own <= TOUCHES_MAX ? found : undefined
 }
 
+/** Whether it is OpenSearch. Throws SINK_UNSUITABLE for a server that is too old. */
 async function recognise(client: Client, signal: AbortSignal): Promise<boolean> {
   const { version } = await client.json<Info>('GET', '/', { signal })
   const opensearch = version?.distribution === 'opensearch'
