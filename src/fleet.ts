@@ -33,7 +33,7 @@ export interface FleetMember {
   readonly config: InstanceConfig | undefined // undefined: it never had a good one
   readonly instance: Instance | undefined
   readonly trouble: string | undefined // why there is no instance
-  readonly locked: boolean // another process has its state
+  readonly code: string | undefined // of the error behind it
   readonly held: boolean // stopped by an operator
 }
 /** One instance file. `instance` is undefined while it is disabled, has problems from the start, or could not open. */
@@ -43,8 +43,7 @@ interface Entry {
   config: InstanceConfig | undefined
   instance: Instance | undefined
   trouble: string | undefined // why there is no instance
-  locked: boolean
-  again: boolean // worth another try by itself: it is locked, or there is no room for its state
+  code: string | undefined // of the error behind it
   held: boolean // an operator has stopped it
 }
 
@@ -202,7 +201,7 @@ export class Fleet {
     if (stamp === undefined) return // removed or still empty: the next look decides
     const entry = this.#entries.get(name)
     if (entry?.stamp === stamp) {
-      if (entry.again) this.#start(name, entry)
+      if (isWorthAnotherTry(entry)) this.#start(name, entry)
       return
     }
     const { config, problems } = loadInstance(file)
@@ -221,8 +220,7 @@ export class Fleet {
           config,
           instance: undefined,
           trouble: text,
-          locked: false,
-          again: false,
+          code: undefined,
           held: false,
         })
       return
@@ -233,8 +231,7 @@ export class Fleet {
       config: undefined,
       instance: undefined,
       trouble: undefined,
-      locked: false,
-      again: false,
+      code: undefined,
       held: false,
     }
     const same = JSON.stringify(next.config) === JSON.stringify(config)
@@ -254,9 +251,8 @@ export class Fleet {
 
   #start(name: string, entry: Entry): void {
     const { config } = entry
-    const before = entry.again ? entry.trouble : undefined
-    entry.locked = false
-    entry.again = false
+    const before = isWorthAnotherTry(entry) ? entry.trouble : undefined
+    entry.code = undefined
     entry.trouble = undefined
     if (!config) return
     if (entry.held) {
@@ -278,8 +274,7 @@ export class Fleet {
     } catch (error) {
       const message = error instanceof Error ? error.message : String(error)
       const code = error instanceof SluiceError ? error.code : undefined
-      entry.locked = code === 'STATE_LOCKED'
-      entry.again = entry.locked || code === 'STATE_UNWRITABLE'
+      entry.code = code
       entry.trouble = message
       if (message === before) return // said already
       log.error({ state: 'failed', code }, `instance ${name} failed: ${message}`)
@@ -332,6 +327,10 @@ export class Fleet {
 
 /** A transaction travels in parts, of which two must fit. */
 const leastWindow = ({ partBytes }: InstanceConfig): number => 2 * partBytes
+
+/** By itself: another process has its state, or there is no room for it. */
+const isWorthAnotherTry = ({ code }: Entry): boolean =>
+  code === 'STATE_LOCKED' || code === 'STATE_UNWRITABLE'
 
 /** Changes with every write of a file; undefined when it is not there or empty (being written). */
 function stampOf(file: string): string | undefined {

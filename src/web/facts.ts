@@ -103,9 +103,9 @@ function readMs(
   const latest = Math.max(sighted?.syncedAt ?? 0, status.position?.timestamp ?? 0)
   return latest === 0 ? undefined : Math.max(0, now - latest)
 }
-function stateWithout({ held, config, locked }: FleetMember): ShownState {
+function stateWithout({ held, config, code }: FleetMember): ShownState {
   if (held) return 'held'
-  if (locked) return 'standby'
+  if (code === 'STATE_LOCKED') return 'standby'
   if (config?.enabled === false) return 'disabled'
   return config === undefined ? 'invalid' : 'failed'
 }

@@ -7,12 +7,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
-import { pino } from 'pino'
 import { describe, expect, it } from 'vitest'
 import { stringify } from 'yaml'
-import { loadInstance, orThrow } from '../../src/config/config.ts'
-import { Instance } from '../../src/instance.ts'
 import { openTarget } from '../sinks/sql/targets.ts'
+import { startInstance } from '../support/instance.ts'
 import { sharedMysql, uniqueDatabase } from '../support/mysql.ts'
 import { hasService, sharedService } from '../support/services.ts'
 
@@ -67,14 +65,8 @@ describe.each(['8.0', '9.7'] as const)('MySQL %s', (version) => {
       // what the stream makes has partitions in the MySQL target, what comes with its first row has none
       const parts = `CREATE TABLE ${db}.parts (id INT PRIMARY KEY, v VARCHAR(20)) PARTITION BY RANGE (id) (${partitions})`
       if (version === '8.0') await mysql.query(parts)
-      const instance = Instance.open({
-        name: 'shop',
-        config: orThrow(loadInstance(file, {})),
-        dataDir: dir,
-        log: pino({ level: 'silent' }),
-      })
+      const instance = startInstance('shop', file, dir)
       stack.defer(() => instance.stop())
-      instance.start()
       while (
         !instance.status.sinks.every(({ state }) => state === 'running') ||
         instance.status.state !== 'running'

@@ -10,17 +10,16 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Admin, Consumer } from '@platformatic/kafka'
 import { Redis } from 'ioredis'
-import { pino } from 'pino'
 import { expect, it } from 'vitest'
 import { stringify } from 'yaml'
-import { loadInstance, orThrow } from '../../src/config/config.ts'
-import { Instance } from '../../src/instance.ts'
+import type { Instance } from '../../src/instance.ts'
 import type { SinkStatus } from '../../src/sinks/runner/runner.ts'
 import type { LoadStatus } from '../../src/snapshot/load.ts'
 import { Orders } from '../../src/snapshot/orders.ts'
 import { shown } from '../sinks/elastic.ts'
 import { Receiver } from '../sinks/receiver.ts'
 import { openTarget } from '../sinks/sql/targets.ts'
+import { startInstance } from '../support/instance.ts'
 import { privateMysql, uniqueDatabase, type MysqlServer } from '../support/mysql.ts'
 import { hasService, sharedService } from '../support/services.ts'
 import { startSluice, type SluiceProcess } from '../support/sluice.ts'
@@ -359,13 +358,7 @@ it('a gap that held DDL; targets set back to a backup from before a gap, which w
   let instance: Instance | undefined
   stack.defer(() => instance?.stop())
   const start = (): void => {
-    instance = Instance.open({
-      name: 'shop',
-      config: orThrow(loadInstance(file, {})),
-      dataDir: dir,
-      log: pino({ level: 'silent' }),
-    })
-    instance.start()
+    instance = startInstance('shop', file, dir)
   }
   const status = (name: string): SinkStatus | undefined =>
     instance?.status.sinks.find((sink) => sink.name === name)

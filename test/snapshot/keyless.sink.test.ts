@@ -6,13 +6,12 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { pino } from 'pino'
 import { expect, it } from 'vitest'
 import { stringify } from 'yaml'
-import { loadInstance, orThrow } from '../../src/config/config.ts'
 import { compileFilter } from '../../src/filter.ts'
-import { Instance } from '../../src/instance.ts'
+import type { Instance } from '../../src/instance.ts'
 import { openTarget, textOf } from '../sinks/sql/targets.ts'
+import { startInstance } from '../support/instance.ts'
 import { sharedMysql, uniqueDatabase } from '../support/mysql.ts'
 import { hasService } from '../support/services.ts'
 
@@ -46,16 +45,7 @@ it.each(kinds)('loads a table without a key into %s once, beside its stream', as
   await mysql.query(`CREATE TABLE ${db}.plain (a INT, b VARCHAR(40))`)
   const rows = Array.from({ length: 1500 }, (_, i) => `(${i % 700}, 'row')`).join(',')
   await mysql.query(`INSERT INTO ${db}.plain VALUES ${rows}`)
-  const open = (): Instance => {
-    const opened = Instance.open({
-      name: 'shop',
-      config: orThrow(loadInstance(file, {})),
-      dataDir: dir,
-      log: pino({ level: 'silent' }),
-    })
-    opened.start()
-    return opened
-  }
+  const open = (): Instance => startInstance('shop', file, dir)
   const instance = open()
   stack.defer(() => instance.stop())
   const state = (): string => {

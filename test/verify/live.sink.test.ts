@@ -7,17 +7,16 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
-import { pino } from 'pino'
 import { afterEach, beforeEach, expect, it } from 'vitest'
 import { stringify } from 'yaml'
 import { compareLogPlaces } from '../../src/catalog/history.ts'
-import { loadInstance, orThrow } from '../../src/config/config.ts'
-import { Instance } from '../../src/instance.ts'
+import type { Instance } from '../../src/instance.ts'
 import type { VerifyReport } from '../../src/verify/verify.ts'
 import { inProcess } from '../commands/run.ts'
 import { Random } from '../e2e/load.ts'
 import { openTarget } from '../sinks/sql/targets.ts'
 import { Clock, openWorld, Writer } from '../snapshot/world.ts'
+import { startInstance } from '../support/instance.ts'
 import { privateMysql, uniqueDatabase } from '../support/mysql.ts'
 import { sharedService } from '../support/services.ts'
 
@@ -66,16 +65,7 @@ it('under writers: no false alarm; seeded differences are found and repaired', a
   )
   const config = join(dir, 'server.yml')
   writeFileSync(config, stringify({ dataDir: dir, instancesDir: dir }))
-  const start = (): Instance => {
-    const instance = Instance.open({
-      name: 'orders',
-      config: orThrow(loadInstance(file, {})),
-      dataDir: dir,
-      log: pino({ level: 'silent' }),
-    })
-    instance.start()
-    return instance
-  }
+  const start = (): Instance => startInstance('orders', file, dir)
   let instance = start()
   stack.defer(() => instance.stop())
   const loaded = (): boolean =>

@@ -6,14 +6,12 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Kafka, logLevel } from 'kafkajs'
-import { pino } from 'pino'
 import { expect, it } from 'vitest'
 import { stringify } from 'yaml'
-import { loadInstance, orThrow } from '../../src/config/config.ts'
-import { Instance } from '../../src/instance.ts'
 import type { VerifyReport } from '../../src/verify/verify.ts'
 import { inProcess } from '../commands/run.ts'
 import { openTarget } from '../sinks/sql/targets.ts'
+import { startInstance } from '../support/instance.ts'
 import { privateMysql, uniqueDatabase } from '../support/mysql.ts'
 import { sharedService } from '../support/services.ts'
 
@@ -118,14 +116,8 @@ it.each(cases)(
     )
     const config = join(dir, 'server.yml')
     writeFileSync(config, stringify({ dataDir: dir, instancesDir: dir }))
-    const instance = Instance.open({
-      name: 'orders',
-      config: orThrow(loadInstance(file, {})),
-      dataDir: dir,
-      log: pino({ level: 'silent' }),
-    })
+    const instance = startInstance('orders', file, dir)
     stack.defer(() => instance.stop())
-    instance.start()
     const loaded = (): string[] => instance.status.snapshots.map((s) => s.state)
     await expect.poll(loaded, { timeout: 60_000 }).toEqual(['done', 'done', 'done', 'done'])
 
