@@ -5,7 +5,8 @@
  * each kind of change. Whole images only; bytes that do not add up end `lines` with -1, and so does what the program refuses:
  * the caller's own way knows what to do.
  *
- * Its program: u32 columns, then a record for each, then the steps, then constants, each padded to words of eight.
+ * Its program: u32 columns, u32 1 where JSON documents are to be as Canal prints them, then a record for each column, then
+ * the steps, then constants, each padded to words of eight.
  */
 import {
   begin,
@@ -27,6 +28,7 @@ import {
 } from './values'
 
 const PROGRAM = 2048
+const CANAL = PROGRAM + 4
 const RECORDS = PROGRAM + 8
 
 /** A record of a column. */
@@ -34,6 +36,7 @@ const RECORD = 24
 const SIZE = 0 // as Column.size
 const FROM = 4 // in the before image; eight bytes on: in the after image
 const TO = 8 // NULL: -1
+const UPDATED = 20 // whether it changed in a row up to now
 
 /** What is to be done, as words: set by src/server/rows/kernel.ts before each call. */
 const JOB = 1600
@@ -46,6 +49,7 @@ const HASHES = JOB + 20
 const ROWS_MAX = JOB + 24
 const SLOTS = JOB + 28 // address and length of each text that is the same for all rows
 const ROWS = JOB + 32 // the answer
+const SPLITS = JOB + 36 // where the place of SPLIT goes, for each row
 
 /** A step. Before anything else it writes its prefix. */
 const STEP = 48
@@ -53,9 +57,9 @@ const OPERATION = 0
 const A = 4
 const B = 8
 const PREFIX = 12 // an address and a length
-const OTHERWISE = 20 // of VALUE: instead of the prefix and the value, where there is none
-const FORM = 28 // of VALUE
-const KIND = 32 // of VALUE and KEY, with what write() of values.ts needs
+const OTHERWISE = 20 // of VALUE and OLD: instead of the prefix and the value, where there is none
+const FORM = 28 // of VALUE and OLD
+const KIND = 32 // of VALUE, OLD and KEY, with what write() of values.ts needs
 const META = 36
 const WRITER = 40
 
@@ -72,6 +76,10 @@ const OPEN = 8
 const SHUT = 9 // what is written again was written since OPEN
 const AGAIN = 10
 const SAME = 11 // A: record: the row is refused where the column changed
+const OLD = 12 // as VALUE, but nothing, no prefix either, while the column has not changed in a row up to this one
+const OBJECT = 13 // what was written since MARK begins with a comma, or is nothing: to be an object
+const SPLIT = 14
+const JAVA = 15 // what was written since MARK goes into the hash, and is taken back
 
 /** Forms of a value, as in src/sinks/lines/program.ts; 1 is between quotes, without escapes. */
 const BARE = 0
@@ -123,10 +131,19 @@ function changed(column: i32): boolean {
   return to - from !== nowTo - now || !same(from, now, to - from)
 }
 
+/** Whether the column has changed in a row up to this one. */
+function updated(column: i32): boolean {
+  if (load<i32>(column, UPDATED) !== 0) return true
+  if (!changed(column)) return false
+  store<i32>(column, 1, UPDATED)
+  return true
+}
+
 let mark: i32 = 0
 let opened: i32 = 0
 let shut: i32 = 0
 let hash: u32 = 0
+let split: i32 = 0
 
 /** What a step writes behind its prefix; -1 to refuse the row. */
 function perform(step: i32, row: u32, at: i32): i32 {
@@ -169,6 +186,24 @@ function perform(step: i32, row: u32, at: i32): i32 {
       return copyBytes(opened, shut - opened, at)
     case SAME:
       return changed(load<i32>(step, A)) ? -1 : at
+    case OBJECT:
+      if (at === mark) at++
+      store<u8>(mark, 0x7b)
+      store<u8>(at, 0x7d)
+      return at + 1
+    case SPLIT:
+      split = at
+      return at
+    case JAVA: {
+      let h: u32 = 0
+      for (let i = mark; i < at; i++) {
+        const b: u32 = load<u8>(i)
+        if (b > 0x7f) return -1 // UTF-16 is for the caller
+        h = h * 31 + b
+      }
+      hash ^= h
+      return mark
+    }
   }
   return at
 }
@@ -176,9 +211,12 @@ function perform(step: i32, row: u32, at: i32): i32 {
 /** Runs the steps for one row; returns where its output ends, -1 when it is refused. */
 function rowAt(row: u32, at: i32): i32 {
   const last = load<i32>(STEPS_END)
+  hash = 0
   for (let step = load<i32>(STEPS); step < last; step += STEP) {
     const operation = load<i32>(step, OPERATION)
-    if (operation !== VALUE) {
+    if (operation === OLD) {
+      if (!updated(load<i32>(step, A))) continue
+    } else if (operation !== VALUE) {
       at = copy(load<i32>(step, PREFIX), load<i32>(step, PREFIX + 4), at)
       if (operation !== LITERAL) {
         at = perform(step, row, at)
@@ -210,8 +248,11 @@ export function lines(at: i32, end: i32, out: i32): i32 {
   const most = load<u32>(ROWS_MAX)
   const ends = load<i32>(ENDS)
   const hashes = load<i32>(HASHES)
+  const splits = load<i32>(SPLITS)
   let rows: u32 = 0
-  begin(true)
+  begin(load<i32>(CANAL) === 0)
+  let column = RECORDS
+  for (let i = load<i32>(PROGRAM); i > 0; i--, column += RECORD) store<i32>(column, 0, UPDATED)
   for (; at < end; rows++) {
     const from = at
     if (sides & 1) {
@@ -227,6 +268,7 @@ export function lines(at: i32, end: i32, out: i32): i32 {
     if (out < 0 || refused) return -1
     store<i32>(ends + i32(rows) * 4, out)
     store<u32>(hashes + i32(rows) * 4, hash)
+    store<i32>(splits + i32(rows) * 4, split)
   }
   store<u32>(ROWS, rows)
   return out

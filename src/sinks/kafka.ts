@@ -91,6 +91,7 @@ class KafkaSink implements Sink {
       format,
       context: { instance, server, options: o.formatOptions },
       route: this.#router.route,
+      hashRoute: this.#router,
       headers: o.headers,
       key: o.key,
       tombstones: o.tombstones,

@@ -9,7 +9,7 @@ import { AFTER, PRESENT, type RowsChange } from '../../src/change.ts'
 import { Out } from '../../src/out.ts'
 import { transactionOf } from '../server/changes.ts'
 import { bothWays } from '../server/quick.ts'
-import { plainLines } from '../sinks/lines.ts'
+import { flatMessages, plainLines } from '../sinks/lines.ts'
 import type { MysqlServer } from '../support/mysql.ts'
 import type { CaptureOptions, Captured } from './capture.ts'
 import type { TypeSpec } from './types.ts'
@@ -70,6 +70,8 @@ export async function roundTrip(what: RoundTrip): Promise<void> {
     expect(usual === slow, `both ways, seed ${seed}`).toBe(true)
     expect(quick, `seed ${seed}`).toBe(change.event.length < 64 * 1024)
     const lines = plainLines(change, { tx })
+    const flat = flatMessages(change, { tx })
+    if (flat.quick !== undefined) expect(flat.quick).toEqual(flat.slow)
     if (quick) expect(lines.quick, `lines, seed ${seed}`).toEqual(lines.slow)
   }
   const expected = await selected(server, `${database}.${table}`, specs, zone)

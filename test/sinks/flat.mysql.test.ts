@@ -8,7 +8,7 @@ import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { formats, type FormatName } from '../../src/sinks/formats/index.ts'
 import { formatOptions } from '../../src/sinks/formats/format.ts'
-import { MessageWriter, type Message } from '../../src/sinks/formats/messages.ts'
+import { MessageWriter, type HashRoute, type Message } from '../../src/sinks/formats/messages.ts'
 import type { SinkBatch } from '../../src/sinks/shape/batch.ts'
 import type { SinkRow } from '../../src/sinks/shape/row.ts'
 import * as types from '../binlog/types.ts'
@@ -31,15 +31,18 @@ afterAll(async () => {
 
 const NOW = 1_800_000_000_123
 const here = { name: 'here' }
+type Here = typeof here
 function messages(
   format: FormatName,
   batch: SinkBatch,
-  route: (row: SinkRow) => { name: string } = () => here,
-): Message<{ name: string }>[] {
+  route: (row: SinkRow) => Here = () => here,
+  hashRoute?: HashRoute<Here>,
+): Message<Here>[] {
   const writer = new MessageWriter({
     format: formats[format],
     context: { instance: 'orders', server: '', options: formatOptions.parse({}) },
     route,
+    hashRoute,
     headers: false,
     tombstones: false,
     chunkBytes: 1 << 16,
@@ -50,6 +53,14 @@ function messages(
 /** Ours and Canal's, message by message. */
 async function throughCanal(batch: SinkBatch): Promise<void> {
   const ours = messages('canal-json', batch).map((m) => m.value!)
+  let events = 0
+  const byHash = (): (() => Here) => {
+    events++
+    return () => here
+  }
+  const quick = messages('canal-json', batch, undefined, { hashed: () => [], byHash })
+  expect(quick.map((m) => m.value!)).toEqual(ours)
+  expect(events).toBe(ours.length)
   const packets = messages('canal-protobuf', batch).map((m) => m.value!)
   expect(packets).toHaveLength(ours.length)
   const { command, args } = await canalJava('CanalFlat.java')
@@ -146,6 +157,11 @@ describe('FlatMessage to the letter', () => {
       const id = Number(row.value(1, row.table.columns[0]!))
       return places[id % 2]!
     })
+    const byHash = messages('canal-json', batch, undefined, {
+      hashed: ({ keys }) => keys,
+      byHash: () => (hash) => places[(hash - 0x30) % 2]!,
+    })
+    expect(byHash).toEqual(all)
     const brief = all.map((m) => {
       const { data, old, type } = JSON.parse(m.value!.toString()) as Record<string, unknown>
       return [m.place.name, type, data, old]

@@ -19,7 +19,7 @@ import {
   tableOf,
   UTF8MB4,
 } from '../server/random.ts'
-import { eventLines, plainLines } from './lines.ts'
+import { eventLines, flatMessages, plainLines } from './lines.ts'
 
 const tx = transactionOf(123_456, [])
 const options = fc.record({
@@ -37,6 +37,9 @@ describe('all rows of an event at once are what they are one by one', () => {
         const events = eventLines(change, { ...chosen, tx })
         const moved = kind === 'update' && events.slow.length > rows.length
         expect(events.quick).toEqual(moved ? undefined : events.slow)
+        const flat = flatMessages(change, { tx })
+        // undefined where a key has other characters than ASCII
+        if (flat.quick !== undefined) expect(flat.quick).toEqual(flat.slow)
       }),
       { numRuns: 300 },
     )
@@ -45,7 +48,8 @@ describe('all rows of an event at once are what they are one by one', () => {
     fc.assert(
       fc.property(cases, everyKind, damaging, ({ table, rows }, kind, damage) => {
         const change = rowsOf(table, kind, damage(eventOf(kind, rows)))
-        for (const { slow, quick } of [plainLines(change, { tx }), eventLines(change, { tx })])
+        const all = [plainLines, eventLines, flatMessages]
+        for (const { slow, quick } of all.map((lines) => lines(change, { tx })))
           if (quick !== undefined) expect(quick).toEqual(slow)
       }),
       { numRuns: 500 },
@@ -66,8 +70,10 @@ describe('all rows of an event at once are what they are one by one', () => {
         const row = { before: [value, Buffer.of(200)], after: [value, null] }
         for (const kind of ['insert', 'update', 'delete'] as const) {
           const body = eventOf(kind, [row, row])
-          const { slow, quick } = eventLines(rowsOf(named, kind, body), { tx })
-          expect(quick).toEqual(body.length < 64 * 1024 ? slow : undefined)
+          for (const lines of [eventLines, flatMessages]) {
+            const { slow, quick } = lines(rowsOf(named, kind, body), { tx })
+            expect(quick).toEqual(body.length < 64 * 1024 ? slow : undefined)
+          }
         }
       }
     }
@@ -104,6 +110,9 @@ describe('all rows of an event at once are what they are one by one', () => {
       const { slow, quick } = plainLines(change, { tx })
       expect(quick !== undefined).toBe(fits)
       if (fits) expect(quick).toEqual(slow)
+      const flat = flatMessages(change, { tx })
+      if (width === 1) expect(flat.quick !== undefined).toBe(fits)
+      if (flat.quick !== undefined) expect(flat.quick).toEqual(flat.slow)
     }
   })
 })

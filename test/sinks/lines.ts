@@ -1,8 +1,14 @@
-/** Both ways of writing rows as JSON, for the file and for HTTP: all of an event at once (src/sinks/lines/), and row by row. */
+/** Both ways of writing rows as JSON, for the file, HTTP and Kafka: all of an event at once (src/sinks/lines/), and row by row. */
 import type { RowsChange, Table, Transaction } from '../../src/change.ts'
 import { SluiceError } from '../../src/errors.ts'
 import { Out } from '../../src/out.ts'
+import { formatOptions } from '../../src/sinks/formats/format.ts'
+import { formats } from '../../src/sinks/formats/index.ts'
+import { MessageWriter, type HashRoute } from '../../src/sinks/formats/messages.ts'
 import { EventWriter } from '../../src/sinks/http/event.ts'
+import { options as kafkaOptions } from '../../src/sinks/kafka/options.ts'
+import type { Place } from '../../src/sinks/kafka/producer.ts'
+import { Router } from '../../src/sinks/kafka/route.ts'
 import type { Written } from '../../src/sinks/lines/lines.ts'
 import { SinkBatch, type BatchFacts } from '../../src/sinks/shape/batch.ts'
 import type { JsonOptions } from '../../src/sinks/shape/json.ts'
@@ -52,10 +58,50 @@ export function eventLines(change: RowsChange, options: LinesOptions): BothLines
   })
 }
 
-function both(change: RowsChange, { tx, target = plainTarget }: LinesOptions, way: Way): BothLines {
+/** FlatMessages for the partitions of a topic, with everything that is known of them. */
+export function flatMessages(change: RowsChange, options: LinesOptions): BothLines {
+  const router = new Router(
+    kafkaOptions.parse({ brokers: ['none:9092'], topic: 'all', partition: 'key' }),
+    false,
+  )
+  router.know('all', 3)
+  let quick = false
+  const hashRoute: HashRoute<Place> = {
+    hashed: (table) => router.hashed(table),
+    byHash(table) {
+      quick = true
+      return router.byHash(table)
+    },
+  }
+  const shownBy = (route: HashRoute<Place> | undefined): Shown =>
+    caught(() => {
+      const writer = new MessageWriter<Place>({
+        format: formats['canal-json'],
+        context: { instance: 'shop', server: '', options: formatOptions.parse({}) },
+        route: router.route,
+        hashRoute: route,
+        headers: true,
+        tombstones: false,
+        chunkBytes: 1000,
+      })
+      const batch = new SinkBatch(factsOf(change, options))
+      // twice, for what one event left must not be found in the next
+      return [...writer.chunks(batch, 1), ...writer.chunks(batch, 2)].flatMap(({ messages }) =>
+        messages.map(({ place, first, last, version, bytes, headers, value }) => {
+          const about = { place, first, last, version, bytes, headers: headers.map(String) }
+          return `${JSON.stringify(about)} ${value!.toString('latin1')}`
+        }),
+      )
+    })
+  const slow = shownBy(undefined)
+  const all = shownBy(hashRoute)
+  return { slow, quick: quick ? all : undefined }
+}
+
+function factsOf(change: RowsChange, { tx, target = plainTarget }: LinesOptions): BatchFacts {
   const position = { epoch: 1, server: '', file: tx.file, offset: 4, skip: 0, timestamp: 0 }
   const place = { ...position, gtids: undefined }
-  const facts: BatchFacts = {
+  return {
     slices: [{ tx, changes: [change] }],
     start: place,
     end: place,
@@ -63,6 +109,9 @@ function both(change: RowsChange, { tx, target = plainTarget }: LinesOptions, wa
     redelivered: false,
     target,
   }
+}
+function both(change: RowsChange, options: LinesOptions, way: Way): BothLines {
+  const facts = factsOf(change, options)
   let quick: string[] | undefined
   const walk = new SinkBatch(facts).rows(way.events, (first) => {
     const written = way.all(first)

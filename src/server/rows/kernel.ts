@@ -38,7 +38,7 @@ const PADDING = 64 // read and written in words
 export const IN = PROGRAM + PROGRAM_BYTES
 /** For what a caller wants to put there beside. */
 export const SIDE = IN + IN_BYTES + PADDING
-export const SIDE_BYTES = 160 * 1024
+export const SIDE_BYTES = 224 * 1024
 /** The last in the memory: what does not fit is a trap. Pages that nobody writes to cost nothing. */
 export const OUT = SIDE + SIDE_BYTES + PADDING
 const OUT_BYTES = 4 * 1024 * 1024

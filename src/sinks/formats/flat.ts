@@ -18,7 +18,9 @@ import {
 } from '../../change.ts'
 import { Out, type Constant } from '../../out.ts'
 import { sqlTypeOf, type SqlType } from '../../server/columns.ts'
-import { escapeJson } from '../shape/json.ts'
+import { lastEnd, lastFrom, writeLines, type Written } from '../lines/lines.ts'
+import { compileLines, type Kind, type LinesProgram, type Steps } from '../lines/program.ts'
+import { escapeJson, type ColumnJson } from '../shape/json.ts'
 import type { SinkRow, TargetColumn, TargetTable } from '../shape/row.ts'
 import {
   Executed,
@@ -57,8 +59,8 @@ class FlatEncoder implements Encoder {
     this.#shared.now = now
     this.#shared.executed.start(this.#gtid ? batch.start.gtids : undefined)
   }
-  table(table: TargetTable): EventEncoder {
-    return new FlatTable(table, this.#shared)
+  table(table: TargetTable, hashed: readonly TargetColumn[] = []): EventEncoder {
+    return new FlatTable(table, hashed, this.#shared)
   }
   statement({ tx, change, start }: SinkStatement, now: number, out: Out): boolean {
     if (change.kind !== 'ddl' && change.kind !== 'statement') return false
@@ -111,7 +113,7 @@ const COMMA = 0x2c
 const QUOTE = 0x22
 const NULL_TEXT = fixed('null')
 const DATA = fixed('{"data":[')
-const LIST = 0x5b
+const OLD = fixed('[')
 const LIST_END = 0x5d
 /** Numbers, dates and times, ENUM and SET (numbers here): MySQL type codes, include/field_types.h. */
 const PLAIN = new Set([
@@ -128,7 +130,9 @@ class FlatTable implements EventEncoder {
   readonly #pkNames: string
   readonly #spare: Part[] = []
   readonly #parts: Part[] = []
+  readonly #program: LinesProgram | undefined
   #change: RowsChange | undefined
+  #all: { readonly change: RowsChange; readonly written: Written } | undefined
   #gtid = ''
   // What stands between data, old and the end, made again only when something of it has changed
   #headOf = { seconds: -1, gtid: '', id: -1 }
@@ -137,8 +141,11 @@ class FlatTable implements EventEncoder {
   #tail = NULL_TEXT
   #seenChanged = true
   #typesChanged = true
-  constructor(table: TargetTable, shared: Shared) {
+  constructor(table: TargetTable, hashed: readonly TargetColumn[], shared: Shared) {
     this.#shared = shared
+    this.#program = compileLines(table, { of: flatJson, canal: true }, (steps, kind) =>
+      flatSteps(steps, table, hashed, kind),
+    )
     this.#members = table.columns.map(memberOf)
     this.#database = JSON.stringify(table.database)
     this.#table = JSON.stringify(table.name)
@@ -178,6 +185,34 @@ class FlatTable implements EventEncoder {
     this.#change = undefined
   }
 
+  all(first: SinkRow): Written | undefined {
+    const { change, op } = first
+    const written = this.#program && writeLines(change, this.#program, [])
+    if (written === undefined) return undefined
+    this.#all = { change, written }
+    this.#gtid = this.#shared.executed.text(first.tx)
+    const side = op === 'delete' ? BEFORE : AFTER
+    for (const member of this.#members) {
+      this.#see(member, true)
+      this.#is(member, lastType(written, side, member))
+    }
+    return written
+  }
+  some(rows: readonly number[], out: Out): void {
+    const { change, written } = this.#all!
+    out.constant(DATA)
+    copyRows(written, rows, change, false, out)
+    this.#middle(change, out)
+    if (change.kind !== 'update') out.constant(NULL_TEXT)
+    else {
+      out.constant(OLD)
+      copyRows(written, rows, change, true, out)
+      out.ensure(1)
+      out.u8(LIST_END)
+    }
+    this.#last(change, out)
+  }
+
   #begin(row: SinkRow): void {
     this.#change = row.change
     this.#gtid = this.#shared.executed.text(row.tx)
@@ -185,13 +220,19 @@ class FlatTable implements EventEncoder {
     for (const member of this.#members) {
       member.updated = false
       // all rows of an event have the same columns
-      const seen = row.state(side, member.target) !== ABSENT
-      if (seen !== member.seen) {
-        member.seen = seen
-        this.#seenChanged = true
-        this.#typesChanged = true
-      }
+      this.#see(member, row.state(side, member.target) !== ABSENT)
     }
+  }
+  #see(member: Member, seen: boolean): void {
+    if (seen === member.seen) return
+    member.seen = seen
+    this.#seenChanged = true
+    this.#typesChanged = true
+  }
+  #is(member: Member, type: number): void {
+    if (type === member.type) return
+    member.type = type
+    this.#typesChanged = true
   }
   #part(place: number): Part {
     for (const part of this.#parts) if (part.place === place) return part
@@ -213,13 +254,9 @@ class FlatTable implements EventEncoder {
       let type = sqlType.null
       if (row.state(side, target) === PRESENT) {
         const from = writeText(row, side, member, out)
-        const { value, big } = sqlType
-        type = big !== undefined && isBig(big.from, from, out) ? big.type : value
+        type = typeOf(sqlType, out, from, out.at - 1)
       } else out.constant(NULL_TEXT)
-      if (type !== member.type) {
-        member.type = type
-        this.#typesChanged = true
-      }
+      this.#is(member, type)
     }
     close(out, open === OPEN)
   }
@@ -241,22 +278,28 @@ class FlatTable implements EventEncoder {
   #write(change: RowsChange, { data, old }: Part, out: Out): void {
     out.constant(DATA)
     appendAll(out, data)
-    const seconds = eventSeconds(change.event)
-    const { id, now } = this.#shared
-    const of = this.#headOf
-    if (this.#seenChanged || of.seconds !== seconds || of.id !== id || of.gtid !== this.#gtid)
-      this.#makeHead(seconds, id)
-    out.constant(this.#head)
+    this.#middle(change, out)
     if (old.at === 0) out.constant(NULL_TEXT)
     else {
-      out.ensure(1)
-      out.u8(LIST)
+      out.constant(OLD)
       appendAll(out, old)
       out.ensure(1)
       out.u8(LIST_END)
     }
-    if (this.#typesChanged || this.#tailOf.kind !== change.kind || this.#tailOf.now !== now)
-      this.#makeTail(change.kind, now)
+    this.#last(change, out)
+  }
+  #middle({ event }: RowsChange, out: Out): void {
+    const seconds = eventSeconds(event)
+    const { id } = this.#shared
+    const of = this.#headOf
+    if (this.#seenChanged || of.seconds !== seconds || of.id !== id || of.gtid !== this.#gtid)
+      this.#makeHead(seconds, id)
+    out.constant(this.#head)
+  }
+  #last({ kind }: RowsChange, out: Out): void {
+    const { now } = this.#shared
+    if (this.#typesChanged || this.#tailOf.kind !== kind || this.#tailOf.now !== now)
+      this.#makeTail(kind, now)
     out.constant(this.#tail)
   }
   /** Behind data, up to the value of old. */
@@ -319,13 +362,71 @@ function writeText(row: SinkRow, side: ImageSide, { target, escapes }: Member, o
   return from
 }
 
-/** Whether the digits in out.buf[from, out.at - 1) are `least` or more. */
-function isBig(least: string, from: number, out: Out): boolean {
-  const length = out.at - 1 - from
+/** The type of a value whose text is out.buf[from, to). */
+function typeOf({ value, big }: SqlType, out: Out, from: number, to: number): number {
+  return big !== undefined && isBig(big.from, out, from, to) ? big.type : value
+}
+/** Whether the digits in out.buf[from, to) are `least` or more. */
+function isBig(least: string, { buf }: Out, from: number, to: number): boolean {
+  const length = to - from
   if (length !== least.length) return length > least.length
   for (let i = 0; i < length; i++) {
-    const digit = out.buf[from + i]! - least.charCodeAt(i)
+    const digit = buf[from + i]! - least.charCodeAt(i)
     if (digit !== 0) return digit > 0
   }
   return true
+}
+
+// ── all rows of an event at once ─────────────────────────────────────────────
+
+/** Every value is text. */
+function flatJson(target: TargetColumn): ColumnJson | undefined {
+  const { column, derived } = target
+  if (column === undefined || derived !== undefined) return undefined
+  const form = PLAIN.has(column.type) ? 'quoted' : 'escaped'
+  return { form, kind: column.form, write: column.text }
+}
+/** A row of `data`, and behind the split one of `old`, a comma behind each. */
+function flatSteps(
+  steps: Steps,
+  { columns }: TargetTable,
+  hashed: readonly TargetColumn[],
+  kind: Kind,
+): void {
+  const side = kind === 'delete' ? BEFORE : AFTER
+  steps.hash(hashed, side).object(columns, side).literal(',').split()
+  if (kind === 'update') steps.old(columns).literal(',')
+}
+
+const scratch = new Out(64)
+function lastType(written: Written, side: ImageSide, { sqlType, target }: Member): number {
+  const end = lastEnd(written, side, target)
+  if (end < 0) return sqlType.null
+  if (sqlType.big === undefined) return sqlType.value
+  scratch.reset()
+  target.column!.text(written.memory, lastFrom(written, side, target), end, scratch)
+  return typeOf(sqlType, scratch, 0, scratch.at)
+}
+
+/** Rows by their numbers in the event, without the last comma. What follows one on another is copied at once. */
+function copyRows(
+  { memory, words, from, ends, splits }: Written,
+  rows: readonly number[],
+  { firstRow = 0 }: RowsChange,
+  old: boolean,
+  out: Out,
+): void {
+  const stops = old ? ends : splits
+  let start = 0
+  let stop = 0
+  for (const number of rows) {
+    const row = number - firstRow
+    const at = old ? words[splits + row]! : row === 0 ? from : words[ends + row - 1]!
+    if (at !== stop) {
+      if (stop > start) out.bytes(memory, start, stop)
+      start = at
+    }
+    stop = words[stops + row]!
+  }
+  out.bytes(memory, start, stop - 1)
 }

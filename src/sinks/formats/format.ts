@@ -9,8 +9,9 @@ import * as z from 'zod'
 import type { ImageSide, Transaction } from '../../change.ts'
 import { formatGtid, type GtidSet } from '../../gtid.ts'
 import type { Out } from '../../out.ts'
+import type { Written } from '../lines/lines.ts'
 import type { SinkBatch } from '../shape/batch.ts'
-import type { SinkRow, TargetTable } from '../shape/row.ts'
+import type { SinkRow, TargetColumn, TargetTable } from '../shape/row.ts'
 import type { SinkStatement } from '../sink.ts'
 
 /** Settings that some formats know; the sinks that use formats have them as `formatOptions`. */
@@ -62,7 +63,8 @@ export interface Format {
 export interface Encoder {
   /** Before the rows of one write; `now` is the wall clock in ms. */
   start(batch: SinkBatch, now: number): void
-  table(table: TargetTable): RowEncoder | EventEncoder
+  /** `hashed`: columns of which EventEncoder.all gives the hashes. */
+  table(table: TargetTable, hashed?: readonly TargetColumn[]): RowEncoder | EventEncoder
   /** Writes the message for a statement; false when the format has none for it. */
   statement(statement: SinkStatement, now: number, out: Out): boolean
 }
@@ -84,6 +86,13 @@ export interface EventEncoder {
   readonly bytes: number
   /** Writes one message per place, in the order the places came up; `wrote` is called after each. */
   end(out: Out, wrote: (place: number) => void): void
+  /**
+   * The quick way, where there is one: reads all rows of the row's change, and says what the columns that `table` was given
+   * hash to: XOR of String.hashCode, as in Java. undefined where they are to be added one by one. Nothing may be gathered.
+   */
+  all?(first: SinkRow): Written | undefined
+  /** Behind `all`, at once: writes the message of some of the rows, by their numbers in the event, ascending. */
+  some?(rows: readonly number[], out: Out): void
 }
 
 /** The GTIDs executed up to and including the transaction at hand, as text: what Canal puts in `gtid`. */

@@ -15,7 +15,7 @@
 import { BEFORE, type ImageSide, type RowsChange, type Transaction } from '../../change.ts'
 import { Out } from '../../out.ts'
 import type { SinkBatch } from '../shape/batch.ts'
-import type { SinkRow, TargetTable } from '../shape/row.ts'
+import type { SinkRow, TargetColumn, TargetTable } from '../shape/row.ts'
 import type { Template, BoundTemplate } from '../shape/template.ts'
 import { versionPart } from '../shape/version.ts'
 import { perTable, type SinkStatement } from '../sink.ts'
@@ -43,10 +43,19 @@ export interface Chunk<Place> {
 /** Where a row's message goes. The key stands in out.buf[from, to); from = to where it has none. */
 export type Route<Place> = (row: SinkRow, out: Out, from: number, to: number) => Place
 
+/** The same for all rows of an event at once: by what their columns hash to (EventEncoder.all). */
+export interface HashRoute<Place> {
+  /** undefined for a table whose rows have to be looked at. */
+  hashed(table: TargetTable): readonly TargetColumn[] | undefined
+  byHash(table: TargetTable): (hash: number) => Place
+}
+
 export interface MessageOptions<Place> {
   readonly format: Format
   readonly context: FormatContext
   readonly route: Route<Place>
+  /** Without it every row is routed by `route`, one by one. */
+  readonly hashRoute?: HashRoute<Place> | undefined
   /** Whether messages carry the x-sluice headers. */
   readonly headers: boolean
   /** The key; without it the one the format gives. With a template every row is a message of its own. */
@@ -61,6 +70,7 @@ type WriteKey = (row: SinkRow, side: ImageSide, out: Out) => void
 interface Compiled {
   readonly encoder: RowEncoder | EventEncoder
   readonly key: WriteKey | undefined
+  readonly quick: boolean // whether all rows of an event may be written at once
 }
 /** A message whose bytes are places in the chunk's buffer. */
 interface Draft<Place> {
@@ -157,7 +167,12 @@ export class MessageWriter<Place> {
     this.encoder.start(batch, now)
     this.#reset()
     let passing = after !== ''
-    for (const row of batch.rows(this.#options.format.splitsKeys)) {
+    const whole = (first: SinkRow): number => (passing ? -1 : this.#all(first))
+    for (const row of batch.rows(this.#options.format.splitsKeys, whole)) {
+      if (row === undefined) {
+        if (this.#out.at >= this.#options.chunkBytes) yield this.#chunk()
+        continue
+      }
       if (passing && row.version <= after) continue
       passing = false
       if (this.#event !== undefined && row.change !== this.#change) this.#endEvent()
@@ -182,23 +197,27 @@ export class MessageWriter<Place> {
     this.#drafts = []
   }
   #compile(table: TargetTable): Compiled {
-    const encoder = this.encoder.table(table)
-    const { key } = this.#options
-    if (key === undefined) return { encoder, key: encoder.unit === 'row' ? encoder.key : undefined }
-    return { encoder, key: writerOf(key.bind(table)) }
+    const { key, hashRoute } = this.#options
+    const hashed = key === undefined ? hashRoute?.hashed(table) : undefined
+    const encoder = this.encoder.table(table, hashed)
+    if (key !== undefined) return { encoder, key: writerOf(key.bind(table)), quick: false }
+    if (encoder.unit === 'row') return { encoder, key: encoder.key, quick: false }
+    return { encoder, key: undefined, quick: hashed !== undefined && encoder.all !== undefined }
   }
   #add(row: SinkRow): void {
     const { encoder, key } = this.#compiled(row.table)
-    if (this.#out === NO_OUT) this.#open()
-    if (row.tx !== this.#tx) {
-      this.#tx = row.tx
-      this.#position = Buffer.from(`${row.tx.file}:${row.tx.offset}`)
-    }
+    this.#begin(row)
     if (encoder.unit === 'row') this.#row(row, encoder, key)
     else if (key === undefined) this.#gather(row, encoder)
     else {
       this.#keyed(row, encoder, key)
     }
+  }
+  #begin({ tx }: SinkRow): void {
+    if (this.#out === NO_OUT) this.#open()
+    if (tx === this.#tx) return
+    this.#tx = tx
+    this.#position = Buffer.from(`${tx.file}:${tx.offset}`)
   }
   #row(row: SinkRow, encoder: RowEncoder, key: WriteKey | undefined): void {
     const out = this.#out
@@ -228,6 +247,10 @@ export class MessageWriter<Place> {
     this.#event = encoder
     this.#change = row.change
     this.#op = OPS[row.op]
+    encoder.add(row, this.#group(row, place))
+  }
+  /** The group of a row; returns its number. */
+  #group(row: SinkRow, place: Place): number {
     const groups = this.#groups
     let i = 0
     while (i < groups.length && groups[i]!.place !== place) i++
@@ -241,33 +264,62 @@ export class MessageWriter<Place> {
       group.last = index
       group.rows.push(row.row)
     }
-    encoder.add(row, i)
+    return i
+  }
+  /** All rows of the row's change at once; answers how many, -1 where they are to come one by one. */
+  #all(row: SinkRow): number {
+    const { encoder, quick } = this.#compiled(row.table)
+    if (!quick || encoder.unit === 'row') return -1
+    if (this.#event !== undefined) this.#endEvent()
+    const written = encoder.all!(row)
+    if (written === undefined) return -1
+    this.#begin(row)
+    this.#op = OPS[row.op]
+    const byHash = this.#options.hashRoute!.byHash(row.table)
+    const { rows, words, hashes } = written
+    const { index, change } = row
+    const firstRow = change.firstRow ?? 0
+    for (let i = 0; i < rows; i++) {
+      row.row = firstRow + i
+      row.index = index + i
+      this.#group(row, byHash(words[hashes + i]!))
+    }
+    const out = this.#out
+    for (const group of this.#groups) {
+      const at = out.at
+      encoder.some!(group.rows, out)
+      this.#draftGroup(group, at)
+    }
+    this.#groups.length = 0
+    return rows
   }
   #endEvent(): void {
     const out = this.#out
     let at = out.at
     this.#event!.end(out, (i) => {
-      const { place, first, last, firstVersion, id, rows } = this.#groups[i]!
-      const many = rows.length > 1
-      this.#drafts.push({
-        place,
-        first,
-        last,
-        firstVersion,
-        version: many ? lastOf(firstVersion, rows) : firstVersion,
-        id,
-        headers: NO_HEADERS,
-        op: this.#op,
-        position: this.#position,
-        rows: many ? ranges(rows) : '',
-        at,
-        keyEnd: at,
-        end: out.at,
-      })
+      this.#draftGroup(this.#groups[i]!, at)
       at = out.at
     })
     this.#event = undefined
     this.#groups.length = 0
+  }
+  #draftGroup({ place, first, last, firstVersion, id, rows }: Group<Place>, at: number): void {
+    const many = rows.length > 1
+    this.#drafts.push({
+      place,
+      first,
+      last,
+      firstVersion,
+      version: many ? lastOf(firstVersion, rows) : firstVersion,
+      id,
+      headers: NO_HEADERS,
+      op: this.#op,
+      position: this.#position,
+      rows: many ? ranges(rows) : '',
+      at,
+      keyEnd: at,
+      end: this.#out.at,
+    })
   }
   #draft(row: SinkRow, place: Place, headers: readonly Header[], at: number, keyEnd: number): void {
     const { index, version, id } = row

@@ -15,7 +15,7 @@ import { fixed, Out, type Constant } from '../../out.ts'
 import { writeLines, type Written } from '../lines/lines.ts'
 import { compileLines, type Kind, type LinesProgram, type Steps } from '../lines/program.ts'
 import { ID_SLOT, keySide, keyText, PlainWriter, plainSteps, VERSION_SLOT } from '../shape/plain.ts'
-import { escapeJson, type JsonOptions } from '../shape/json.ts'
+import { escapeJson, jsonValues, type JsonOptions } from '../shape/json.ts'
 import type { SinkRow, TargetTable } from '../shape/row.ts'
 import { RowNames } from '../shape/version.ts'
 import { perTable, type SinkStatement } from '../sink.ts'
@@ -75,7 +75,9 @@ export class EventWriter {
     this.#source = `/sluice/${encodeURIComponent(instance)}`
     this.#table = perTable((table) => compile(table, this.#source))
     this.#program = perTable((table) =>
-      compileLines(table, options, (steps, kind) => eventSteps(steps, table, kind, this.#source)),
+      compileLines(table, jsonValues(options), (steps, kind) =>
+        eventSteps(steps, table, kind, this.#source),
+      ),
     )
   }
   /**

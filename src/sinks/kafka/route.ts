@@ -113,6 +113,22 @@ export class Router {
     if (hash === 'bytes') return places[keyHash(out.buf, from, to) % count]!
     return places[canalPartition(hashOf(row, hash, start), count)]!
   }
+  /** For all rows of a table whose topic is the same. */
+  hashed(table: TargetTable): readonly TargetColumn[] | undefined {
+    const { topic, hash } = this.#compiled(table)
+    if (topic === undefined || hash === 'bytes') return undefined
+    return typeof hash === 'object' ? hash : []
+  }
+  /** What `route` says, of a row of which these columns have this hash. */
+  byHash(table: TargetTable): (hash: number) => Place {
+    const { topic, hash, start } = this.#compiled(table)
+    const { places } = this.#topics.get(topic!)!
+    const count = this.#options.partitionsNum ?? places.length
+    if (typeof hash === 'object') return (of) => places[canalPartition(start ^ of, count)]!
+    const fixed =
+      places[typeof hash === 'number' ? hash : hash === 'first' ? 0 : canalPartition(start, count)]!
+    return () => fixed
+  }
   /** The topic of a statement; undefined where it names neither database nor table. */
   statementTopic(database: string, table: string): string | undefined {
     const byRule = this.#topicRules?.(database, table)

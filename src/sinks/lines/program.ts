@@ -2,9 +2,9 @@
  * Rows as JSON, many at a time: what native/lines.ts must know to write the rows of a table, as a list of steps for each kind
  * of change. Each step is a text that is always the same and one thing behind it that is not. The layout stands there too.
  */
-import { AFTER, type ImageSide, type RowsChange, type TextWriter } from '../../change.ts'
+import { AFTER, BEFORE, type ImageSide, type RowsChange, type TextWriter } from '../../change.ts'
 import { kinds, PROGRAM, PROGRAM_BYTES, type Program } from '../../server/rows/kernel.ts'
-import { columnJson, type JsonOptions } from '../shape/json.ts'
+import type { ColumnJson } from '../shape/json.ts'
 import type { TargetColumn, TargetTable } from '../shape/row.ts'
 
 export type Kind = RowsChange['kind']
@@ -29,6 +29,10 @@ const operations = {
   shut: 9,
   again: 10,
   same: 11,
+  old: 12,
+  object: 13,
+  split: 14,
+  java: 15,
 } as const
 const forms = { bare: 0, quoted: 1, escaped: 2 } as const
 
@@ -47,6 +51,14 @@ interface Step {
 
 const NOTHING = { a: 0, b: 0, otherwise: '', form: 0, kind: 0, meta: 0, writer: 0 }
 
+/** How values are written. */
+export interface Values {
+  /** undefined for a value that the mapping makes. */
+  readonly of: (column: TargetColumn) => ColumnJson | undefined
+  /** JSON documents as Canal prints them; else as MySQL does. */
+  readonly canal: boolean
+}
+
 /** Thrown for a table whose rows only the other way can write. */
 class Unsuitable extends Error {}
 
@@ -54,12 +66,12 @@ class Unsuitable extends Error {}
 export class Steps {
   readonly steps: Step[] = []
   readonly #writers: TextWriter[]
-  readonly #options: JsonOptions
+  readonly #of: Values['of']
   #text = '' // before the next step
 
-  constructor(writers: TextWriter[], options: JsonOptions) {
+  constructor(writers: TextWriter[], of: Values['of']) {
     this.#writers = writers
-    this.#options = options
+    this.#of = of
   }
   literal(text: string): this {
     this.#text += text
@@ -79,28 +91,35 @@ export class Steps {
   }
   /** One image of the row as an object of these columns, as JsonObjectWriter writes it. */
   object(columns: readonly TargetColumn[], side: ImageSide): this {
-    let comma = '{'
+    let comma: '{' | ',' = '{'
     for (const target of columns) {
-      const name = `${comma}${JSON.stringify(target.name)}:`
+      this.#value('value', target, side, comma)
       comma = ','
-      const json = columnJson(target, this.#options)
-      if (json === undefined) throw new Unsuitable()
-      const otherwise = `${this.#text}${name}null`
-      const about = { b: sideOf(side), a: recordOf(target), otherwise, form: forms[json.form] }
-      this.literal(json.form === 'bare' ? name : `${name}"`)
-      this.#add('value', { ...about, ...this.#written(target, json.kind ?? 'other', json.write) })
     }
     return this.literal(comma === '{' ? '{}' : '}')
+  }
+  /** The same of the before image, with those columns only that have changed in this row or one before it in the event. */
+  old(columns: readonly TargetColumn[]): this {
+    this.#add('mark')
+    for (const target of columns) this.#value('old', target, BEFORE, ',')
+    return this.#add('object')
+  }
+  /** What comes before it and what comes behind it are for different places. */
+  split(): this {
+    return this.#add('split')
+  }
+  /** XOR of String.hashCode, as in Java, of the columns' texts; rows with others than ASCII in them go the other way. */
+  hash(columns: readonly TargetColumn[], side: ImageSide): this {
+    for (const target of columns) {
+      this.#add('mark').#part(target, side)
+      this.#add('java')
+    }
+    return this
   }
   /** The text of the key, its columns joined by ":", with escapes; `seed` is that of its hash. */
   key(columns: readonly TargetColumn[], side: ImageSide, seed: number): this {
     this.#add('mark')
-    for (const target of columns) {
-      const { column, derived } = target
-      if (column === undefined || derived !== undefined) throw new Unsuitable()
-      const written = this.#written(target, column.form ?? 'other', column.text)
-      this.#add('key', { a: recordOf(target), b: sideOf(side), ...written })
-    }
+    for (const target of columns) this.#part(target, side)
     return this.#add('escape', { a: seed })
   }
   /** What is written between `open` and `shut` can be written once more. */
@@ -126,6 +145,27 @@ export class Steps {
     return this.steps
   }
 
+  #value(
+    operation: 'value' | 'old',
+    target: TargetColumn,
+    side: ImageSide,
+    before: '{' | ',',
+  ): void {
+    const name = `${before}${JSON.stringify(target.name)}:`
+    const json = this.#of(target)
+    if (json === undefined) throw new Unsuitable()
+    const otherwise = `${this.#text}${name}null`
+    const about = { a: recordOf(target), b: sideOf(side), otherwise, form: forms[json.form] }
+    this.literal(json.form === 'bare' ? name : `${name}"`)
+    this.#add(operation, { ...about, ...this.#written(target, json.kind ?? 'other', json.write) })
+  }
+  /** The text of a value of a key. */
+  #part(target: TargetColumn, side: ImageSide): void {
+    const { column, derived } = target
+    if (column === undefined || derived !== undefined) throw new Unsuitable()
+    const written = this.#written(target, column.form ?? 'other', column.text)
+    this.#add('key', { a: recordOf(target), b: sideOf(side), ...written })
+  }
   #written(
     { column }: TargetColumn,
     kind: keyof typeof kinds,
@@ -141,24 +181,26 @@ export class Steps {
     return this
   }
 }
-const sideOf = (side: ImageSide): number => (side === AFTER ? 8 : 0)
-const recordOf = ({ column }: TargetColumn): number => PROGRAM + HEAD + column!.index * RECORD
+/** Where a column's record is in the kernel's memory, and what of it is about which image. */
+export const sideOf = (side: ImageSide): number => (side === AFTER ? 8 : 0)
+export const recordOf = ({ column }: TargetColumn): number =>
+  PROGRAM + HEAD + column!.index * RECORD
 
 /** undefined: rows of this table go the other way, for the mapping makes values, or the table is too wide. */
 export function compileLines(
   table: TargetTable,
-  options: JsonOptions,
+  values: Values,
   build: (steps: Steps, kind: Kind) => void,
 ): LinesProgram | undefined {
   const writers: TextWriter[] = []
   const of = (kind: Kind): readonly Step[] => {
-    const steps = new Steps(writers, options)
+    const steps = new Steps(writers, values.of)
     build(steps, kind)
     return steps.end()
   }
   try {
     const lists = { insert: of('insert'), update: of('update'), delete: of('delete') }
-    return assemble(table, lists, writers)
+    return assemble(table, lists, writers, values.canal)
   } catch (error) {
     if (error instanceof Unsuitable) return undefined
     throw error
@@ -169,11 +211,13 @@ function assemble(
   { source }: TargetTable,
   lists: Readonly<Record<Kind, readonly Step[]>>,
   writers: readonly TextWriter[],
+  canal: boolean,
 ): LinesProgram | undefined {
   const { columns } = source
   const all = [...lists.insert, ...lists.update, ...lists.delete]
   const fixed = Buffer.alloc(HEAD + columns.length * RECORD + all.length * STEP)
   fixed.writeInt32LE(columns.length, 0)
+  fixed.writeInt32LE(canal ? 1 : 0, 4)
   for (const [i, { size }] of columns.entries()) fixed.writeInt32LE(size, HEAD + i * RECORD)
   const constants: Buffer[] = []
   const places = new Map<string, number>()

@@ -222,8 +222,15 @@ export interface ColumnJson {
   readonly kind: TextForm | undefined
   readonly write: TextWriter
 }
+/** For compileLines: values as JsonObjectWriter writes them. */
+export const jsonValues = (
+  options: JsonOptions,
+): {
+  readonly of: (target: TargetColumn) => ColumnJson | undefined
+  readonly canal: boolean
+} => ({ of: (target) => columnJson(target, options), canal: false })
 /** undefined for a value that the mapping makes. */
-export function columnJson(target: TargetColumn, options: JsonOptions): ColumnJson | undefined {
+function columnJson(target: TargetColumn, options: JsonOptions): ColumnJson | undefined {
   const { column, derived } = target
   if (column === undefined || derived !== undefined) return undefined
   const form = formOf(target, options)

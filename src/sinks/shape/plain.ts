@@ -14,7 +14,7 @@ import { fixed, Out, type Constant } from '../../out.ts'
 import { perTable, type SinkStatement } from '../sink.ts'
 import { writeLines, type Written } from '../lines/lines.ts'
 import { compileLines, type Kind, type LinesProgram, type Steps } from '../lines/program.ts'
-import { JsonObjectWriter, type JsonOptions } from './json.ts'
+import { JsonObjectWriter, jsonValues, type JsonOptions } from './json.ts'
 import type { SinkRow, TargetTable } from './row.ts'
 import { RowNames } from './version.ts'
 
@@ -47,7 +47,7 @@ export class PlainWriter {
   constructor(options: JsonOptions = {}) {
     this.#table = perTable((table) => compile(table, options))
     this.#program = perTable((table) =>
-      compileLines(table, options, (steps, kind) => {
+      compileLines(table, jsonValues(options), (steps, kind) => {
         plainSteps(steps, table, kind)
         steps.literal('\n')
       }),
