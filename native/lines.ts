@@ -15,6 +15,7 @@ import {
   escapeCopy,
   escapeHere,
   integer,
+  JSON,
   past,
   refused,
   same,
@@ -131,10 +132,21 @@ function changed(column: i32): boolean {
   return to - from !== nowTo - now || !same(from, now, to - from)
 }
 
-/** Whether the column has changed in a row up to this one. */
-function updated(column: i32): boolean {
+/** Whether the texts differ: JSON that was changed in place keeps gaps, so equal documents may be stored differently. */
+function textChanged(step: i32, column: i32, at: i32): boolean {
+  const to = load<i32>(column, TO)
+  const nowTo = load<i32>(column, TO + 8)
+  if (to < 0 || nowTo < 0) return true
+  const now = text(step, load<i32>(column, FROM), to, BARE, at)
+  const end = text(step, load<i32>(column, FROM + 8), nowTo, BARE, now)
+  return now - at !== end - now || !same(at, now, now - at)
+}
+/** Whether the column of a step has changed in a row up to this one. What is at `at` is written over. */
+function updated(step: i32, at: i32): boolean {
+  const column = load<i32>(step, A)
   if (load<i32>(column, UPDATED) !== 0) return true
   if (!changed(column)) return false
+  if (load<i32>(step, KIND) === JSON && !textChanged(step, column, at)) return false
   store<i32>(column, 1, UPDATED)
   return true
 }
@@ -215,7 +227,7 @@ function rowAt(row: u32, at: i32): i32 {
   for (let step = load<i32>(STEPS); step < last; step += STEP) {
     const operation = load<i32>(step, OPERATION)
     if (operation === OLD) {
-      if (!updated(load<i32>(step, A))) continue
+      if (!updated(step, at)) continue
     } else if (operation !== VALUE) {
       at = copy(load<i32>(step, PREFIX), load<i32>(step, PREFIX + 4), at)
       if (operation !== LITERAL) {
