@@ -241,6 +241,29 @@ describe.each(versions)('definitions through time on MySQL %s', (version) => {
     })
   })
 
+  it('knows which character set stays when a table is given two, and members that CONVERT keeps', async () => {
+    await run(
+      'CREATE DATABASE cs',
+      'CREATE TABLE cs.a (a INT) CHARSET utf8mb4',
+      'CREATE TABLE cs.b (a INT) CHARSET latin1',
+    )
+    const history = new MemoryHistory()
+    await using reader = await LogReader.open(mysql, { history })
+    await run(
+      'ALTER TABLE cs.a COLLATE latin1_german2_ci, CHARSET = latin1',
+      'INSERT INTO cs.a VALUES (1)',
+      "ALTER TABLE cs.b CHANGE a a SET('中', 'é') CHARACTER SET ascii, CONVERT TO CHARACTER SET utf8mb4",
+      'INSERT INTO cs.b VALUES (1)',
+    )
+    expect((await reader.read()).map(shown)).toEqual(['cs.a: a int', "cs.b: a set('中','é')"])
+    const stored = [...history.definitions()].filter(({ table }) => table === 'a')
+    const [id] = await mysql.query<{ id: number }>(
+      "SELECT ID id FROM information_schema.COLLATIONS WHERE COLLATION_NAME = 'latin1_german2_ci'",
+    )
+    const now = JSON.parse(stored.at(-1)!.definition) as { collation: number }
+    expect(now.collation).toBe(version.startsWith('5') ? 8 : id!.id)
+  })
+
   it('learns hundreds of tables with a few queries', async () => {
     const tables = Array.from(
       { length: 300 },

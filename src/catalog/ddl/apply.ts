@@ -424,7 +424,7 @@ class Work {
 
   /** A table option: the default character set counts. */
   #option(draft: Draft): void {
-    draft.collation = readTableOptions(this.#tokens, this.#facts.dialect, draft.collation, true)
+    draft.collation = readTableOptions(this.#tokens, this.#facts.dialect, draft.collation, draft)
   }
 
   // ── DROP, RENAME ───────────────────────────────────────────────────────────

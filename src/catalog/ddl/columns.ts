@@ -98,11 +98,18 @@ function finish({ type, name, invisible, primary }: Draft, defaults: Defaults): 
   const { dialect } = defaults
   const collation = collationOf(type, defaults)
   shrinkOrGrow(type, collation, dialect)
+  const said = type.members
   type.members &&= membersIn(type.members, charsetOfId(collation, dialect))
   const mysqlType = typeText(type, dialect)
   const nullable = primary ? false : (type.nullable ?? defaultNullable(type, dialect))
-  return columnOf({ name, mysqlType, collation, nullable, invisible }, dialect)
+  const column = columnOf({ name, mysqlType, collation, nullable, invisible }, dialect)
+  if (said?.some((member, i) => member !== type.members![i])) lossy.add(column)
+  return column
 }
+
+const lossy = new WeakSet<CapturedColumn>()
+/** Whether the statement says members that the column's character set lacks: CONVERT in the same one keeps them. */
+export const lostMembers = (column: CapturedColumn): boolean => lossy.has(column)
 
 /** What the column's character set lacks becomes "?" in it. */
 function membersIn(members: readonly string[], charset: string): string[] {

@@ -5,7 +5,7 @@
  */
 import { BINARY } from '../../binlog/charset.ts'
 import type { CapturedColumn, Definition, Key } from '../definition.ts'
-import { columnOf, type ColumnDraft } from './columns.ts'
+import { columnOf, lostMembers, type ColumnDraft } from './columns.ts'
 import {
   binOf,
   charsetOfId,
@@ -37,6 +37,7 @@ export class Draft {
   readonly defaults: Defaults
   readonly #before: readonly CapturedColumn[]
   #keys: KeptKey[]
+  collated = false // whether a table option has said COLLATE
   #converted = 0 // the collation of CONVERT TO
   readonly #planned: Planned[] = []
   readonly #dropped: string[] = []
@@ -257,7 +258,7 @@ function converted(
   const [before, after] = [charsetOfId(column.collation, dialect), charsetOfId(collation, dialect)]
   if (after === 'binary') throw new NotUnderstood('CONVERT TO binary')
   // servers take the bytes of members for those of the other set: nobody could guess what comes out
-  if (column.members && !sameBytes(column, before, after))
+  if (column.members && (lostMembers(column) || !sameBytes(column, before, after)))
     throw new NotUnderstood('CONVERT of members')
   return columnOf({ name, mysqlType, collation, nullable, invisible }, dialect)
 }

@@ -287,24 +287,35 @@ export const touchesNoColumn = ({ kind, text }: Tokens): boolean =>
   kind === 'word' && OTHER_CLAUSES.has(text.toUpperCase())
 
 /**
- * The default collation among table or database options. `one`: stops behind the first option, as between the commas of
- * ALTER TABLE, where options may also follow one another without one.
+ * The default collation among table or database options. `one`: stops before a comma, as between the clauses of
+ * ALTER TABLE, and remembers whether there was a COLLATE.
  */
 export function readTableOptions(
   tokens: Tokens,
   dialect: Dialect,
   before: number,
-  one = false,
+  one?: { collated: boolean },
 ): number {
   let charset: string | undefined
   let collate: string | undefined
+  const said = (name: string): void => {
+    // since MySQL 8.0 a COLLATE stays, whatever comes behind it; before, the last one counts
+    if (dialect.mariadb || dialect.version >= 80_000) {
+      if (one?.collated !== true) charset = name
+    } else {
+      charset = name
+      collate = undefined
+    }
+  }
   while (tokens.kind !== 'end' && !tokens.isPunctuation(';')) {
     if (one && tokens.isPunctuation(',')) break
-    if (tokens.take('CHARSET')) charset = charsetName(tokens)
+    if (tokens.take('CHARSET')) said(charsetName(tokens))
     else if (tokens.take('CHARACTER') || tokens.take('CHAR')) {
-      if (tokens.take('SET')) charset = charsetName(tokens)
-    } else if (tokens.take('COLLATE')) collate = charsetName(tokens)
-    else if (tokens.is('PARTITION') || tokens.is('AS') || tokens.is('SELECT')) break
+      if (tokens.take('SET')) said(charsetName(tokens))
+    } else if (tokens.take('COLLATE')) {
+      collate = charsetName(tokens)
+      if (one) one.collated = true
+    } else if (tokens.is('PARTITION') || tokens.is('AS') || tokens.is('SELECT')) break
     else if (tokens.isPunctuation('(')) tokens.skipParentheses()
     else tokens.next()
   }
