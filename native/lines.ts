@@ -157,7 +157,20 @@ let shut: i32 = 0
 let hash: u32 = 0
 let split: i32 = 0
 
+/** Eight digits: a nibble to each byte, then each made a letter or a digit. */
+@inline
+function hex(v: u32, at: i32): i32 {
+  let x: u64 = v
+  x = ((x & 0xffff0000) << 16) | (x & 0xffff)
+  x = ((x & 0x0000ff00_0000ff00) << 8) | (x & 0x000000ff_000000ff)
+  x = ((x & 0x00f000f0_00f000f0) << 4) | (x & 0x000f000f_000f000f)
+  const letters = ((x + 0x06060606_06060606) >> 4) & 0x01010101_01010101
+  store<u64>(at, bswap(x + 0x30303030_30303030 + letters * 0x27))
+  return at + 8
+}
+
 /** What a step writes behind its prefix; -1 to refuse the row. */
+@inline
 function perform(step: i32, row: u32, at: i32): i32 {
   switch (load<i32>(step, OPERATION)) {
     case SLOT: {
@@ -166,13 +179,8 @@ function perform(step: i32, row: u32, at: i32): i32 {
     }
     case NUMBER:
       return unsigned(row, at)
-    case HEX: {
-      for (let i = 28; i >= 0; i -= 4) {
-        const digit = (row >> i) & 15
-        store<u8>(at++, digit < 10 ? 0x30 + digit : 0x57 + digit)
-      }
-      return at
-    }
+    case HEX:
+      return hex(row, at)
     case KEY: {
       if (at > mark) store<u8>(at++, 0x3a)
       const image = load<i32>(step, A) + load<i32>(step, B)

@@ -83,12 +83,21 @@ export class Kernel {
       this.#program = program
     }
     bytes.copy(memory, IN, from, end)
-    this.#out.use(memory)
     return IN + end - from
   }
-  #text(number: number, from: number, end: number, to: number): number {
+  /** Puts a text at `at`. */
+  put(text: Out, at: number): void {
+    this.#output(at).append(text)
+  }
+  /** Over the memory, also after a text that had no room there made it grow. */
+  #output(at: number): Out {
     const out = this.#out
-    out.at = to
+    if (out.buf !== this.memory) out.use(this.memory)
+    out.at = at
+    return out
+  }
+  #text(number: number, from: number, end: number, to: number): number {
+    const out = this.#output(to)
     this.#program!.writers[number]!(this.memory, from, end, out)
     if (out.buf !== this.memory) throw new RangeError('a text is longer than was expected')
     return out.at

@@ -25,6 +25,8 @@ export interface RotatingOptions {
 const NEWLINE = 0x0a
 const BRACE = 0x7b
 const LOOK_BYTES = 64 * 1024
+/** While one write follows the other, whether the file is still ours is not asked more often: each costs a turn of a thread. */
+const LOOK_MS = 50
 
 /** Two sinks of this process must not share a file. */
 const taken = new Set<string>()
@@ -38,6 +40,8 @@ export class RotatingFile implements Lines {
   #written = 0 // since, in this file
   #window = 0 // the span of time that the lines in the file belong to
   #looked: Promise<Stats | undefined> | undefined // the look of a write that begins at once
+  #lookedAt = -Infinity // performance.now()
+  #sure = false // the next write needs no look
   #dirty = false // a write did not get to its commit
   #number = 0 // of the last file that was put aside
 
@@ -85,10 +89,12 @@ export class RotatingFile implements Lines {
     }
   }
   async commit(more: boolean): Promise<void> {
+    let sure = false
     try {
       if (this.#written > 0) {
         const synced = this.#handle!.datasync()
-        if (more) this.#looked = this.#look()
+        sure = more && performance.now() - this.#lookedAt < LOOK_MS
+        if (more && !sure) this.#looked = this.#look()
         this.#looked?.catch(() => {}) // thrown by begin()
         await synced
       }
@@ -98,6 +104,7 @@ export class RotatingFile implements Lines {
     this.#size += this.#written
     this.#written = 0
     this.#dirty = false
+    this.#sure = sure
   }
   async close(): Promise<void> {
     await this.#packer.close()
@@ -138,6 +145,9 @@ export class RotatingFile implements Lines {
   /** The file under our name is ours, and as long as we left it. */
   async #settle(): Promise<void> {
     const { path, log } = this.#options
+    const sure = this.#sure
+    this.#sure = false
+    if (sure) return
     const now = await (this.#looked ?? this.#look())
     this.#looked = undefined
     if (now?.ino !== this.#inode) {
@@ -160,6 +170,7 @@ export class RotatingFile implements Lines {
   }
   /** At the file under our name. */
   async #look(): Promise<Stats | undefined> {
+    this.#lookedAt = performance.now()
     return await stat(this.#options.path).catch((error: NodeJS.ErrnoException) => {
       if (error.code !== 'ENOENT') throw error
       return undefined

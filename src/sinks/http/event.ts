@@ -64,6 +64,7 @@ function orderKey(row: SinkRow): string {
 
 export class EventWriter {
   readonly #plain: PlainWriter
+  readonly #slots: readonly Out[]
   readonly #source: string
   readonly #names = new RowNames()
   readonly #table: (table: TargetTable) => TableEvents
@@ -72,6 +73,7 @@ export class EventWriter {
   #ms = NaN
   constructor(instance: string, options: JsonOptions) {
     this.#plain = new PlainWriter(options)
+    this.#slots = [...this.#plain.slots, this.#time]
     this.#source = `/sluice/${encodeURIComponent(instance)}`
     this.#table = perTable((table) => compile(table, this.#source))
     this.#program = perTable((table) =>
@@ -88,7 +90,8 @@ export class EventWriter {
     const program = this.#program(row.table)
     if (program === undefined) return undefined
     if (row.tx.timestamp !== this.#ms) this.#newTime(row.tx.timestamp)
-    return writeLines(row.change, program, [...this.#plain.slots(row), this.#time])
+    this.#plain.see(row)
+    return writeLines(row.change, program, this.#slots)
   }
   /** Writes the whole event; returns a hash of its partitionkey. */
   structured(row: SinkRow, out: Out): number {

@@ -4,7 +4,15 @@
  */
 import type { ImageSide, RowsChange } from '../../change.ts'
 import type { Out } from '../../out.ts'
-import { IN, OUT, quickFrom, SIDE, SIDE_BYTES, theKernel } from '../../server/rows/kernel.ts'
+import {
+  IN,
+  OUT,
+  quickFrom,
+  SIDE,
+  SIDE_BYTES,
+  theKernel,
+  type Kernel,
+} from '../../server/rows/kernel.ts'
 import type { TargetColumn } from '../shape/row.ts'
 import { recordOf, sideOf, type LinesProgram } from './program.ts'
 
@@ -47,8 +55,7 @@ export function writeLines(
 ): Written | undefined {
   const kernel = theKernel()
   const rows = change.snapshot || change.half !== undefined ? -1 : quickFrom(change)
-  if (kernel === undefined || rows < 0 || !place(slots, kernel.memory, kernel.words))
-    return undefined
+  if (kernel === undefined || rows < 0 || !place(slots, kernel)) return undefined
   const { memory, words } = kernel
   const { bytes, end } = change.event
   const { from, to } = program.steps[change.kind]
@@ -72,14 +79,16 @@ export const lastFrom = ({ words }: Written, side: ImageSide, column: TargetColu
 export const lastEnd = ({ words }: Written, side: ImageSide, column: TargetColumn): number =>
   words[(recordOf(column) + sideOf(side) + 8) / 4]!
 
-function place(slots: readonly Out[], memory: Buffer, words: Int32Array): boolean {
+function place(slots: readonly Out[], kernel: Kernel): boolean {
+  const { words } = kernel
   let at = TEXTS
-  for (const [i, text] of slots.entries()) {
+  for (let i = 0, slot = SLOTS / 4; i < slots.length; i++, slot += 2) {
+    const text = slots[i]!
     const length = text.at
     if (at + length + 8 > TEXTS_END) return false
-    text.buf.copy(memory, at, 0, length)
-    words[SLOTS / 4 + i * 2] = at
-    words[SLOTS / 4 + i * 2 + 1] = length
+    kernel.put(text, at)
+    words[slot] = at
+    words[slot + 1] = length
     at += (length + 7) & ~7
   }
   return true

@@ -44,6 +44,8 @@ export class PlainWriter {
   readonly #names = new RowNames()
   readonly #end = new Out(128)
   #endOf: Transaction | undefined
+  /** For the steps of plainSteps. */
+  readonly slots: readonly Out[] = [...this.#names.heads, this.#end]
   constructor(options: JsonOptions = {}) {
     this.#table = perTable((table) => compile(table, options))
     this.#program = perTable((table) =>
@@ -56,12 +58,14 @@ export class PlainWriter {
   /** All rows of the row's change, each on a line; undefined where they are to be written one by one. */
   lines(row: SinkRow): Written | undefined {
     const program = this.#program(row.table)
-    return program && writeLines(row.change, program, this.slots(row))
+    if (program === undefined) return undefined
+    this.see(row)
+    return writeLines(row.change, program, this.slots)
   }
-  /** For the steps of plainSteps. */
-  slots(row: SinkRow): readonly Out[] {
+  /** Makes the slots those of the row's change. */
+  see(row: SinkRow): void {
+    this.#names.see(row)
     if (row.tx !== this.#endOf) this.#newEnd(row.tx)
-    return [...this.#names.heads(row), this.#end]
   }
   row(row: SinkRow, out: Out): void {
     this.#table(row.table)(row, out)

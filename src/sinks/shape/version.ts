@@ -15,6 +15,8 @@ import { formatGtid } from '../../gtid.ts'
 import { Out } from '../../out.ts'
 
 export const VERSION_LENGTH = 40
+/** Of these, that all versions of a transaction have in common. */
+const TRANSACTION_LENGTH = 24
 /** Below every version there is. */
 export const NO_VERSION = '0'.repeat(VERSION_LENGTH)
 /** Above every version there is. */
@@ -30,7 +32,7 @@ export interface Version {
 
 const hex = (n: number, width: number): string => n.toString(16).padStart(width, '0')
 
-/** The part of a version's text that all changes of one transaction share: 24 digits. */
+/** The part of a version's text that all changes of one transaction share. */
 export function versionHead(epoch: number, file: number, offset: number): string {
   return hex(epoch, 4) + hex(file, 8) + hex(offset, 12)
 }
@@ -79,35 +81,46 @@ interface Numbered {
   readonly change: RowsChange
   readonly row: number // in its rows event
 }
-/** Versions and ids of rows written as bytes: what the rows of one event share is made once. */
+/** Versions and ids of rows written as bytes: what the rows of an event share is made once, and what a transaction shares. */
 export class RowNames {
   readonly #version = new Out(64)
   readonly #id = new Out(128)
   #of: RowsChange | undefined
+  #tx: Transaction | undefined
+  #txId = 0 // bytes of the id that are the transaction's
+
+  /** What stands before the row in a version, and before its number in an id: of the row that was told to `see` last. */
+  readonly heads: readonly [version: Out, id: Out] = [this.#version, this.#id]
 
   /** 40 hexadecimal digits. */
   version(row: Numbered, out: Out): void {
-    if (row.change !== this.#of) this.#begin(row)
+    this.see(row)
     out.append(this.#version)
     out.ascii(versionPart(row.row))
   }
   /** "uuid:17/3.0", as SinkRow.id; with escapes where JSON wants them. */
   id(row: Numbered, out: Out): void {
-    if (row.change !== this.#of) this.#begin(row)
+    this.see(row)
     out.append(this.#id)
     out.int(row.row)
   }
-  /** What stands before the row in a version, and before its number in an id. The same objects, for all calls. */
-  heads(row: Numbered): readonly [version: Out, id: Out] {
-    if (row.change !== this.#of) this.#begin(row)
-    return [this.#version, this.#id]
-  }
-  #begin({ tx, change }: Numbered): void {
+  see({ tx, change }: Numbered): void {
+    if (change === this.#of) return
+    if (tx !== this.#tx) this.#begin(tx)
     this.#of = change
+    this.#version.at = TRANSACTION_LENGTH
+    this.#version.ascii(versionPart(change.ordinal))
+    this.#id.at = this.#txId
+    this.#id.int(change.ordinal)
+    this.#id.ascii('.')
+  }
+  #begin(tx: Transaction): void {
+    this.#tx = tx
     this.#version.reset()
     this.#version.ascii(versionHead(tx.epoch, fileNumber(tx.file), tx.offset))
-    this.#version.ascii(versionPart(change.ordinal))
     this.#id.reset()
-    this.#id.utf8(JSON.stringify(`${transactionId(tx)}/${change.ordinal}.`).slice(1, -1))
+    this.#id.utf8(JSON.stringify(transactionId(tx)).slice(1, -1))
+    this.#id.ascii('/')
+    this.#txId = this.#id.at
   }
 }
