@@ -1,7 +1,7 @@
 /**
- * Lines on their way to a file: buffers are filled while others are written, and the next write is prepared while the one
- * before is brought to disk. Writes reach the file one after the other, in the order in which they were begun; when one
- * fails, those that wait behind it fail with it, so that nothing is ever written past a gap.
+ * Lines on their way to a file: buffers are filled while others are written, and the next write goes into the file while
+ * the one before is brought to disk. Writes reach the file one after the other, in the order in which they were begun; when
+ * one fails, those behind it fail with it, so that nothing is ever confirmed past a gap.
  */
 import { setImmediate as turn } from 'node:timers/promises'
 import { Out } from '../../out.ts'
@@ -20,7 +20,7 @@ const KEEP_BYTES = 2 * 1024 * 1024
 export class Ahead {
   readonly #lines: Lines
   readonly #spare: Out[] = []
-  #last: Promise<void> | undefined // the write that was begun last, while any is under way
+  #last: Promise<void> | undefined // all of the write that was begun last is in the file, while any is under way
   #running = 0
 
   constructor(lines: Lines) {
@@ -31,42 +31,43 @@ export class Ahead {
    * is where a crash cannot reach it. Throws what `fill` and the file throw.
    */
   async run(signal: AbortSignal, fill: (write: Write) => Promise<void>): Promise<void> {
-    const before = this.#last ?? Promise.resolve()
+    const before = this.#last
+    const { promise, resolve, reject } = Promise.withResolvers<void>()
+    promise.catch(() => {}) // thrown here
+    this.#last = promise
     this.#running++
-    const done = this.#run(before, signal, fill)
-    this.#last = done
     try {
-      await done
+      const write = this.#begin(before, signal)
+      try {
+        await fill(write)
+      } catch (error) {
+        await write.quiet()
+        throw error
+      }
+      await write.end()
+      const committed = this.#lines.commit()
+      resolve()
+      await committed
+    } catch (error) {
+      reject(error as Error)
+      throw error
     } finally {
       if (--this.#running === 0) this.#last = undefined
     }
   }
-  async #run(
-    before: Promise<void>,
-    signal: AbortSignal,
-    fill: (write: Write) => Promise<void>,
-  ): Promise<void> {
+  #begin(before: Promise<void> | undefined, signal: AbortSignal): Write {
     const lines = this.#lines
-    const write = new Write(
-      before.then(async () => await lines.begin()),
-      {
-        put: async (outs) => {
-          signal.throwIfAborted()
-          const filled = outs.filter((out) => out.at > 0).map(({ buf, at }) => buf.subarray(0, at))
-          if (filled.length > 0) await lines.put(filled, signal)
-          for (const out of outs) this.#give(out)
-        },
-        take: () => this.#spare.pop() ?? new Out(CHUNK_BYTES + 64 * 1024),
+    const begun =
+      before === undefined ? lines.begin(true) : before.then(async () => await lines.begin(false))
+    return new Write(begun, {
+      put: async (outs) => {
+        signal.throwIfAborted()
+        const filled = outs.filter((out) => out.at > 0).map(({ buf, at }) => buf.subarray(0, at))
+        if (filled.length > 0) await lines.put(filled, signal)
+        for (const out of outs) this.#give(out)
       },
-    )
-    try {
-      await fill(write)
-    } catch (error) {
-      await write.quiet()
-      throw error
-    }
-    await write.end()
-    await lines.commit(this.#running > 1)
+      take: () => this.#spare.pop() ?? new Out(CHUNK_BYTES + 64 * 1024),
+    })
   }
   #give(out: Out): void {
     if (out.buf.length > KEEP_BYTES || this.#spare.length >= SPARE_MAX) return

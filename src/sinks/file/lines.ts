@@ -3,13 +3,18 @@
  */
 import { SluiceError } from '../../errors.ts'
 
-/** One write is begin, some puts, commit. A begin after a write that did not get to its commit takes that one back. */
+/**
+ * One write is begin, some puts, commit; the next may begin as soon as commit was called. Commits resolve in order, and when
+ * one fails, so do those behind it. A begin after a write that did not get to its commit, or after one that failed, takes
+ * back what was put since the last commit that did not.
+ */
 export interface Lines {
-  begin(): Promise<void>
+  /** `fresh`: no write is under way. When one before it failed, it throws unless it is. */
+  begin(fresh: boolean): Promise<void>
   /** Whole lines; the memory is the caller's again when it resolves. */
   put(lines: readonly Buffer[], signal: AbortSignal): Promise<void>
-  /** Resolves when all that was put is where a crash of the machine cannot reach it. `more`: the next begin comes at once. */
-  commit(more: boolean): Promise<void>
+  /** Resolves when all that was put is where a crash of the machine cannot reach it. */
+  commit(): Promise<void>
   close(): Promise<void>
 }
 

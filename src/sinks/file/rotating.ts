@@ -37,12 +37,12 @@ export class RotatingFile implements Lines {
   #handle: FileHandle | undefined
   #inode = 0
   #size = 0 // that was committed, or found at open
-  #written = 0 // since, in this file
+  #end = 0 // that was put
   #window = 0 // the span of time that the lines in the file belong to
-  #looked: Promise<Stats | undefined> | undefined // the look of a write that begins at once
   #lookedAt = -Infinity // performance.now()
-  #sure = false // the next write needs no look
-  #dirty = false // a write did not get to its commit
+  #dirty = false // a write did not get to its commit, or that failed
+  #synced = Promise.resolve() // the last commit
+  #failed: { readonly error: unknown } | undefined // a commit, since the last fresh begin
   #number = 0 // of the last file that was put aside
 
   private constructor(options: RotatingOptions) {
@@ -69,9 +69,13 @@ export class RotatingFile implements Lines {
     return file
   }
 
-  async begin(): Promise<void> {
+  async begin(fresh: boolean): Promise<void> {
     try {
-      await this.#settle()
+      if (fresh) {
+        this.#failed = undefined
+        this.#synced = Promise.resolve()
+      } else if (this.#failed) throw this.#failed.error
+      if (fresh || performance.now() - this.#lookedAt >= LOOK_MS) await this.#settle()
       await this.#rotateIfOld()
       this.#dirty = true
     } catch (error) {
@@ -82,29 +86,28 @@ export class RotatingFile implements Lines {
     const { bytes } = this.#options
     const sum = lines.reduce((total, { length }) => total + length, 0)
     try {
-      if (bytes === 0 || this.#size + this.#written + sum <= bytes) await this.#write(lines)
+      if (bytes === 0 || this.#end + sum <= bytes) await this.#write(lines)
       else for (const some of lines) await this.#put(some)
     } catch (error) {
       throw fileError(error, `cannot write to ${this.#options.path}`)
     }
   }
-  async commit(more: boolean): Promise<void> {
-    let sure = false
-    try {
-      if (this.#written > 0) {
-        const synced = this.#handle!.datasync()
-        sure = more && performance.now() - this.#lookedAt < LOOK_MS
-        if (more && !sure) this.#looked = this.#look()
-        this.#looked?.catch(() => {}) // thrown by begin()
-        await synced
-      }
-    } catch (error) {
-      throw fileError(error, `cannot bring ${this.#options.path} to disk`)
-    }
-    this.#size += this.#written
-    this.#written = 0
+  async commit(): Promise<void> {
     this.#dirty = false
-    this.#sure = sure
+    this.#synced = this.#sync(this.#synced, this.#end)
+    await this.#synced
+  }
+  /** After the commit before, which fails this one when it fails: the system tells of a lost write once. */
+  async #sync(before: Promise<void>, end: number): Promise<void> {
+    try {
+      await before
+      if (end > this.#size) await this.#handle!.datasync()
+      this.#size = end
+    } catch (error) {
+      this.#dirty = true
+      this.#failed ??= { error: fileError(error, `cannot bring ${this.#options.path} to disk`) }
+      throw this.#failed.error
+    }
   }
   async close(): Promise<void> {
     await this.#packer.close()
@@ -138,19 +141,16 @@ export class RotatingFile implements Lines {
     await syncFolder(path)
     this.#inode = ino
     this.#size = whole
-    this.#written = 0
+    this.#end = whole
     this.#dirty = false
     this.#window = this.#windowOf(whole > 0 ? mtimeMs : Date.now())
   }
   /** The file under our name is ours, and as long as we left it. */
   async #settle(): Promise<void> {
     const { path, log } = this.#options
-    const sure = this.#sure
-    this.#sure = false
-    if (sure) return
-    const now = await (this.#looked ?? this.#look())
-    this.#looked = undefined
+    const now = await this.#look()
     if (now?.ino !== this.#inode) {
+      await this.#synced
       if (this.#inode !== 0) log.info({ path }, `${path} was moved away: beginning it anew`)
       await this.#handle?.close()
       this.#handle = undefined
@@ -158,14 +158,17 @@ export class RotatingFile implements Lines {
       this.#number = Math.max(this.#number, await lastNumber(path))
       return this.#open()
     }
-    if (now.size > this.#size) {
-      if (!this.#dirty) {
-        const text = `expected ${this.#size} bytes, found ${now.size}: another process writes to it`
-        throw unsuitable(path, text)
-      }
-      await this.#handle!.truncate(this.#size)
-    } else this.#size = now.size
-    this.#written = 0
+    if (now.size > this.#end && !this.#dirty) {
+      const text = `expected ${this.#end} bytes, found ${now.size}: another process writes to it`
+      throw unsuitable(path, text)
+    }
+    const whole = this.#dirty ? Math.min(this.#size, now.size) : now.size
+    if (now.size > whole) await this.#handle!.truncate(whole)
+    if (whole < this.#end) {
+      await this.#synced
+      this.#size = whole
+      this.#end = whole
+    }
     this.#dirty = false
   }
   /** At the file under our name. */
@@ -179,10 +182,9 @@ export class RotatingFile implements Lines {
   async #put(lines: Buffer): Promise<void> {
     const { bytes } = this.#options
     for (let at = 0; at < lines.length;) {
-      const filled = this.#size + this.#written
-      const room = bytes === 0 ? Infinity : bytes - filled
+      const room = bytes === 0 ? Infinity : bytes - this.#end
       const end = linesWithin(lines, at, room)
-      if (end === at && filled > 0) {
+      if (end === at && this.#end > 0) {
         await this.#rotate()
         continue
       }
@@ -194,19 +196,20 @@ export class RotatingFile implements Lines {
   async #write(lines: readonly Buffer[]): Promise<void> {
     for (let rest = lines; rest.length > 0;) {
       const { bytesWritten } = await this.#handle!.writev(rest)
-      this.#written += bytesWritten
+      this.#end += bytesWritten
       rest = behind(rest, bytesWritten)
     }
   }
   async #rotateIfOld(): Promise<void> {
     const window = this.#windowOf(Date.now())
     if (window === this.#window) return
-    if (this.#size > 0) await this.#rotate()
+    if (this.#end > 0) await this.#rotate()
     this.#window = window
   }
   /** On disk first: what bears a number is whole. */
   async #rotate(): Promise<void> {
     const { path } = this.#options
+    await this.#synced
     await this.#handle!.datasync()
     await this.#handle!.close()
     this.#handle = undefined
