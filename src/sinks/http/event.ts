@@ -71,6 +71,8 @@ export class EventWriter {
   readonly #program: (table: TargetTable) => LinesProgram | undefined
   readonly #time = new Out(64) // what stands between subject and partitionkey
   #ms = NaN
+  #second = NaN
+  #upToSecond = ''
   constructor(instance: string, options: JsonOptions) {
     this.#plain = new PlainWriter(options)
     this.#slots = [...this.#plain.slots, this.#time]
@@ -151,8 +153,15 @@ export class EventWriter {
   }
   #newTime(ms: number): void {
     this.#ms = ms
+    const second = Math.floor(ms / 1000)
+    if (second !== this.#second) {
+      this.#second = second
+      this.#upToSecond = `,"time":"${new Date(second * 1000).toISOString().slice(0, -'000Z'.length)}`
+    }
     this.#time.reset()
-    this.#time.ascii(`,"time":"${new Date(ms).toISOString()}","partitionkey":`)
+    this.#time.ascii(this.#upToSecond)
+    this.#time.ascii(String(1000 + ms - second * 1000).slice(1))
+    this.#time.ascii('Z","partitionkey":')
   }
 }
 

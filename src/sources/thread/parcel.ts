@@ -62,6 +62,8 @@ interface PackedTable {
 const HEAD = 18
 const states = ['open', 'committed', 'prepared'] as const
 const HALF = 2 ** 32
+/** A parcel is sent when it has this much, or when there is nothing more to be read for now. */
+export const PARCEL_BYTES = 256 * 1024
 const TABLES_MAX = 1000 // known on the other side at a time
 
 // ── packing ──────────────────────────────────────────────────────────────────

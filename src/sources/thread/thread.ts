@@ -12,7 +12,7 @@ import type { FilterOptions } from '../../filter.ts'
 import type { ConnectOptions } from '../../mysql/connection.ts'
 import { Slab, giveBack } from '../../slab.ts'
 import { Identities, type MysqlSourceOptions } from '../mysql.ts'
-import { Unpacker, type Parcel } from './parcel.ts'
+import { PARCEL_BYTES, Unpacker, type Parcel } from './parcel.ts'
 
 export interface ThreadSourceOptions extends Omit<
   MysqlSourceOptions,
@@ -35,14 +35,15 @@ export interface Order {
   readonly from: Omit<Position, 'gtids'>
   readonly gtids: string | undefined
 }
-/** To the thread: a parcel is used up; a slab is; a place is safe; the read is to end. */
+/** To the thread: parcels of so many bytes are used up; a slab is; a place is safe; the read is to end. */
 export type Request =
-  | { readonly kind: 'taken' | 'stop' }
+  | { readonly kind: 'taken'; readonly bytes: number }
+  | { readonly kind: 'stop' }
   | { readonly kind: 'free'; readonly slab: number }
   | { readonly kind: 'ack'; readonly file: string; readonly offset: number }
 /** From the thread. Nothing comes after the end. */
 export type Report =
-  | { readonly kind: 'parcel'; readonly parcel: Parcel }
+  | { readonly kind: 'parcel'; readonly parcel: Parcel; readonly bytes: number }
   | { readonly kind: 'end'; readonly failure: Failure | undefined }
 export interface Failure {
   readonly code: ErrorCode | undefined // undefined: not a SluiceError
@@ -116,7 +117,7 @@ export class ReaderThread {
           if (signal.aborted) return
         }
         inbox.closeSlabs(report.parcel)
-        inbox.send({ kind: 'taken' })
+        inbox.taken(report.bytes)
       }
     } finally {
       signal.removeEventListener('abort', stop)
@@ -179,6 +180,7 @@ class Inbox {
   readonly #slabs = new Map<number, Slab>() // that the thread still fills
   #reports: Report[] = []
   #wake: (() => void) | undefined
+  #taken = 0 // bytes that the thread does not know of
   #over = false // the end has come, or nothing can come any more
 
   constructor(port: MessagePort, ended: Promise<unknown>, huge: () => void) {
@@ -194,6 +196,13 @@ class Inbox {
     if (report.kind === 'end') this.#over = true
     this.#reports.push(report)
     this.#wake?.()
+  }
+  /** Used up. The thread is not told of every parcel, for that wakes it. */
+  taken(bytes: number): void {
+    this.#taken += bytes
+    if (this.#taken < PARCEL_BYTES) return
+    this.send({ kind: 'taken', bytes: this.#taken })
+    this.#taken = 0
   }
   send(request: Request): void {
     if (!this.#over) this.#port.postMessage(request)

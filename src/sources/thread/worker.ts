@@ -11,11 +11,9 @@ import { compileFilter } from '../../filter.ts'
 import { GtidSet } from '../../gtid.ts'
 import { SLAB_BYTES, Slab, type Slabs } from '../../slab.ts'
 import { mysqlSource, type Acknowledge } from '../mysql.ts'
-import { Packer, type SharedSlab } from './parcel.ts'
+import { Packer, PARCEL_BYTES, type SharedSlab } from './parcel.ts'
 import type { Failure, Order, Report, Request } from './thread.ts'
 
-/** A parcel is sent when it has this much, or when there is nothing more to be read for now. */
-const PARCEL_BYTES = 256 * 1024
 const IN_FLIGHT_BYTES = 1024 * 1024
 /** Free slabs that are kept, of all reads together: the window and what is under way once, for memory in use is reused then. */
 const SPARE_MAX = 12
@@ -95,8 +93,7 @@ class Reading {
   readonly #stop = new AbortController()
   #ack: Acknowledge | undefined // once the connection is there
   #safe: { readonly file: string; readonly offset: number } | undefined // the last place acknowledged
-  readonly #sent: number[] = [] // bytes of the parcels under way
-  #inFlight = 0
+  #inFlight = 0 // bytes of the parcels under way
   #room: (() => void) | undefined
   #flush: NodeJS.Immediate | undefined
 
@@ -111,7 +108,7 @@ class Reading {
       return this.#ack?.(request.file, request.offset)
     }
     if (request.kind === 'stop') this.#stop.abort()
-    else this.#inFlight -= this.#sent.shift() ?? 0
+    else this.#inFlight -= request.bytes
     this.#room?.()
   }
 
@@ -163,9 +160,8 @@ class Reading {
     const { bytes } = this.#packer
     const { slabs, closed, moved } = this.#slabs.news()
     const parcel = this.#packer.take(slabs, closed)
-    const report: Report = { kind: 'parcel', parcel }
+    const report: Report = { kind: 'parcel', parcel, bytes }
     this.#port.postMessage(report, [parcel.heads.buffer, parcel.changes.buffer, ...moved])
-    this.#sent.push(bytes)
     this.#inFlight += bytes
   }
   async #haveRoom(): Promise<void> {
