@@ -49,8 +49,8 @@ const ENDS = JOB + 16 // where the end of each row's output goes, and the hash o
 const HASHES = JOB + 20
 const ROWS_MAX = JOB + 24
 const SLOTS = JOB + 28 // address and length of each text that is the same for all rows
-const ROWS = JOB + 32 // the answer
-const SPLITS = JOB + 36 // where the place of SPLIT goes, for each row
+const SPLITS = JOB + 32 // where the place of SPLIT goes, for each row
+const ROWS = JOB + 36 // the answer
 
 /** A step. Before anything else it writes its prefix. */
 const STEP = 48

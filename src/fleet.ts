@@ -25,6 +25,7 @@ export interface FleetOptions {
   readonly log: Logger
   readonly thread?: ReaderThread | undefined // where instances read their logs; left out, in this thread
   readonly memoryBytesMax?: number | undefined // for the windows of all instances together
+  readonly onSinks?: (() => void) | undefined // called before an instance with sinks is opened
 }
 /** What is known of one instance file. */
 export interface FleetMember {
@@ -268,6 +269,7 @@ export class Fleet {
     try {
       const { dataDir, thread } = this.#options
       this.#requireRoom(config)
+      if (Object.keys(config.sinks).length > 0) this.#options.onSinks?.()
       entry.instance = Instance.open({ name, config, dataDir, log, thread })
       this.#share()
       entry.instance.start()

@@ -6,8 +6,6 @@ import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { flushCompileCache } from 'node:module'
 import type { TlsOptions } from 'node:tls'
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
 import { version, type Arguments } from '../cli.ts'
 import { DEFAULT_CONFIG, loadServer, orThrow } from '../config/config.ts'
 import type { ServerConfig } from '../config/config.ts'
@@ -20,6 +18,7 @@ import { CanalServer } from '../server/server.ts'
 import { ReaderThread } from '../sources/index.ts'
 import { openAdmin } from '../web/admin.ts'
 import { dieOfBugs, firstSignal, requireWritable } from './common.ts'
+import { collectGarbage, keepHeapSmall, letHeapGrow } from './heap.ts'
 
 const CONNECT_MS = 5000 // how long the port waits for the first connections to the sources
 
@@ -38,7 +37,8 @@ export async function serve(args: Arguments): Promise<number> {
   const thread = new ReaderThread(collectGarbage)
   const { instancesDir: folder, dataDir, memoryBytesMax } = config
   requireWritable(dataDir)
-  const fleet = new Fleet({ folder, dataDir, log, thread, memoryBytesMax })
+  const onSinks = letHeapGrow
+  const fleet = new Fleet({ folder, dataDir, log, thread, memoryBytesMax, onSinks })
   const admin = await openAdmin(config, fleet, { book, version: version() })
   await fleet.open()
   // A client that comes as soon as the port answers should find its destination.
@@ -81,27 +81,6 @@ function levelBySignal(book: LogBook): void {
     book.setLevel(level)
     book.log.info({ level }, `SIGUSR2: the level of the log is ${level} now`)
   })
-}
-
-/**
- * bin/sluice.js says all this, and the size of the youngest generation, when it starts Node. Where it did not start it
- * (`node src/main.ts`, or a parent with a channel to us), what can still be changed is.
- */
-function keepHeapSmall(): void {
-  if (process.execArgv.some((flag) => flag.startsWith('--heap-growing-percent'))) return
-  setFlagsFromString('--heap-growing-percent=30')
-  setFlagsFromString('--no-parallel-scavenge')
-  setFlagsFromString('--semi-space-growth-factor=1')
-}
-
-/**
- * Gives back what V8 keeps for later: half of the heap after the start, when that is garbage of loading the program; and before a
- * huge row is served, which needs the room.
- */
-function collectGarbage(): void {
-  setFlagsFromString('--expose-gc')
-  const collect = runInNewContext('gc') as (options: object) => void
-  collect({ type: 'major', execution: 'sync', flavor: 'last-resort' })
 }
 
 async function listen(config: ServerConfig, fleet: Fleet, log: Logger): Promise<CanalServer> {

@@ -9,9 +9,11 @@ import { createLogger } from '../logger.ts'
 import { Control, controlFile } from '../sinks/letters/control.ts'
 import { Worker } from '../sinks/work/worker.ts'
 import { dieOfBugs, firstSignal, requireWritable } from './common.ts'
+import { letHeapGrow } from './heap.ts'
 
 /** Runs until SIGTERM or SIGINT, then returns 0; 1 when the worker cannot go on. */
 export async function work(args: Arguments): Promise<number> {
+  letHeapGrow()
   const config = orThrow(loadWorker(args.text('config') ?? DEFAULT_WORKER_CONFIG))
   const log = createLogger(config.log.level, config.log.stream === 'stderr' ? 2 : 1)
   const stopped = firstSignal(log)

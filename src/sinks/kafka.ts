@@ -9,7 +9,6 @@
  */
 import { randomUUID } from 'node:crypto'
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { setFlagsFromString } from 'node:v8'
 import type { Position } from '../change.ts'
 import { SluiceError } from '../errors.ts'
 import { Out } from '../out.ts'
@@ -103,9 +102,6 @@ class KafkaSink implements Sink {
     this.#positionKey = Buffer.from(`${instance}/${sink}`)
   }
   static async open(o: KafkaOptions, context: SinkContext): Promise<Sink> {
-    // A client makes some 12 KB of garbage for a message, and keeps a request's messages until the answer, so that much gets
-    // old: with the 30 % that suit everything else (bin/sluice.js), collecting that took a third of the time.
-    setFlagsFromString('--heap-growing-percent=60')
     const sink = new KafkaSink(o, context)
     try {
       await sink.#connected(context.signal)

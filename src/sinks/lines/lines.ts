@@ -42,10 +42,8 @@ const TEXTS = SLOTS + SLOTS_MAX * 8
 const TEXTS_END = SIDE + SIDE_BYTES
 
 /** The job, as words. */
-const JOB = 1600 / 4
-const ROW = JOB
-const ROWS = JOB + 8
-const SPLITS_AT = JOB + 9
+const ROW = 1600 / 4
+const ROWS = ROW + 9
 
 /** Writes all rows of a change; undefined where that is not for the quick way. `slots`: what is the same for all. */
 export function writeLines(
@@ -60,8 +58,7 @@ export function writeLines(
   const { bytes, end } = change.event
   const { from, to } = program.steps[change.kind]
   const sides = change.kind === 'insert' ? 2 : change.kind === 'delete' ? 1 : 3
-  words.set([change.firstRow ?? 0, sides, from, to, ENDS, HASHES, ROWS_MAX, SLOTS], ROW)
-  words[SPLITS_AT] = SPLITS
+  words.set([change.firstRow ?? 0, sides, from, to, ENDS, HASHES, ROWS_MAX, SLOTS, SPLITS], ROW)
   try {
     const past = kernel.lines(IN, kernel.load(program, bytes, rows, end), OUT)
     if (past < 0) return undefined
