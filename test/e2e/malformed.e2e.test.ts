@@ -225,7 +225,7 @@ function damaged(chunk: Buffer, starts: readonly number[], random: Random): Buff
     case 3:
       return Buffer.concat([chunk.subarray(0, at), randomBytes(some), chunk.subarray(at)])
     default:
-      return Buffer.from(chunk).fill(random.pick([0, 0xff]), at, at + some)
+      return Buffer.from(chunk).fill(random.pick([0, 0xff]), at, Math.min(at + some, chunk.length))
   }
 }
 
