@@ -260,7 +260,7 @@ function escapedByte(b: u32, at: i32): i32 {
   store<u8>(at, low < 10 ? 0x30 + low : 0x57 + low, 5)
   return at + 6
 }
-/** Copies UTF-8, with escapes where a JSON string wants them. Reads and writes up to fifteen bytes more, as `copy` does. */
+/** Copies UTF-8, with escapes where a JSON string wants them. Writes up to fifteen bytes more, as `copy` does, and reads up to 31. */
 export function escapeCopy(from: i32, end: i32, at: i32): i32 {
   while (from < end) {
     const v = v128.load(from)

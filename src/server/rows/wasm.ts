@@ -3,7 +3,7 @@
  */
 
 /** Of the sources this was made from. */
-export const SOURCE_SHA256 = '494639f5d4127415bce1dec916738aa9db9a19b05d079c2f20486a8a8a9b2d0b'
+export const SOURCE_SHA256 = '097fc94a14367273490ea418781bdb502220549ec2a164571fb2288b0ed130a4'
 
 export const rowsModule = (): Uint8Array => Buffer.from(BASE64.join(''), 'base64')
 
