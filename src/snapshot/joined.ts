@@ -166,7 +166,7 @@ export class Joined implements Cursor {
       // Parts of one piece have the stream between them, which may have changed what is still to be given out.
       if (this.#spoiled(piece)) {
         this.#letGo()
-        reader.restart(piece.from, true)
+        reader.restart(piece.from)
         return undefined
       }
       if (this.#giving === undefined) {

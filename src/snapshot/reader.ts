@@ -116,13 +116,17 @@ export class PieceReader {
   get since(): number {
     return this.pieces[0]?.since ?? this.#reading ?? this.#options.touched.now
   }
-  /** Drops what was read, and goes on from `progress`. `again`: the same piece has to be read once more. */
-  restart(progress: Progress, again: boolean): void {
-    this.#letGo()
+  /** Drops all that was read, to read again from `progress` on: what was given out last, or is first, is spoiled. */
+  restart(progress: Progress): void {
+    this.#backTo(0, progress)
+    this.#repeats++
+  }
+  /** Drops the pieces from the one at `at` on, the first of which begins at `progress`. */
+  #backTo(at: number, progress: Progress): void {
+    for (const { slab } of this.pieces.splice(at)) slab?.release()
     this.#round++
     this.#next = progress
     this.#planned = undefined
-    this.#repeats = again ? this.#repeats + 1 : 0
   }
   /** The first piece begins to be given out: its slab is the caller's. */
   taken(): void {
@@ -136,12 +140,8 @@ export class PieceReader {
   close(): void {
     this.#stop.abort()
     this.#connection?.close()
-    this.#letGo()
+    this.#backTo(0, this.#next)
     this.#buffers.length = 0
-  }
-  #letGo(): void {
-    for (const { slab } of this.pieces) slab?.release()
-    this.pieces.length = 0
   }
   /** Called by the last release of a piece's slab: collecting buffers of megabytes costs more than filling them. */
   take({ bytes }: Slab): void {
@@ -173,6 +173,7 @@ export class PieceReader {
     const unanswered = this.#unanswered
     this.#unanswered = undefined
     if (unanswered !== undefined) throw unanswered
+    const round = this.#round // with `progress`: whoever restarts while this waits moves both
     const progress = this.#next
     const table = load.tables[progress.done]
     const catalog = source.catalog()
@@ -184,7 +185,6 @@ export class PieceReader {
     }
     if (this.#repeats > 0)
       await delay(Math.min(1000, 10 * 2 ** this.#repeats), undefined, { signal })
-    const round = this.#round
     const [database, name] = table
     const planned = await this.#plan(catalog, database, name)
     if (round !== this.#round) return undefined
@@ -231,9 +231,10 @@ export class PieceReader {
         piece.high = high
       },
       (error: unknown) => {
-        if (!this.pieces.includes(piece)) return
+        const at = this.pieces.indexOf(piece)
+        if (at < 0) return
         this.#unanswered = error
-        this.restart(piece.from, false)
+        this.#backTo(at, piece.from) // those before it are as good as before
       },
     )
   }

@@ -390,6 +390,10 @@ export async function logEnd(
 /** Who refused the new name of the statement, and knew the old one. */
 const olderServers = new WeakSet<object>()
 
+/** ER_PARSE_ERROR: whatever else went wrong, the old name would not mend it, and its error would hide this one. */
+const isUnknownStatement = (error: unknown): boolean =>
+  error instanceof SluiceError && (error.cause as { errno?: unknown } | undefined)?.errno === 1064
+
 interface StatusRow {
   readonly File: string
   readonly Position: number | string
@@ -399,12 +403,14 @@ interface StatusRow {
 export async function logStatus(
   connection: Pick<Connection, 'query'>,
 ): Promise<{ file: string; offset: number; gtids: string }> {
+  const older = olderServers.has(connection)
   let rows: StatusRow[]
   try {
-    if (olderServers.has(connection)) throw new SluiceError('QUERY_FAILED', 'known')
-    rows = await connection.query<StatusRow>('SHOW BINARY LOG STATUS')
+    rows = await connection.query<StatusRow>(
+      older ? 'SHOW MASTER STATUS' : 'SHOW BINARY LOG STATUS',
+    )
   } catch (error) {
-    if (!(error instanceof SluiceError) || error.code !== 'QUERY_FAILED') throw error
+    if (older || !isUnknownStatement(error)) throw error
     rows = await connection.query<StatusRow>('SHOW MASTER STATUS')
     olderServers.add(connection)
   }

@@ -17,8 +17,9 @@ import { Orders } from '../../src/snapshot/orders.ts'
 import { Random } from '../e2e/load.ts'
 import { Memory, memoryType } from '../sinks/memory.ts'
 import { privateMysql, type MysqlServer } from '../support/mysql.ts'
+import { Proxy } from '../support/proxy.ts'
 import { enableSemiSync, SlowReplica } from './slow-replica.ts'
-import { Clock, different, Observer, openWorld, readWorld, Writer } from './world.ts'
+import { Clock, different, Observer, openWorld, readWorld, TABLE, Writer } from './world.ts'
 
 let dir: string
 let lines: Record<string, unknown>[]
@@ -28,10 +29,15 @@ beforeEach(() => {
 })
 afterEach(() => rmSync(dir, { recursive: true, force: true }))
 
-function open(mysql: MysqlServer, memory: Memory, options: object = {}): Instance {
-  const { host, port, user, password } = mysql
+function open(
+  mysql: Pick<MysqlServer, 'host' | 'port' | 'user' | 'password'> & { readonly tls?: object },
+  memory: Memory,
+  options: object = {},
+): Instance {
+  const { host, port, user, password, tls } = mysql
+  const source = { host, port, user, password, ...(tls && { tls }) }
   const config = instanceSchema.parse({
-    source: { host, port, user, password },
+    source,
     retry: { minMs: 20, maxMs: 200 },
     filter: { include: 'world\\..*' },
   })
@@ -77,6 +83,8 @@ async function settled(mysql: MysqlServer, memory: Memory) {
 
 describe('a load beside the stream', () => {
   const ROWS = 6000
+  /** Whose rows are several pieces from the beginning. */
+  const WIDE = TABLE.replace('(', `(wide VARCHAR(2000) NOT NULL DEFAULT '${'w'.repeat(2000)}', `)
   const writers = (mysql: MysqlServer, count: number, seed: number): Writer[] => {
     const clock = new Clock()
     const share = Math.ceil((ROWS * 1.2) / count)
@@ -234,6 +242,47 @@ describe('a load beside the stream', () => {
     const behind = memory.rows.slice(from).filter((r) => r.table === 'items')
     expect(behind.length).toBeGreaterThan(1000)
     expect(behind.filter(({ values }) => values['extra'] === undefined)).toEqual([])
+    await instance.stop()
+  })
+
+  it('reads a piece again and again while DDL comes between its parts, and loses none of it', async () => {
+    await using mysql = await privateMysql('9.7')
+    await openWorld(mysql, 'world.items', ROWS, WIDE)
+    const memory = new Memory()
+    let altered = 0
+    memory.before = async (batch) => {
+      // each time there is a longer pause before what comes behind the piece is read
+      const loaded = [...batch.rows(true)].some((row) => row.id.includes('/0.'))
+      if (loaded && altered < 6)
+        await mysql.query(`ALTER TABLE world.items ADD COLUMN x${altered++} INT NULL`)
+    }
+    const instance = open(mysql, memory, { batch: { bytes: '16KiB' } })
+    instance.start()
+    await until(() => loadOf(instance)?.state === 'done')
+    expect(await settled(mysql, memory)).toEqual({ differ: 0, wentBack: 0 })
+    expect(altered).toBe(6)
+    await instance.stop()
+  })
+
+  it('keeps the pieces that wait when the question for the end of the log fails behind one of them', async () => {
+    await using mysql = await privateMysql('9.7')
+    await openWorld(mysql, 'world.items', ROWS, WIDE)
+    await using proxy = await Proxy.start(mysql)
+    const memory = new Memory()
+    memory.before = () => sleep(20) // others wait behind the piece that is given out
+    let asked = 0
+    proxy.requestRule = (chunk) => {
+      if (instance.status.state !== 'running' || !chunk.includes('BINARY LOG STATUS')) return chunk
+      return ++asked % 2 === 0 ? { cutAfter: 0 } : chunk
+    }
+    const { user, password } = mysql
+    const tls = { mode: 'disabled' } // the proxy reads along
+    const source = { host: '127.0.0.1', port: proxy.port, user, password, tls }
+    const instance = open(source, memory, { batch: { bytes: '64KiB' } })
+    instance.start()
+    await until(() => loadOf(instance)?.state === 'done')
+    expect(await settled(mysql, memory)).toEqual({ differ: 0, wentBack: 0 })
+    expect(asked).toBeGreaterThan(1)
     await instance.stop()
   })
 })
