@@ -341,9 +341,14 @@ export class SluiceClient implements AsyncDisposable {
     this.#fresh = true
   }
   async #subscribe(link: Link): Promise<void> {
-    await link.request(SUBSCRIPTION, wire.writeSub({ ...this.#names(), filter: this.#filter }))
-    // Alibaba's server remembers what it gave to earlier connections
+    const reply = link.request(
+      SUBSCRIPTION,
+      wire.writeSub({ ...this.#names(), filter: this.#filter }),
+    )
+    // Alibaba's server remembers what it gave to earlier connections. Before any get that comes while this is under way:
+    // what that brought would come again, and nobody would know.
     this.#sendRollback(link)
+    await reply
   }
   #sendRollback(link: Link): void {
     link.send(CLIENTROLLBACK, wire.writeClientRollback({ ...this.#names(), batchId: 0n }))

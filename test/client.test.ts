@@ -373,9 +373,9 @@ describe('refusals', () => {
 })
 
 describe('re-delivery', () => {
-  type Step = 'get' | 'ack' | 'rollback' | 'cut'
+  type Step = 'get' | 'ack' | 'rollback' | 'subscribe' | 'cut'
   const steps = fc.array(
-    fc.constantFrom<Step>('get', 'get', 'get', 'ack', 'ack', 'rollback', 'cut'),
+    fc.constantFrom<Step>('get', 'get', 'get', 'ack', 'ack', 'rollback', 'subscribe', 'cut'),
     { minLength: 5, maxLength: 40 },
   )
   const logs = fc.array(fc.record({ rows: fc.integer({ min: 1, max: 5 }), packed: fc.boolean() }), {
@@ -417,7 +417,8 @@ describe('re-delivery', () => {
       else if (step !== 'get') {
         held = []
         if (step === 'cut') proxy.cut(true)
-        else client.rollback()
+        else if (step === 'rollback') client.rollback()
+        else void client.subscribe().catch(() => undefined) // a get comes while it is under way
       } else {
         const batch = await client.get({ size, waitMs: 0 })
         if (!batch) continue
