@@ -199,12 +199,19 @@ export class Writer {
 
   // ── gathering ──────────────────────────────────────────────────────────────
 
+  /** Whether the segment that the next transaction would go into is full: with what waits to be written, as it is in memory. */
   #full(): boolean {
     const { segmentBytes, maxAgeMs } = this.#options.limits
-    const active = this.segments.active
+    let bytes = this.#packer.bytes
+    for (let i = this.#queue.length - 1; i >= 0; i--) {
+      const job = this.#queue[i]!
+      if (job.kind === 'segment') return bytes >= segmentBytes // not begun yet, or only just
+      bytes += job.bytes
+    }
+    const { active } = this.segments
     if (active === undefined) return false
     const age = Date.now() - Date.parse(active.created)
-    return active.bytes >= segmentBytes || (maxAgeMs > 0 && age > maxAgeMs / 8)
+    return active.bytes + bytes >= segmentBytes || (maxAgeMs > 0 && age > maxAgeMs / 8)
   }
   #roll(track: Track): void {
     this.#cut()

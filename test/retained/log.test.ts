@@ -35,7 +35,7 @@ describe.each([
 ] as const)('%s', (_, made) => {
   test('what was written is read, byte for byte, from every place, over segments', async () => {
     using folder = new Folder()
-    await folder.fill(made(), { segmentBytes: 20_000 }, 6)
+    await folder.fill(made(), { segmentBytes: 5_000 }, 6)
     const { described, places } = made()
     expect(folder.look().list.length).toBeGreaterThan(3)
     expect(folder.look().list.every(({ gap }, i) => (gap === '') === i > 0)).toBe(true)
@@ -48,7 +48,7 @@ describe.each([
   })
   test('a place within a part is found', async () => {
     using folder = new Folder()
-    await folder.fill(made(), { segmentBytes: 20_000 }, 6)
+    await folder.fill(made(), { segmentBytes: 5_000 }, 6)
     const { described, places } = made()
     const i = described.findIndex(({ first, state }) => first > 0 && state === 'open')
     const whole = flat(described.slice(i))
@@ -72,7 +72,7 @@ describe.each([
 
 test('a GTID set of any place is enough', async () => {
   using folder = new Folder()
-  await folder.fill(gtids, { segmentBytes: 20_000 }, 6)
+  await folder.fill(gtids, { segmentBytes: 5_000 }, 6)
   const from = { ...gtids.start, file: '', gtids: GtidSet.parse(`${SERVER}:1-20:30`) }
   const rest = await folder.read(from)
   const wanted = gtids.described.filter(({ gtid }) => {
@@ -148,8 +148,10 @@ test('after a crash only what came since the last note is looked through', async
     await writer.flush()
     await new Promise((resolve) => setTimeout(resolve, 20))
   }
-  for (const tx of plain.all.slice(taken)) await writer.append(tx)
-  await writer.flush()
+  for (const tx of plain.all.slice(taken)) {
+    await writer.append(tx)
+    await writer.flush()
+  }
   expect(writer.segments.list.length).toBe(1)
   cpSync(folder.dir, copy.dir, { recursive: true })
   const end = writer.end
@@ -251,9 +253,9 @@ test('a segment whose head is damaged is named and kept aside, not taken for one
 
 test('the oldest segments go when there is too much, and what they had is not covered any more', async () => {
   using folder = new Folder()
-  await folder.fill(plain, { segmentBytes: 10_000, maxBytes: 25_000 }, 6)
+  await folder.fill(plain, { segmentBytes: 3_000, maxBytes: 9_000 }, 6)
   const segments = folder.look()
-  expect(segments.bytes).toBeLessThan(45_000)
+  expect(segments.bytes).toBeLessThan(20_000)
   expect(segments.list[0]!.number).toBeGreaterThan(1)
   expect(segments.covers(plain.start)).toBe(false)
   const { from } = segments.list[0]!
@@ -265,6 +267,19 @@ test('the oldest segments go when there is too much, and what they had is not co
   const writer = folder.open({ maxAgeMs: 1000 })
   expect(writer.segments.list).toEqual([])
   await writer.close()
+})
+
+test('what waits to be written is cut into segments, neither one for all nor one for each', async () => {
+  using folder = new Folder()
+  const writer = folder.open({ segmentBytes: 20_000 })
+  const { start, all, described } = plain
+  await writer.begin(start, 'UTC')
+  for (const tx of all) void writer.append(tx)
+  await writer.close()
+  expect(await folder.read(start)).toEqual(described)
+  const { length } = folder.look().list
+  expect(length).toBeGreaterThan(3)
+  expect(length).toBeLessThan(all.length / 5)
 })
 
 test('where reading went on elsewhere, the log says so and takes nobody across', async () => {

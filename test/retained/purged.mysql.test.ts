@@ -75,7 +75,7 @@ describe.each([
   beforeEach(() => mysql.query('DROP DATABASE IF EXISTS p8; CREATE DATABASE p8'))
 
   const open = (more: object = {}): Instance => {
-    const changeLog = { enabled: true, segmentBytes: '1MiB' }
+    const changeLog = { enabled: true, segmentBytes: '4MiB' }
     return rig.open({ source: sourceOf(mysql), changeLog, partBytes: '64KiB', ...more }, thread)
   }
   const started = async (more: object = {}): Promise<Instance> => {

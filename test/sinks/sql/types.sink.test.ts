@@ -109,8 +109,8 @@ const withoutZero = (spec: TypeSpec): TypeSpec =>
     : spec
 
 function postgresText({ sql }: TypeSpec, text: string | null): string | null {
-  const plain = text === null ? null : postgresForm(sql, text)
-  return plain !== null && isText(sql) ? Buffer.from(plain).toString('hex').toUpperCase() : plain
+  if (text === null) return null
+  return isText(sql) ? Buffer.from(text).toString('hex').toUpperCase() : postgresForm(sql, text)
 }
 /** Dates that do not exist are NULL. */
 function postgresWanted({ sql }: TypeSpec, text: string | null): string | null {
