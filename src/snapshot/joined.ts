@@ -283,10 +283,10 @@ export class Joined implements Cursor {
   }
   /** A piece is given out as a whole. `marked`: its last batch says so when it is acked. */
   #given({ piece: { from, next: own, chunk }, next }: Giving, marked: boolean): void {
-    if (own.done > from.done) {
-      const { database, name } = chunk.plan.table
+    const { database, name } = chunk.plan.table
+    // the same table may come once more right behind
+    if (own.done > from.done && this.#reader?.reads(database, name) !== true)
       this.#touched.unwatch(database, name)
-    }
     this.#letGo()
     this.#reader?.given()
     if (this.#reader !== undefined) this.#touched.forget(this.#reader.since)

@@ -116,6 +116,16 @@ export class PieceReader {
   get since(): number {
     return this.pieces[0]?.since ?? this.#reading ?? this.#options.touched.now
   }
+  /** Whether a piece of this table waits, or is read next. */
+  reads(database: string, name: string): boolean {
+    const next = this.#options.load.tables[this.#next.done]
+    return (
+      (next?.[0] === database && next[1] === name) ||
+      this.pieces.some(
+        ({ chunk: { plan } }) => plan.table.database === database && plan.table.name === name,
+      )
+    )
+  }
   /** Drops all that was read, to read again from `progress` on: what was given out last, or is first, is spoiled. */
   restart(progress: Progress): void {
     this.#backTo(0, progress)
