@@ -1,9 +1,9 @@
 /**
- * `npm run chaos:snapshot -- --kills N --seed N [--rows N] [--tables N] [--only redis,postgres]`: tables of random shape are loaded
- * into Redis and PostgreSQL, again at every start of Sluice and at random rates, so in pieces of random size, while writers
+ * `npm run chaos:snapshot -- --kills N --seed N [--rows N] [--tables N] [--only redis,postgres,client]`: tables of random shape are loaded
+ * into Redis, PostgreSQL and a client of the SDK, which no fence protects, again at every start of Sluice and at random rates, so in pieces of random size, while writers
  * change them (rows that go and come again, keys that move, transactions of thousands of rows), columns come and go, a table is added, and Sluice, MySQL and the
  * targets are killed (kill -9) at random. Somebody watches every key of every target all the time. Afterwards each target
- * must equal SELECT, and no key may ever have gone back to an older value. Prints a line per target and their sum, and exits 1 unless all is right:
+ * must equal SELECT, and no key may ever have gone back to an older value (the client's may: after a kill changes come again). Prints a line per target and their sum, and exits 1 unless all is right:
  *
  *   kills 20 keys 12345 different 0 wentBack 0
  */
@@ -14,6 +14,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { Redis } from 'ioredis'
 import { Client as Postgres } from 'pg'
+import { connect } from '../../src/client.ts'
+import type { ClientChange, Image } from '../../src/client/changes.ts'
 import { Random } from '../e2e/load.ts'
 import { Orders } from '../../src/snapshot/orders.ts'
 import {
@@ -34,7 +36,7 @@ const { values: args } = parseArgs({
     kills: { type: 'string', default: '5' },
     rows: { type: 'string', default: '15000' }, // of all tables that there are at first
     tables: { type: 'string', default: '3' },
-    only: { type: 'string', default: 'redis,postgres' },
+    only: { type: 'string', default: 'redis,postgres,client' },
     seed: { type: 'string' },
   },
 })
@@ -49,8 +51,11 @@ const WRITERS = 2 // of each table
 
 interface Target extends AsyncDisposable {
   readonly name: string
-  readonly service: Service
-  readonly sink: object
+  /** Whose loads the operator gives orders about. */
+  readonly client: string
+  readonly service: Pick<Service, 'kill' | 'start'>
+  /** A client has none: what comes again may be older than what it has. */
+  readonly sink: object | undefined
   /** "table:part/k" → n. */
   read(): Promise<Rows>
 }
@@ -61,6 +66,7 @@ async function redisTarget(): Promise<Target> {
   client.on('error', () => {})
   return {
     name: 'redis',
+    client: 'sink:redis',
     service,
     sink: {
       type: 'redis',
@@ -96,6 +102,7 @@ async function postgresTarget(): Promise<Target> {
   }
   return {
     name: 'postgres',
+    client: 'sink:postgres',
     service,
     sink: { type: 'sql', url: service.url, table: '{table}', createTables: true, ddl: 'apply' },
     async read() {
@@ -125,9 +132,56 @@ async function postgresTarget(): Promise<Target> {
     },
   }
 }
-const targets: Readonly<Record<string, () => Promise<Target>>> = {
+const CLIENT = 7
+/** Writes down what it reads, in order; killed, it loses what it has not acked and connects anew. */
+function clientTarget(port: number): Promise<Target> {
+  const rows: Rows = new Map()
+  const key = (table: string, { part, k }: Image): string => `${table}:${String(part)}/${String(k)}`
+  const take = (change: ClientChange): void => {
+    if (change.kind !== 'rows') return
+    for (const { before, after } of change.rows) {
+      if (before) rows.delete(key(change.table, before))
+      if (after) rows.set(key(change.table, after), Number(after['n']))
+    }
+  }
+  const ended = new AbortController()
+  let here = new AbortController()
+  const run = async (): Promise<void> => {
+    while (!ended.signal.aborted) {
+      const signal = AbortSignal.any([here.signal, ended.signal])
+      try {
+        const options = { port, destination: 'world', clientId: CLIENT, snapshot: true }
+        await using client = await connect({ ...options, retry: { attempts: 0 } })
+        for await (const batch of client.batches({ size: 64, waitMs: 100, signal })) {
+          for (const change of batch.changes) take(change)
+          await batch.ack()
+        }
+      } catch {
+        // Sluice is away
+      }
+      await sleep(50)
+    }
+  }
+  const running = run()
+  return Promise.resolve({
+    name: 'client',
+    client: String(CLIENT),
+    service: {
+      kill: () => Promise.resolve(here.abort()),
+      start: () => Promise.resolve(void (here = new AbortController())),
+    },
+    sink: undefined,
+    read: () => Promise.resolve(new Map(rows)),
+    async [Symbol.asyncDispose]() {
+      ended.abort()
+      await running
+    },
+  })
+}
+const targets: Readonly<Record<string, (port: number) => Promise<Target>>> = {
   redis: redisTarget,
   postgres: postgresTarget,
+  client: clientTarget,
 }
 
 /** Looks at a target again and again; a key that is lower than it was has gone back. */
@@ -148,7 +202,7 @@ class Watcher {
     while (!this.#stopped) {
       try {
         for (const [key, n] of await target.read()) {
-          if (n < (this.#seen.get(key) ?? -1)) this.wentBack++
+          if (target.sink && n < (this.#seen.get(key) ?? -1)) this.wentBack++
           else this.#seen.set(key, n)
         }
         this.looks++
@@ -182,18 +236,19 @@ const optionsOf = ({ dir, port, mysql, list }: Omit<World, 'sluice'>) => ({
       partBytes: '64KiB', // so that large transactions travel in parts
       snapshot: { rowsPerSecond: randomRate() },
       sinks: Object.fromEntries(
-        list.map((t) => [
-          t.name,
-          {
-            ...t.sink,
+        list.flatMap(({ name, sink }) => {
+          if (sink === undefined) return []
+          const options = {
+            ...sink,
             // a table whose key is no primary key does not say what tells its rows apart
             tables: [{ match: '.*', key: ['part', 'k'] }],
             initialLoad: 'always',
             // small ones give a piece out in many parts, with the stream between them
             batch: { bytes: random.pick(['48KiB', '1MiB']) },
             retry: { minMs: 50, maxMs: 500 },
-          },
-        ]),
+          }
+          return [[name, options]]
+        }),
       ),
     },
   },
@@ -283,7 +338,7 @@ async function alter(mysql: MysqlServer, n: number): Promise<string> {
 function order({ dir, list }: World): string {
   const orders = Orders.open(join(dir, 'data'), 'world')
   try {
-    const client = `sink:${random.pick(list).name}`
+    const { client } = random.pick(list)
     const verb = random.pick(['throttle', 'throttle', 'start'] as const)
     const tables = `world\\.${nameOf(random.int(0, TABLES))}`
     const rowsPerSecond = randomRate()
@@ -298,8 +353,8 @@ function order({ dir, list }: World): string {
 function hurry({ dir, list }: World): void {
   const orders = Orders.open(join(dir, 'data'), 'world')
   try {
-    for (const { name } of list)
-      orders.give({ verb: 'throttle', client: `sink:${name}`, tables: '', rowsPerSecond: 0 })
+    for (const { client } of list)
+      orders.give({ verb: 'throttle', client, tables: '', rowsPerSecond: 0 })
   } finally {
     orders.close()
   }
@@ -308,11 +363,13 @@ function hurry({ dir, list }: World): void {
 async function main(): Promise<number> {
   console.log(`chaos:snapshot with seed ${seed}`)
   await using stack = new AsyncDisposableStack()
+  const port = await freePort()
   const list: Target[] = []
   for (const name of args.only.split(',')) {
     const open = targets[name]
-    if (open === undefined) throw new Error(`expected --only of redis, postgres, got ${name}`)
-    list.push(stack.use(await open()))
+    if (open === undefined)
+      throw new Error(`expected --only of redis, postgres, client, got ${name}`)
+    list.push(stack.use(await open(port)))
   }
   const mysql = stack.use(await privateMysql('9.7'))
   const clock = new Clock()
@@ -320,7 +377,7 @@ async function main(): Promise<number> {
   for (let i = 0; i < TABLES; i++) writers.push(...(await addTable(mysql, i, clock)))
   const dir = mkdtempSync(join(tmpdir(), 'sluice-chaos-snapshot-'))
   stack.defer(() => rmSync(dir, { recursive: true, force: true }))
-  const parts = { mysql, list, dir, port: await freePort() }
+  const parts = { mysql, list, dir, port }
   const world: World = { ...parts, sluice: await startSluice(optionsOf(parts)) }
   stack.defer(() => world.sluice.kill())
   const watchers = list.map((target) => new Watcher(target))
