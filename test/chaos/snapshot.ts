@@ -136,7 +136,10 @@ const CLIENT = 7
 /** Writes down what it reads, in order; killed, it loses what it has not acked and connects anew. */
 function clientTarget(port: number): Promise<Target> {
   const rows: Rows = new Map()
-  const key = (table: string, { part, k }: Image): string => `${table}:${String(part)}/${String(k)}`
+  const key = (table: string, image: Image): string => {
+    const [part, k] = [image['part'], image['k']].map((v) => (v as string | number).toString())
+    return `${table}:${part}/${k}`
+  }
   const take = (change: ClientChange): void => {
     if (change.kind !== 'rows') return
     for (const { before, after } of change.rows) {
