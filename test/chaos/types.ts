@@ -127,12 +127,16 @@ export function valueOf(r: Random, kind: string, type: string, bytes: number): s
   return quoted(r.pick(texts))
 }
 
-/** A SELECT expression that shows a column's value exactly, as text or hexadecimal digits. */
+/**
+ * A SELECT expression that shows a column's value exactly, as text or hexadecimal digits. Of text it is what the wire can
+ * say: bytes of a binary column that was made a text of gbk may be characters which Unicode lacks.
+ */
 export function shown(column: string, kind: string): string {
   if (kind === 'float' || kind === 'double') return `CONCAT(JSON_ARRAY(CAST(${column} AS DOUBLE)))`
   if (kind === 'bit') return `HEX(${column} + 0)`
   if (/^((tiny|small|medium|big)?int|decimal|year|date|time|datetime|timestamp)$/.test(kind))
     return `CONCAT(${column})`
   if (kind === 'json') return `HEX(CAST(${column} AS CHAR CHARACTER SET utf8mb4))`
+  if (/char|text/.test(kind)) return `HEX(CONVERT(${column} USING utf8mb4))`
   return `HEX(${column})`
 }
