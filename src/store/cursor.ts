@@ -483,6 +483,7 @@ export class ClientCursor implements Cursor {
 
   #goTo(position: Position): void {
     this.#stopReader()
+    this.#joined = -1 // it may lack again what it had
     this.#base = position
     this.#track.start(position)
     this.#locate()

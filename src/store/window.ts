@@ -161,15 +161,15 @@ export class Window {
   tail = 0
   /** The place before the oldest entry. */
   start: Place
-  /** Where the main reader began to read on the server it reads from, and what was delivered before. */
-  entered: { readonly epoch: number; readonly seen: GtidSet | undefined }
+  /** What the main reader had had before each epoch, of those that the window may reach back to. */
+  readonly #entered = new Map<number, GtidSet | undefined>()
   /** The place after the newest entry, where the main reader goes on. */
   readonly end: Track
   #ring: (Transaction | undefined)[] = Array.from({ length: 1024 })
   constructor(bytesMax: number, from: Position) {
     this.bytesMax = bytesMax
     this.start = from
-    this.entered = { epoch: from.epoch, seen: from.gtids }
+    this.#entered.set(from.epoch, from.gtids)
     this.end = new Track(from)
   }
   get count(): number {
@@ -192,8 +192,10 @@ export class Window {
         `the main reader went back in the log, from ${from} to ${formatPosition(endOf(tx))}`,
       )
     }
-    if (tx.epoch !== this.entered.epoch) {
-      this.entered = { epoch: tx.epoch, seen: this.end.position().gtids }
+    if (tx.epoch !== this.end.epoch) {
+      for (const epoch of this.#entered.keys())
+        if (epoch < this.start.epoch) this.#entered.delete(epoch)
+      this.#entered.set(tx.epoch, this.end.position().gtids)
     }
     if (this.count === this.#ring.length) this.#grow()
     this.#ring[this.tail++ & (this.#ring.length - 1)] = tx
@@ -217,8 +219,8 @@ export class Window {
    * that had from another server it does not read again on this one, where it may stand in any order.
    */
   joins(track: Track): boolean {
-    const { epoch, seen } = this.entered
-    if (track.epoch !== epoch || seen === undefined) return true
+    const seen = this.#entered.get(track.epoch)
+    if (seen === undefined) return true
     return track.position().gtids?.includes(seen) ?? true
   }
   /**
