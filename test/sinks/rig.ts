@@ -18,7 +18,8 @@ import { commonSchema, type SinkConfig } from '../../src/sinks/runner/options.ts
 import type { SinkHost, SinkStatus } from '../../src/sinks/runner/runner.ts'
 import { Sinks } from '../../src/sinks/runner/sinks.ts'
 import { State } from '../../src/store/state.ts'
-import { Store } from '../../src/store/store.ts'
+import type { ClientCursor } from '../../src/store/cursor.ts'
+import { type Cursor, Store } from '../../src/store/store.ts'
 import {
   begin,
   column,
@@ -86,6 +87,8 @@ export class Rig {
   store: Store
   sinks: Sinks
   known = { epoch: 1, server: UUID }
+  /** What stands between a cursor and a sink. */
+  join: (cursor: ClientCursor) => Cursor = (cursor) => cursor
   read: SinkHost['read'] = () => {
     throw new Error('no source')
   }
@@ -105,6 +108,7 @@ export class Rig {
       state: this.state,
       origin,
       log: { info: () => {}, warn: () => {} },
+      join: (cursor) => this.join(cursor),
     })
   }
   #openSinks(): Sinks {

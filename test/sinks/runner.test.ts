@@ -1,7 +1,8 @@
 import { afterEach, describe, expect, test } from 'vitest'
 import type { Change, QueryChange } from '../../src/change.ts'
 import { SluiceError } from '../../src/errors.ts'
-import { slabs, rawEvent, rowsOf } from '../server/changes.ts'
+import type { Cursor, Limit } from '../../src/store/store.ts'
+import { slabs, rawEvent, rowsOf, transactionOf } from '../server/changes.ts'
 import { changesOf, items, Rig, type Op } from './rig.ts'
 
 /** Every slab was given back: nothing is held once a sink has stopped. */
@@ -141,6 +142,50 @@ describe('a transactional sink', () => {
     expect(stored.some((row) => row !== undefined && row > 0)).toBe(true)
     expect(rig.control.letters().map((l) => l.key)).toEqual(['7'])
     expect(memory.opened.length).toBeGreaterThan(2)
+  })
+  test('does not go back in the log for a poison row of a snapshot in the same write', async () => {
+    await using rig = new Rig({ onError: 'deadLetter', batch: { waitMs: '50ms' } })
+    const { memory } = rig
+    memory.shape = { promise: 'transactional' }
+    memory.poison = (row) => (row.key === '12' ? data('no') : undefined)
+    // Dies once between the halves.
+    let died = false
+    memory.before = () => {
+      if (died || memory.ends.length === 0) return
+      died = true
+      throw away()
+    }
+    // Rows that were read at 1000, given out behind the first two transactions.
+    rig.join = (cursor): Cursor => {
+      let loaded = false
+      return {
+        client: cursor.client,
+        get acked() {
+          return cursor.acked
+        },
+        get: async (limit: Limit, signal: AbortSignal) => {
+          if (loaded || cursor.readPlace.offset < 3000) return await cursor.get(limit, signal)
+          loaded = true
+          const rows = [10, 11, 12, 13].map((id) => ({ after: [String(id), 'read'] }))
+          const change = { ...rowsOf('insert', rows, { table: items }), ordinal: 0, snapshot: true }
+          const tx = transactionOf(1000, [change], { endOffset: 1000 })
+          const batch = cursor.give(tx, 0, 1, 100)
+          tx.slab?.release()
+          return batch
+        },
+        ack: (id: bigint) => cursor.ack(id),
+        rollback: () => cursor.rollback(),
+        close: () => cursor.close(),
+      }
+    }
+    rig.ops(insert(1), insert(2))
+    const end = rig.ops(insert(3), insert(4))
+    rig.sinks.start()
+    await rig.reached(end)
+    await rig.until(() => rig.control.count('mem') === 1)
+    await rig.reached(rig.ops(insert(5)))
+    expect(keys(rig)).toEqual(['1', '2', '3', '4', '10', '11', '13', '5'])
+    expect(memory.ends[0]).toMatchObject({ offset: 3000, skip: 0 })
   })
   test('goes on at its own position, which outranks the local one', async () => {
     await using rig = new Rig()

@@ -240,13 +240,14 @@ export function positionBefore(facts: BatchFacts, index: number): Position {
       let rows = 0
       for (const reader = change.reader(); reader.next();) rows++
       if (index < first + rows) {
+        if (change.snapshot) return position // its rows are not in the log
         const { epoch, server, file, offset, timestamp } = tx
         const inside = { skip: change.ordinal, row: index - first }
         return { epoch, server, file, offset, timestamp, gtids: position.gtids, ...inside }
       }
       first += rows
     }
-    position = advance(position, tx)
+    if (changes[0]?.snapshot !== true) position = advance(position, tx)
   }
   return facts.end
 }
