@@ -17,7 +17,13 @@ import { secretBytes, signatureOf } from './http/signature.ts'
 import type { BatchFacts, SinkBatch } from './shape/batch.ts'
 import { bytes, duration, flag, integer, oneOf, section, text } from '../config/leaves.ts'
 import type { SinkRow } from './shape/row.ts'
-import { defineSink, type RowFailure, type Sink, type SinkStatement } from './sink.ts'
+import {
+  defineSink,
+  type RowFailure,
+  type Sink,
+  type SinkContext,
+  type SinkStatement,
+} from './sink.ts'
 
 /** No receiver can make us wait for longer. */
 const RETRY_AFTER_MS_MAX = 5 * 60_000
@@ -104,7 +110,7 @@ export const http = defineSink({
       found.push('headers: expected either bearerToken or a header authorization, found both')
     return found
   },
-  open(chosen, { instance }) {
+  open(chosen, { instance, onError }) {
     let poster: Poster
     try {
       const { url, concurrency, timeoutMs, tls, bearerToken } = chosen
@@ -118,7 +124,7 @@ export const http = defineSink({
       const message = `http sink: cannot be set up: ${(error as Error).message}`
       throw new SluiceError('SINK_UNSUITABLE', message, { cause: error })
     }
-    return Promise.resolve(new HttpSink(poster, instance, chosen))
+    return Promise.resolve(new HttpSink(poster, { instance, onError }, chosen))
   },
 })
 
@@ -165,9 +171,15 @@ class HttpSink implements Sink {
   readonly #keys: Keys
   readonly #spare: Paper[] = []
   readonly #eventsMax: number
+  readonly #patient: boolean // what is refused is sent again until it is taken
   #notBefore = 0 // ms; what Retry-After said
 
-  constructor(poster: Poster, instance: string, chosen: HttpOptions) {
+  constructor(
+    poster: Poster,
+    { instance, onError }: Pick<SinkContext, 'instance' | 'onError'>,
+    chosen: HttpOptions,
+  ) {
+    this.#patient = onError === 'retry'
     const { decimal, binary, secret: now, previousSecret, mode, concurrency } = chosen
     this.#poster = poster
     this.#options = chosen
@@ -269,6 +281,7 @@ class HttpSink implements Sink {
     } else {
       const text = `${body.subject(from)} at ${body.id(from)}: ${answer.message}`
       const error = new SluiceError('SINK_DATA', text)
+      if (this.#patient) throw error
       sending.failures.push({ index: body.places[from]! >> 1, error, retryable: false })
     }
   }

@@ -101,6 +101,11 @@ export interface SinkContext {
    */
   readonly shared?: boolean
   /**
+   * With `retry`, who keeps an order without versions throws SINK_DATA for a refused row where it would go on with others:
+   * nothing may overtake what is written later.
+   */
+  readonly onError?: 'stop' | 'retry' | 'deadLetter' | undefined
+  /**
    * Asks the source: rows as objects, integers beyond 2^53 as strings, dates as text. Throws SluiceError.
    */
   readonly query: <T>(

@@ -17,6 +17,7 @@ import { Control, controlFile } from '../../src/sinks/letters/control.ts'
 import { commonSchema, type SinkConfig } from '../../src/sinks/runner/options.ts'
 import type { SinkHost, SinkStatus } from '../../src/sinks/runner/runner.ts'
 import { Sinks } from '../../src/sinks/runner/sinks.ts'
+import type { SinkType } from '../../src/sinks/sink.ts'
 import { State } from '../../src/store/state.ts'
 import type { ClientCursor } from '../../src/store/cursor.ts'
 import { type Cursor, Store } from '../../src/store/store.ts'
@@ -93,9 +94,14 @@ export class Rig {
     throw new Error('no source')
   }
 
-  constructor(options: object = {}) {
+  readonly #type: SinkType
+
+  /** Another sink than the one in memory, with options of its own. */
+  constructor(options: object = {}, real?: { readonly type: SinkType; readonly own: object }) {
     const retry = { minMs: 1, maxMs: 3 }
-    this.config = { ...commonSchema.parse({ retry, ...options }), type: 'memory' }
+    this.#type = real?.type ?? memoryType(this.memory)
+    const own = real && this.#type.options.parse(real.own)
+    this.config = { ...commonSchema.parse({ retry, ...options }), ...own, type: this.#type.type }
     this.state = State.open(join(this.dir, 'orders.sqlite'))
     this.store = this.#openStore()
     this.sinks = this.#openSinks()
@@ -118,7 +124,7 @@ export class Rig {
         write: (line: string) => void this.lines.push(JSON.parse(line) as Record<string, unknown>),
       },
     )
-    const types = [memoryType(this.memory)]
+    const types = [this.#type]
     return Sinks.open(
       { mem: this.config },
       { dataDir: this.dir, types },

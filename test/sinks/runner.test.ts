@@ -3,6 +3,9 @@ import type { Change, QueryChange } from '../../src/change.ts'
 import { SluiceError } from '../../src/errors.ts'
 import type { Cursor, Limit } from '../../src/store/store.ts'
 import { slabs, rawEvent, rowsOf, transactionOf } from '../server/changes.ts'
+import { http } from '../../src/sinks/http.ts'
+import type { SinkType } from '../../src/sinks/sink.ts'
+import { Receiver } from './receiver.ts'
 import { changesOf, items, Rig, type Op } from './rig.ts'
 
 /** Every slab was given back: nothing is held once a sink has stopped. */
@@ -86,6 +89,30 @@ describe('what the target refuses', () => {
     await rig.reached(end)
     expect(keys(rig)).toEqual(['1'])
   })
+  test.each(['in one transaction', 'in another write beside it'])(
+    'for now is not overtaken by a newer event of its key, %s',
+    async (where) => {
+      await using receiver = await Receiver.start()
+      const taken: string[] = []
+      let refusals = 3
+      receiver.reply = ({ body }) => {
+        const { data } = JSON.parse(body) as { data: { after: { v: string } } }
+        const { v } = data.after
+        if (v === 'a' && refusals-- > 0) return { status: 422 }
+        taken.push(v)
+        return { status: 200 }
+      }
+      const real = { type: http as unknown as SinkType, own: { url: receiver.url } }
+      await using rig = new Rig({ onError: 'retry', batch: { changes: 3 } }, real)
+      const ops = [insert(1, 'a'), update(1, 'b')]
+      if (where === 'in one transaction') rig.ops(...ops)
+      else for (const op of ops) rig.ops(op)
+      const end = rig.ops(insert(2, 'c'))
+      rig.sinks.start()
+      await rig.reached(end)
+      expect(taken.filter((v) => v !== 'c')).toEqual(['a', 'b'])
+    },
+  )
   test('beyond deadLettersMax stops the sink', async () => {
     await using rig = new Rig({ onError: 'deadLetter', deadLettersMax: 2 })
     rig.memory.poison = () => data('never')

@@ -286,6 +286,7 @@ export class SinkRunner {
       ...known(),
       position,
       query,
+      onError: this.config.onError,
     })
   }
   #life(

@@ -104,6 +104,7 @@ export class Replay {
         epoch: 0,
         position: NOWHERE,
         shared: true,
+        onError: config.onError,
         query: () => Promise.resolve([]),
       })
       await this.#write(sink, halt, hard.signal)

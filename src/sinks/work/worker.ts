@@ -125,6 +125,7 @@ export class Worker {
       epoch: 0,
       position: NOWHERE,
       shared: true,
+      onError: sink.onError,
       query: () => Promise.resolve([]),
     })
   }
