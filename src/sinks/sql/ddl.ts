@@ -60,6 +60,12 @@ export function applier(options: ApplyOptions): Handler {
     const plan = dialect.name === 'mysql' ? planMysql : planPostgres
     const statements = plan(statement, parsed, options)
     await writer.apply(statement, signal, async (session, again) => {
+      if (again && undoesItself(change.sql, parsed))
+        throw refused(
+          dialect,
+          statement,
+          'names change places, which a second time would undo, and the connection was lost while it ran: see whether it was done',
+        )
       const { rows } = await session.run(
         dialect.name === 'mysql' ? 'SELECT DATABASE() AS name' : "SELECT '' AS name",
       )
@@ -74,6 +80,30 @@ export function applier(options: ApplyOptions): Handler {
     })
     context.log.info({ sql: short(change.sql) }, 'applied a statement to the target')
   }
+}
+
+/** Whether names change places, so that nothing says that it was done already. */
+function undoesItself(sql: string, { type, tables }: Parsed): boolean {
+  const before = new Set<string>()
+  const now = new Set<string>()
+  const rename = (from: string, to: string): void => {
+    if (from.toLowerCase() === to.toLowerCase()) return
+    if (!now.delete(from.toLowerCase())) before.add(from.toLowerCase())
+    now.add(to.toLowerCase())
+  }
+  const full = (i: number): string => `${tables[i]!.database}.${tables[i]!.table}`
+  if (type === 'RENAME') for (let i = 0; i + 1 < tables.length; i += 2) rename(full(i), full(i + 1))
+  if (type === 'ALTER')
+    for (const clause of clauses(sql)) {
+      const tokens = new Tokens(clause)
+      const renames = tokens.take('RENAME') && tokens.is('COLUMN')
+      if (!renames && !tokens.take('CHANGE')) continue
+      tokens.take('COLUMN')
+      const from = tokens.takeIdentifier() ?? ''
+      if (renames) tokens.take('TO')
+      rename(from, tokens.takeIdentifier() ?? '')
+    }
+  return now.size > 0 && now.size === before.size && [...now].every((name) => before.has(name))
 }
 
 /** What a statement says that was done already: exists, has that column, has it no more. */

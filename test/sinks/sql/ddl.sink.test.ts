@@ -118,6 +118,51 @@ describe.each(kinds)('DDL to %s', (kind) => {
     ])
   })
 
+  it.each([
+    [
+      'tables',
+      (a: string, b: string) => `RENAME TABLE ${a} TO x_${a}, ${b} TO ${a}, x_${a} TO ${b}`,
+    ],
+    ['columns', (a: string) => `ALTER TABLE ${a} RENAME COLUMN n TO m, CHANGE m n INT`],
+  ])('does not let %s change places twice, wherever the connection dies', async (_, swap) => {
+    const log = await Log.start(server, database)
+    await using proxy = await Proxy.start(target)
+    const address = new URL(target.url)
+    address.port = String(proxy.port)
+    const open = (): Promise<Sink> =>
+      target.open(contextOf(log.position, t), { url: address.href, ddl: 'apply' })
+    sink = await open()
+    for (const [i, name] of [t, `${t}_b`].entries()) {
+      await source.query(`CREATE TABLE ${name} (id INT PRIMARY KEY, n INT, m INT)`)
+      await source.query(`INSERT INTO ${name} VALUES (1,${i},${i + 2})`)
+    }
+    await drive(sink, await log.read())
+    const rows = `SELECT n, m FROM ${t}`
+    const statement = swap(t, `${t}_b`)
+    if (kind === 'postgres' && statement.includes('CHANGE')) return
+    let refused = 0
+    for (let cut = 0; cut < 8; cut++) {
+      await source.query(statement)
+      let answers = cut
+      proxy.rule = (chunk) => (answers-- > 0 ? chunk : { cutAfter: 0 })
+      const whole = (): void => void (proxy.rule = (chunk) => chunk)
+      const [wanted] = (await source.query(rows)) as unknown as [{ n: number; m: number }[]]
+      const expected = [[String(wanted[0]!.n), String(wanted[0]!.m)]]
+      try {
+        sink = await deliver(sink, open, await log.read(), whole)
+      } catch (error) {
+        expect(error).toMatchObject({ code: 'SINK_UNSUITABLE' })
+        expect((error as Error).message).toContain('see whether it was done')
+        refused++
+        sink = await open()
+        if (String(await shown(rows)) !== String(expected)) await target.query(statement)
+      }
+      whole()
+      expect(await shown(rows)).toEqual(expected)
+    }
+    expect(refused > 0).toBe(kind !== 'postgres')
+  })
+
   it('refuses what it cannot do exactly', async () => {
     await source.query(`CREATE TABLE ${t} (id INT PRIMARY KEY, n INT)`)
     const log = await Log.start(server, database, {
