@@ -401,6 +401,27 @@ describe('the life of a sink', () => {
     rig.memory.before = () => {}
     expect(rig.store.status().cursors[0]!.acked.offset).toBe(end.offset)
   })
+  test('knows of what was given out beside a write, also in a half of it', async () => {
+    await using rig = new Rig({ parallel: 2, batch: { changes: 3 }, onError: 'deadLetter' })
+    const { memory } = rig
+    memory.shape = {
+      target: (row) => (row.string(row.side, row.table.keys[0]!) === '2' ? 'd' : 'a'),
+    }
+    memory.poison = (row) =>
+      row.key === '3' && !memory.rows.some((r) => r.key === '1') ? data('no') : undefined
+    memory.before = async (batch) => {
+      const [row] = batch.rows(true)
+      const first = row!.string(row!.side, row!.table.keys[0]!) !== '2'
+      if (first) await rig.until(() => keys(rig).includes('2'))
+    }
+    rig.ops(insert(1), insert(3))
+    const end = rig.ops(insert(2))
+    rig.sinks.start()
+    await rig.reached(end)
+    const newest = memory.rows[0]!
+    expect(newest.key).toBe('2')
+    expect(memory.highest.every((highest) => highest >= newest.version)).toBe(true)
+  })
   test('tells the sink how far everything is done', async () => {
     await using rig = new Rig({ parallel: 4 })
     const told: number[] = []

@@ -165,7 +165,18 @@ export class Life {
     // Beside others, "behind this batch" is not yet true when it is written.
     const beside = this.#lanes.count > 1 || (sink.target === undefined && (sink.inFlight ?? 1) > 1)
     const safe = beside && sink.promise !== 'transactional' ? this.#floor : end
-    return { slices, start, end: safe, settled: true, highest: this.#issued, redelivered, target }
+    const issued = (): string => this.#issued
+    return {
+      slices,
+      start,
+      end: safe,
+      settled: true,
+      get highest() {
+        return issued()
+      },
+      redelivered,
+      target,
+    }
   }
   async #spread(entry: Entry, batch: SinkBatch): Promise<void> {
     const { sink } = this.#options

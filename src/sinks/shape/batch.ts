@@ -35,7 +35,7 @@ export interface BatchFacts {
   readonly end: Position
   /** Whether that holds for each part of it that is written. */
   readonly settled?: boolean
-  /** Versions of everything this cursor has ever given out are at most this. */
+  /** Versions of everything this cursor has given out until now are at most this: others may be written meanwhile. */
   readonly highest: string
   readonly redelivered: boolean
   readonly target: (table: Table) => TargetTable
@@ -92,7 +92,15 @@ export class SinkBatch {
   }
   /** The same rows with another end. */
   endingAt(end: Position): SinkBatch {
-    return new SinkBatch({ ...this.facts, end }, this.#from, this.#to, this.#lane)
+    const { facts } = this
+    const its: BatchFacts = {
+      ...facts,
+      end,
+      get highest() {
+        return facts.highest
+      },
+    }
+    return new SinkBatch(its, this.#from, this.#to, this.#lane)
   }
   /** The indexes of its rows. Throws ROWS_MALFORMED. */
   indexes(): number[] {
