@@ -228,6 +228,17 @@ describe('a transactional sink', () => {
     await rig.until(() => keys(rig).length === 2)
     expect(keys(rig)).toEqual(['2', '2'])
   })
+  test('misses no rows of another transaction where it stood within one and the source was switched', async () => {
+    await using rig = new Rig()
+    rig.memory.shape = { promise: 'transactional' }
+    rig.known = { ...rig.known, epoch: 2 }
+    const before = rig.ops(insert(1))
+    rig.memory.position = { ...before, skip: 3, row: 2 } // two rows of what stood there on the old server
+    const end = rig.append(changesOf([insert(2), insert(3), insert(4)]), { epoch: 2 })
+    rig.sinks.start()
+    await rig.reached(end)
+    expect(keys(rig)).toEqual(['2', '3', '4'])
+  })
   test('that is ahead of the source stops', async () => {
     await using rig = new Rig()
     rig.memory.shape = { promise: 'transactional' }

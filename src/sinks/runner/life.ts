@@ -188,8 +188,11 @@ export class Life {
     const done = this.#rowsDone
     this.#rowsDone = 0
     if (done === 0) return 0
-    const { skip } = this.#options.cursor.acked
-    return slices[0]?.changes[0]?.ordinal === skip ? done : 0
+    // Another server need not go on with the same transaction.
+    const { epoch, file, offset, skip } = this.#options.cursor.acked
+    const { tx, changes } = slices[0]!
+    const same = tx.epoch === epoch && tx.file === file && tx.offset === offset
+    return same && changes[0]?.ordinal === skip ? done : 0
   }
   /** Durable before the write: whoever finds a version above it in the target knows that it is not ours. */
   #issue(version: string): void {
