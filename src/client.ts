@@ -95,6 +95,7 @@ export class SluiceClient implements AsyncDisposable {
   readonly #track = new Track()
   readonly #closing = new AbortController()
   #filter: string
+  #subscribed: string | undefined // the filter of the last subscription
   #current: Link | undefined
   #flights: Flight[] = []
   /** Given out and not acked, oldest first; emptied when they become stale. */
@@ -156,13 +157,18 @@ export class SluiceClient implements AsyncDisposable {
     await this.#subscribe(link)
   }
 
-  /** Gives up the client's place in the log. A later get subscribes anew. */
+  /**
+   * Gives up the client's place in the log, over a new connection where there is none. A later get subscribes anew.
+   * Throws what `subscribe` throws.
+   */
   async unsubscribe(): Promise<void> {
     this.#open()
+    await this.#renewing?.catch(() => undefined)
+    if (this.#current?.open === false) await this.#renew()
     const link = this.#current
     this.#stale()
     this.#current = undefined
-    if (!link?.open) return
+    if (link === undefined) return
     await link.request(UNSUBSCRIPTION, wire.writeSub({ ...this.#names(), filter: '' }))
     await link.close()
   }
@@ -246,8 +252,10 @@ export class SluiceClient implements AsyncDisposable {
   ): Promise<Batch | undefined | 'again'> {
     let link = this.#current
     try {
-      if (!link?.open) await this.#renew()
+      if (!link?.open) await unlessAborted(this.#renew(), stop)
+      if (stop.aborted) return undefined
       link = this.#current
+      if (link === undefined) return 'again' // unsubscribed meanwhile
       while (this.#flights.length < ahead) this.#ask(options)
       const flight = this.#flights[0]!
       const reply = await unlessAborted(flight.reply, stop)
@@ -322,9 +330,10 @@ export class SluiceClient implements AsyncDisposable {
   }
 
   /** A new connection, subscribed; one attempt at a time. */
-  #renew(): Promise<void> {
+  async #renew(): Promise<void> {
+    if (this.#current?.open) return // somebody else was quicker
     this.#renewing ??= this.#reconnect().finally(() => (this.#renewing = undefined))
-    return this.#renewing
+    await this.#renewing
   }
   async #reconnect(): Promise<void> {
     this.#stale()
@@ -333,6 +342,7 @@ export class SluiceClient implements AsyncDisposable {
     try {
       this.#open()
       await this.#subscribe(link)
+      this.#open()
     } catch (error) {
       link.close().catch(() => undefined)
       throw error
@@ -341,6 +351,8 @@ export class SluiceClient implements AsyncDisposable {
     this.#fresh = true
   }
   async #subscribe(link: Link): Promise<void> {
+    if (this.#filter !== this.#subscribed) this.#track.forget()
+    this.#subscribed = this.#filter
     const reply = link.request(
       SUBSCRIPTION,
       wire.writeSub({ ...this.#names(), filter: this.#filter }),
@@ -368,7 +380,7 @@ export class SluiceClient implements AsyncDisposable {
       await sleep(delay, undefined, { signal: stop }).catch(() => undefined)
       if (stop.aborted) return
       try {
-        return await this.#renew()
+        return await unlessAborted(this.#renew(), stop)
       } catch (next) {
         cause = next
       }

@@ -120,6 +120,11 @@ export class Track {
       this.#resumed = sure ? 'after the last ack' : 'after some ack'
   }
 
+  /** What comes may have been left out before, wherever it stands: nothing says any more that it was delivered. */
+  forget(): void {
+    this.#mark = undefined
+  }
+
   /** A batch that ended there was acked. */
   acked({ file, offset, order }: Mark): void {
     if (file === this.#file && offset === this.#offset) this.#acked.push(order + 1)

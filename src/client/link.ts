@@ -22,6 +22,7 @@ export interface LinkOptions {
 }
 
 interface Waiting {
+  readonly silence: number // ms that its reply may stay away
   resolve(reply: wire.Packet): void
   reject(error: SluiceError): void
 }
@@ -133,10 +134,11 @@ export class Link {
 
   #expect(waitMs: number): Promise<wire.Packet> {
     if (this.#error) return Promise.reject(this.#error)
-    const silence = waitMs + this.#silenceMs
+    // those in front of it may take their time first
+    const silence = Math.max(waitMs + this.#silenceMs, ...this.#waiting.map((w) => w.silence))
     this.#socket.setTimeout(Number.isFinite(silence) ? silence : 0)
     const reply = new Promise<wire.Packet>((resolve, reject) =>
-      this.#waiting.push({ resolve, reject }),
+      this.#waiting.push({ silence, resolve, reject }),
     )
     // A prefetched reply may fail before anybody asks for it.
     reply.catch(() => undefined)

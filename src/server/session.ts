@@ -63,7 +63,7 @@ export class Session {
   readonly #framer: wire.Framer
   readonly #reply: Reply
   readonly #holdings: Holdings
-  readonly #gone = new AbortController()
+  #hurry = new AbortController() // ends the wait of the GET at hand
   #finish: () => void = () => undefined
   #state: 'auth' | 'ready' | 'broken' | 'gone' = 'auth'
   #queue: (wire.Packet | SluiceError)[] = []
@@ -134,21 +134,22 @@ export class Session {
       packet = error
     }
     this.#queue.push(packet)
-    if (this.#inGet) this.#ackAhead()
+    if (this.#inGet && this.#ackAhead()) this.#hurry.abort()
   }
-  /** Acks of batches that were given out need not wait for the GET that waits in front of them. */
-  #ackAhead(): void {
+  /** Acks of batches that were given out do not wait for a GET in front of them. True: nor would what comes behind them. */
+  #ackAhead(): boolean {
     const queue = this.#queue
     for (let i = 0; i < queue.length;) {
       const packet = queue[i]!
       if (packet instanceof SluiceError || (packet.type !== GET && packet.type !== CLIENTACK))
-        return
+        return true
       if (packet.type === GET) i++
       else if (this.#wasGiven(packet.body)) {
         queue.splice(i, 1)
         this.#attemptAck(packet.body)
-      } else return
+      } else return false
     }
+    return false
   }
   #wasGiven(body: Buffer): boolean {
     try {
@@ -303,14 +304,15 @@ export class Session {
   }
   async #next(held: Held, limit: Limit): Promise<Batch | undefined> {
     this.#inGet = true
-    this.#ackAhead()
+    const waitMs = this.#ackAhead() ? 0 : limit.waitMs
     try {
-      return await held.cursor.get(limit, this.#gone.signal)
+      return await held.cursor.get({ ...limit, waitMs }, this.#hurry.signal)
     } catch (error) {
       if (held.takenBy !== '') throw taken(held)
       throw error
     } finally {
       this.#inGet = false
+      if (this.#hurry.signal.aborted) this.#hurry = new AbortController()
     }
   }
   /** Releases the batch, unless the reply goes on borrowing from it. */
@@ -477,7 +479,7 @@ export class Session {
     if (this.#state === 'gone') return
     this.#state = 'gone'
     clearTimeout(this.#idleTimer)
-    this.#gone.abort()
+    this.#hurry.abort()
     this.#room?.()
     this.#socket.end()
     if (!this.#busy) this.#leave()
