@@ -12,6 +12,9 @@ import type { MessagesReader } from '../server/wire.ts'
 import { transactionsOf } from './changes.ts'
 import type { ChangeReader, ClientChange, ClientPosition, ClientTransaction } from './changes.ts'
 
+const [ENTRY, HEADER, PROPS] = [bytesTag(2), bytesTag(1), bytesTag(12)] // of a reply, an entry, a header
+const SNAPSHOT = Buffer.from('\x0a\x08snapshot\x12\x04true')
+
 /** Where the entries of a reply stand in its bytes: start, end, start, end … */
 interface Scan {
   readonly bytes: Buffer
@@ -135,8 +138,31 @@ export class Track {
     if (file >= 0 && file <= this.#file) this.#durableFile = file
   }
 
-  /** Takes the entries of one reply. Throws SluiceError WIRE_MALFORMED. */
+  /**
+   * Takes the entries of one reply. Throws SluiceError WIRE_MALFORMED. Rows of a snapshot stand at a place that the stream
+   * has passed: they say nothing of it, and nothing says whether they came before, for each time they are read anew.
+   */
   scan(reader: MessagesReader): Scan {
+    if (!this.#isSnapshot(reader.bytes)) return this.#scan(reader)
+    const end = { file: this.#file, offset: this.#offset, order: this.#order }
+    return { ...new Track().#scan(reader), end }
+  }
+  /** Of a batch: those of a snapshot hold nothing else. */
+  #isSnapshot(bytes: Buffer): boolean {
+    const r = this.#fields
+    r.reset(bytes, 0, bytes.length)
+    for (const tag of [ENTRY, HEADER]) {
+      do if (!r.next()) return false
+      while ((r.skip(), r.tag !== tag))
+      r.reset(bytes, r.start, r.stop)
+    }
+    while (r.next()) {
+      r.skip()
+      if (r.tag === PROPS && SNAPSHOT.equals(bytes.subarray(r.start, r.stop))) return true
+    }
+    return false
+  }
+  #scan(reader: MessagesReader): Scan {
     const { bytes } = reader
     const ranges: number[] = []
     let redelivered = 0
