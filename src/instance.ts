@@ -413,14 +413,14 @@ export class Instance {
     }
     const covered = this.#retained?.covers
     const found = await settle({ state, config, connect, facts, before, log, covered, signal })
-    this.#known = found.known
+    this.#know(found.known)
     if (found.lost) {
       if (found.lost.to !== undefined || found.lost.range !== this.#lost?.range) this.#lostCount++
       this.#lost = found.lost
       if (found.lost.to !== undefined) await this.#openAgain(undefined, found.lost.place)
     }
     if (this.#store) return this.#store
-    this.#store = this.#openStore(this.#known.origin)
+    this.#store = this.#openStore(found.known.origin)
     this.#startSinks(this.#store)
     return this.#store
   }
@@ -470,13 +470,18 @@ export class Instance {
     this.#connection.abort()
     return true
   }
+  #know(known: Known | undefined): void {
+    // the server before may go on, and answer questions about the one that is read now
+    if (known?.epoch !== this.#known?.epoch) this.#lookup.close()
+    this.#known = known
+  }
   /** Begins anew with what the state file says. */
   async #openAgain(againUntilMs?: number, place?: Position): Promise<void> {
     this.#reopen = false
     this.#catchUp = undefined // it reads in the old epoch
     await this.#sinks?.stop()
     await this.#store?.close()
-    this.#known = readKnown(this.#state)
+    this.#know(readKnown(this.#state))
     this.#store = this.#openStore(this.#known!.origin, againUntilMs, place)
     this.#startSinks(this.#store)
   }

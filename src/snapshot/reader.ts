@@ -93,6 +93,7 @@ export class PieceReader {
   #round = 0 // rises when what is being read is not wanted any more
   #planned: Planned | undefined
   #connection: BinaryConnection | undefined
+  #epoch = 0 // which it was opened in
   #rows = FIRST_ROWS // of the next piece
   readonly #buffers: Buffer[] = [] // of pieces that are done
   #repeats = 0
@@ -276,6 +277,11 @@ export class PieceReader {
     signal: AbortSignal,
   ): Promise<Chunk> {
     const { source, load } = this.#options
+    if (this.#epoch !== place.epoch) {
+      this.#connection?.close() // another server, which may go on and lack what this one has
+      this.#connection = undefined
+      this.#epoch = place.epoch
+    }
     this.#connection ??= await BinaryConnection.open(source.connect(), SNAPSHOT_SESSION, signal)
     const connection = this.#connection
     signal.throwIfAborted()

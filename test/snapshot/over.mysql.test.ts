@@ -1,0 +1,80 @@
+/** A load while the source's address goes over to another server, and the one before stays up with the connections it has. */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { pino } from 'pino'
+import { expect, it } from 'vitest'
+import { instanceSchema } from '../../src/config/config.ts'
+import type { InstanceConfig } from '../../src/config/config.ts'
+import { Instance } from '../../src/instance.ts'
+import { commonSchema } from '../../src/sinks/runner/options.ts'
+import { Memory, memoryType } from '../sinks/memory.ts'
+import { privateMysql } from '../support/mysql.ts'
+import { Proxy } from '../support/proxy.ts'
+import { different, openWorld, readWorld, TABLE } from './world.ts'
+
+const WIDE = TABLE.replace('(', `(wide VARCHAR(2000) NOT NULL DEFAULT '${'w'.repeat(2000)}', `)
+
+it('reads on from the new one', async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'sluice-snapshot-'))
+  await using stack = new AsyncDisposableStack()
+  stack.defer(() => rmSync(dir, { recursive: true, force: true }))
+  const before = stack.use(await privateMysql('9.7'))
+  const after = stack.use(await privateMysql('9.7'))
+  const { host, port, user, password } = before
+  await after.query(
+    `CHANGE REPLICATION SOURCE TO SOURCE_HOST = '${host}', SOURCE_PORT = ${port}, SOURCE_USER = '${user}',
+     SOURCE_PASSWORD = '${password}', GET_SOURCE_PUBLIC_KEY = 1, SOURCE_AUTO_POSITION = 1; START REPLICA`,
+  )
+  await openWorld(before, 'world.items', 6000, WIDE)
+  const count = async (): Promise<number> =>
+    (await readWorld(after, 'world.items').catch(() => undefined))?.size ?? 0
+  while ((await count()) < 6000) await sleep(50)
+  await after.query('STOP REPLICA; RESET REPLICA ALL')
+  // the files of the two are nothing alike
+  for (let i = 0; i < 5; i++) await before.query('FLUSH BINARY LOGS')
+
+  const proxy = stack.use(await Proxy.start(before))
+  const source = { host: '127.0.0.1', port: proxy.port, user, password }
+  const config = instanceSchema.parse({
+    source,
+    retry: { minMs: 20, maxMs: 200 },
+    failover: { divergedMs: 0 },
+    filter: { include: 'world\\..*' },
+  })
+  let epoch = 0
+  const memory = new Memory()
+  memory.before = () => sleep(instance.status.epoch === epoch ? 200 : 0)
+  const sink = {
+    ...commonSchema.parse({ initialLoad: 'ifEmpty', batch: { bytes: '64KiB' } }),
+    type: 'memory',
+  }
+  const instance = Instance.open({
+    name: 'orders',
+    config: { ...(config as InstanceConfig), sinks: { mem: sink } },
+    dataDir: dir,
+    log: pino({ level: 'silent' }),
+    sinkTypes: [memoryType(memory)],
+  })
+  stack.defer(() => instance.stop())
+  const load = () => instance.status.snapshots.find((s) => s.client === 'sink:mem')
+  instance.start()
+  while (memory.rows.length === 0) await sleep(20)
+  epoch = instance.status.epoch
+  proxy.target = after
+  const dumps = await before.query<{ id: number }>(
+    "SELECT ID AS id FROM information_schema.PROCESSLIST WHERE COMMAND LIKE 'Binlog Dump%'",
+  )
+  for (const { id } of dumps) await before.query(`KILL ${id}`)
+  while (instance.status.epoch === epoch || instance.status.state !== 'running') await sleep(20)
+  await after.query('UPDATE world.items SET n = 7 WHERE part = 3')
+  const until = Date.now() + 20_000
+  while (load()?.state !== 'done' && Date.now() < until) await sleep(20)
+  expect(load()?.state).toBe('done')
+  const rows = await readWorld(after, 'world.items')
+  const seen = new Map<string, number>()
+  for (const { values } of memory.rows)
+    seen.set(`${values['part']}/${values['k']}`, Number(values['n']))
+  expect(different(rows, seen)).toBe(0)
+})
