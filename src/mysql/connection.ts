@@ -88,6 +88,13 @@ export class Connection {
     const where = `${options.host}:${options.port}`
     const attempt = async (tls: TlsOptions): Promise<Connection> =>
       new Connection(await connectDriver(options, tls, signal), where)
+    // as mysql2 says it of errors that end a connection: here there never was one
+    const failure = (error: unknown): SluiceError =>
+      driverFailure(
+        error instanceof Error ? Object.assign(error, { fatal: true }) : error,
+        `connecting to ${where}`,
+        'CONNECT_FAILED',
+      )
     try {
       return await attempt(options.tls)
     } catch (error) {
@@ -95,10 +102,10 @@ export class Connection {
         try {
           return await attempt({ mode: 'disabled' })
         } catch (plain) {
-          throw driverFailure(plain, `connecting to ${where}`, 'CONNECT_FAILED')
+          throw failure(plain)
         }
       }
-      throw driverFailure(error, `connecting to ${where}`, 'CONNECT_FAILED')
+      throw failure(error)
     }
   }
 

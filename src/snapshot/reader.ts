@@ -350,7 +350,7 @@ export class PieceReader {
     this.#connection?.close()
     this.#connection = undefined
     const text = error instanceof Error ? error.message : String(error)
-    if (error instanceof SluiceError && !error.retryable && this.#ofTable) {
+    if (error instanceof SluiceError && !error.retryable && this.#ofTable && !onTheWay(error)) {
       // restarted meanwhile, `next` may be another table
       if (round === this.#round) this.#leaveOut(this.#next, text)
       return
@@ -362,6 +362,10 @@ export class PieceReader {
   }
 }
 
+/** Whether the server was not even reached, by a user or password that it does not take now: no table's fault. */
+function onTheWay({ cause }: SluiceError): boolean {
+  return (cause as { fatal?: unknown } | undefined)?.fatal === true
+}
 function nextOf({ done, rows }: Progress, chunk: Chunk): Progress {
   const total = rows + chunk.rows
   if (chunk.last) return { done: done + 1, after: undefined, signature: '', rows: total }

@@ -2,6 +2,7 @@ import { createServer } from 'node:net'
 import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { SluiceError } from '../../src/errors.ts'
+import { Lookup } from '../../src/lookup.ts'
 import { Connection, type ConnectOptions, type TlsOptions } from '../../src/mysql/connection.ts'
 import { connectOptions } from '../sources/reading.ts'
 import { privateMysql, sharedMysql, versions, type MysqlServer } from '../support/mysql.ts'
@@ -239,4 +240,15 @@ describe('no server', () => {
     expect(await failure({ ...options, port })).toMatchObject({ code: 'CONNECT_FAILED' })
     server.close()
   })
+})
+
+test('questions are asked again once the login that was refused is good, however often they were asked before', async () => {
+  await using mysql = await privateMysql('9.7')
+  await mysql.query("CREATE USER asker IDENTIFIED BY 'one' ACCOUNT LOCK")
+  const lookup = new Lookup({ ...connectOptions(mysql), user: 'asker', password: 'one' })
+  for (let i = 0; i < 3; i++)
+    await expect(lookup.query('SELECT 1 AS one')).rejects.toMatchObject({ code: 'ACCESS_DENIED' })
+  await mysql.query('ALTER USER asker ACCOUNT UNLOCK')
+  expect(await lookup.query('SELECT 1 AS one')).toEqual([{ one: 1 }])
+  lookup.close()
 })

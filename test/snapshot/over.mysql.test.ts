@@ -78,3 +78,45 @@ it('reads on from the new one', async () => {
     seen.set(`${values['part']}/${values['k']}`, Number(values['n']))
   expect(different(rows, seen)).toBe(0)
 })
+
+it('leaves no table out because its user may not log in for a while', async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'sluice-snapshot-'))
+  await using stack = new AsyncDisposableStack()
+  stack.defer(() => rmSync(dir, { recursive: true, force: true }))
+  const mysql = stack.use(await privateMysql('9.7'))
+  const { host, port } = mysql
+  await mysql.query("CREATE USER loader IDENTIFIED BY 'one'; GRANT ALL ON *.* TO loader")
+  for (let i = 0; i < 8; i++) await openWorld(mysql, `world.t${i}`, 10)
+  const source = { host, port, user: 'loader', password: 'one' }
+  const config = instanceSchema.parse({
+    source,
+    retry: { minMs: 20, maxMs: 200 },
+    filter: { include: 'world\\..*' },
+  })
+  const memory = new Memory()
+  const locked = Promise.withResolvers<void>()
+  memory.before = () => locked.promise
+  const sink = { ...commonSchema.parse({ initialLoad: 'ifEmpty' }), type: 'memory' }
+  const instance = Instance.open({
+    name: 'orders',
+    config: { ...(config as InstanceConfig), sinks: { mem: sink } },
+    dataDir: dir,
+    log: pino({ level: 'silent' }),
+    sinkTypes: [memoryType(memory)],
+  })
+  stack.defer(() => instance.stop())
+  const load = () => instance.status.snapshots.find((s) => s.client === 'sink:mem')
+  instance.start()
+  while (load()?.state !== 'running' || instance.status.state !== 'running') await sleep(20)
+  await sleep(1000) // three pieces wait
+  await mysql.query('ALTER USER loader ACCOUNT LOCK')
+  const sessions = await mysql.query<{ id: number }>(
+    "SELECT ID AS id FROM information_schema.PROCESSLIST WHERE USER = 'loader' AND COMMAND NOT LIKE 'Binlog Dump%'",
+  )
+  for (const { id } of sessions) await mysql.query(`KILL ${id}`)
+  locked.resolve()
+  await sleep(2000)
+  await mysql.query('ALTER USER loader ACCOUNT UNLOCK')
+  while (load()?.state !== 'done') await sleep(20)
+  expect(load()).toMatchObject({ done: 8, rows: 80, skipped: [] })
+})
