@@ -195,6 +195,8 @@ export class Writer {
     })
     await this.#file?.close()
     this.#file = undefined
+    this.segments.active = undefined
+    this.segments.moved()
   }
 
   // ── gathering ──────────────────────────────────────────────────────────────
@@ -318,17 +320,15 @@ export class Writer {
     }
     this.#drop()
   }
-  /** The segment at hand is whole. */
+  /** The segment at hand is whole. Who reads it waits for the next one. */
   async #seal(): Promise<void> {
     const segment = this.segments.active
     if (segment !== undefined) {
       await this.#file?.datasync()
       writeIndex(segment)
-      this.segments.active = undefined
     }
     await this.#file?.close()
     this.#file = undefined
-    this.segments.moved()
   }
   async #syncSoon(): Promise<void> {
     const now = performance.now()
