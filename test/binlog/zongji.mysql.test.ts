@@ -73,7 +73,7 @@ const differences: readonly Difference[] = [
       ours instanceof Uint8Array && typeof theirs === 'object' && !Buffer.isBuffer(theirs),
   },
   {
-    why: 'JSON text: zongji prints doubles as JavaScript does, quotes decimals, sorts keys like "7" first, and leaves out the line breaks MySQL puts into long base64',
+    why: 'JSON text: zongji prints doubles as JavaScript does, quotes decimals, sorts keys like "7" first, and leaves out the key "__proto__" and the line breaks MySQL puts into long base64',
     here: (sql, ours, theirs) =>
       sql === 'JSON' &&
       typeof ours === 'string' &&
@@ -85,7 +85,8 @@ const differences: readonly Difference[] = [
 /** Equal but for the order of keys, and for numbers that are quoted or written differently. */
 function sameJson(a: string, b: string): boolean {
   const plain = (text: string): unknown =>
-    JSON.parse(text, (_key, v: unknown) => {
+    JSON.parse(text, (key, v: unknown) => {
+      if (key === '__proto__') return undefined
       if (typeof v === 'string' && v.startsWith('base64:')) return v.replaceAll('\n', '')
       return typeof v === 'string' && /^-?\d+(\.\d+)?$/.test(v) ? Number(v) : v
     })

@@ -166,7 +166,10 @@ test('statements come in their place', async () => {
   shop
     .subscribe('one')
     .on(`${database}.users`, { insert: (row) => void seen.push(`row ${row.id}`) })
-    .onStatement(({ type, table }) => void seen.push(`${type} ${table}`))
+    .onStatement(({ type, table }) => {
+      // the server is shared, and statements about users are of no table
+      if (table !== '') seen.push(`${type} ${table}`)
+    })
   await shop.start()
   await mysql.query(`INSERT INTO ${database}.users VALUES (401, 'a')`)
   await mysql.query(`TRUNCATE ${database}.users`)
