@@ -70,10 +70,10 @@ export interface LoadStatus {
 
 /**
  * The number of the first row of what is read again, in versions of one place of the log: above that of every load that began
- * at this place, and of what was read again there before.
+ * at this place, and of what was read again there before, at a row a millisecond.
  */
 export function laterRows(started: Date): number {
-  return 2 ** 31 + (Math.floor(started.getTime() / 1000) % 2 ** 21) * 2 ** 10
+  return 2 ** 31 + (started.getTime() % 2 ** 31)
 }
 
 const headKey = (client: string, slot: Slot): string => `${client}:${slot}`
