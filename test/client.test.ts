@@ -6,23 +6,12 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import type { Change } from '../src/change.ts'
 import { SluiceError, connect } from '../src/client.ts'
-import type { Batch, ConnectOptions, RowsChange, SluiceClient } from '../src/client.ts'
+import type { Batch, RowsChange, SluiceClient } from '../src/client.ts'
 import * as wire from '../src/server/wire.ts'
 import { begin, commit, rawEvent, rowsOf } from './server/changes.ts'
 import { Harness, until } from './server/harness.ts'
+import { FAST, idsOf, to } from './client/options.ts'
 import { Proxy } from './support/proxy.ts'
-
-const FAST = { delayMs: 5, delayMaxMs: 20 }
-const to = (port: number, more: Partial<ConnectOptions> = {}): ConnectOptions => ({
-  port,
-  destination: 'example',
-  retry: FAST,
-  ...more,
-})
-const idsOf = (batch: Batch): bigint[] =>
-  batch.changes.flatMap((change) =>
-    change.kind === 'rows' ? change.rows.map((row) => row.after!['id'] as bigint) : [],
-  )
 
 /** A transaction as a real log has it: every event at an offset of its own, or, `packed`, all at one. */
 function transaction(h: Harness, offset: number, ids: readonly number[], packed: boolean): void {

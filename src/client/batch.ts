@@ -152,14 +152,10 @@ export class Track {
     const r = this.#fields
     r.reset(bytes, 0, bytes.length)
     for (const tag of [ENTRY, HEADER]) {
-      do if (!r.next()) return false
-      while ((r.skip(), r.tag !== tag))
+      if (!found(r, tag)) return false
       r.reset(bytes, r.start, r.stop)
     }
-    while (r.next()) {
-      r.skip()
-      if (r.tag === PROPS && SNAPSHOT.equals(bytes.subarray(r.start, r.stop))) return true
-    }
+    while (found(r, PROPS)) if (SNAPSHOT.equals(bytes.subarray(r.start, r.stop))) return true
     return false
   }
   #scan(reader: MessagesReader): Scan {
@@ -190,12 +186,9 @@ export class Track {
     const [file, offset] = [this.#file, this.#offset]
     const r = this.#fields
     r.reset(bytes, start, end)
-    while (r.next()) {
-      r.skip()
-      if (r.tag !== bytesTag(1)) continue
+    if (found(r, HEADER)) {
       r.reset(bytes, r.start, r.stop)
       this.#header(r)
-      break
     }
     if (this.#offset !== offset || this.#file !== file) {
       this.#order = 0
@@ -246,6 +239,15 @@ export class Track {
     this.#fileText = this.#name.toString()
     this.#file = fileNumber(this.#fileText)
   }
+}
+
+/** Goes on to the next field with this tag; its bytes are between start and stop. */
+function found(r: FieldReader, tag: number): boolean {
+  while (r.next()) {
+    r.skip()
+    if (r.tag === tag) return true
+  }
+  return false
 }
 
 /** "binlog.000123" → 123. */

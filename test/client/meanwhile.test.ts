@@ -4,24 +4,13 @@ import type { AddressInfo } from 'node:net'
 import { describe, expect, it } from 'vitest'
 import type { Change } from '../../src/change.ts'
 import { connect } from '../../src/client.ts'
-import type { Batch, ConnectOptions } from '../../src/client.ts'
+import type { Batch } from '../../src/client.ts'
 import { Link } from '../../src/client/link.ts'
 import * as wire from '../../src/server/wire.ts'
 import { begin, commit, orders, rowsOf } from '../server/changes.ts'
 import { Harness, until } from '../server/harness.ts'
+import { FAST, idsOf, to } from './options.ts'
 import { Proxy } from '../support/proxy.ts'
-
-const FAST = { delayMs: 5, delayMaxMs: 20 }
-const to = (port: number, more: Partial<ConnectOptions> = {}): ConnectOptions => ({
-  port,
-  destination: 'example',
-  retry: FAST,
-  ...more,
-})
-const idsOf = (batch: Batch): bigint[] =>
-  batch.changes.flatMap((change) =>
-    change.kind === 'rows' ? change.rows.map((row) => row.after!['id'] as bigint) : [],
-  )
 
 describe('while the connection comes back', () => {
   it('closed or subscribed while it comes back, it leaves no connection behind', async () => {

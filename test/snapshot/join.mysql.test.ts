@@ -19,7 +19,7 @@ import { Memory, memoryType } from '../sinks/memory.ts'
 import { privateMysql, type MysqlServer } from '../support/mysql.ts'
 import { Proxy } from '../support/proxy.ts'
 import { enableSemiSync, SlowReplica } from './slow-replica.ts'
-import { Clock, different, Observer, openWorld, readWorld, TABLE, Writer } from './world.ts'
+import { Clock, different, Observer, openWorld, readWorld, WIDE, Writer } from './world.ts'
 
 let dir: string
 let lines: Record<string, unknown>[]
@@ -83,8 +83,6 @@ async function settled(mysql: MysqlServer, memory: Memory) {
 
 describe('a load beside the stream', () => {
   const ROWS = 6000
-  /** Whose rows are several pieces from the beginning. */
-  const WIDE = TABLE.replace('(', `(wide VARCHAR(2000) NOT NULL DEFAULT '${'w'.repeat(2000)}', `)
   const writers = (mysql: MysqlServer, count: number, seed: number): Writer[] => {
     const clock = new Clock()
     const share = Math.ceil((ROWS * 1.2) / count)

@@ -12,9 +12,41 @@ import { commonSchema } from '../../src/sinks/runner/options.ts'
 import { Memory, memoryType } from '../sinks/memory.ts'
 import { privateMysql } from '../support/mysql.ts'
 import { Proxy } from '../support/proxy.ts'
-import { different, openWorld, readWorld, TABLE } from './world.ts'
+import { different, openWorld, readWorld, WIDE } from './world.ts'
 
-const WIDE = TABLE.replace('(', `(wide VARCHAR(2000) NOT NULL DEFAULT '${'w'.repeat(2000)}', `)
+interface Source {
+  readonly host: string
+  readonly port: number
+  readonly user: string
+  readonly password: string
+}
+/** An instance that loads what there is into a memory. */
+function open(
+  dir: string,
+  {
+    source,
+    memory,
+    failover,
+    batch,
+  }: { source: Source; memory: Memory; failover?: object; batch?: object },
+): Instance {
+  const config = instanceSchema.parse({
+    source,
+    retry: { minMs: 20, maxMs: 200 },
+    filter: { include: 'world\\..*' },
+    ...(failover && { failover }),
+  })
+  const common = commonSchema.parse({ initialLoad: 'ifEmpty', ...(batch && { batch }) })
+  return Instance.open({
+    name: 'orders',
+    config: { ...(config as InstanceConfig), sinks: { mem: { ...common, type: 'memory' } } },
+    dataDir: dir,
+    log: pino({ level: 'silent' }),
+    sinkTypes: [memoryType(memory)],
+  })
+}
+const loadOf = (instance: Instance) =>
+  instance.status.snapshots.find((s) => s.client === 'sink:mem')
 
 it('reads on from the new one', async () => {
   const dir = mkdtempSync(join(tmpdir(), 'sluice-snapshot-'))
@@ -37,28 +69,16 @@ it('reads on from the new one', async () => {
 
   const proxy = stack.use(await Proxy.start(before))
   const source = { host: '127.0.0.1', port: proxy.port, user, password }
-  const config = instanceSchema.parse({
-    source,
-    retry: { minMs: 20, maxMs: 200 },
-    failover: { divergedMs: 0 },
-    filter: { include: 'world\\..*' },
-  })
   let epoch = 0
   const memory = new Memory()
   memory.before = () => sleep(instance.status.epoch === epoch ? 200 : 0)
-  const sink = {
-    ...commonSchema.parse({ initialLoad: 'ifEmpty', batch: { bytes: '64KiB' } }),
-    type: 'memory',
-  }
-  const instance = Instance.open({
-    name: 'orders',
-    config: { ...(config as InstanceConfig), sinks: { mem: sink } },
-    dataDir: dir,
-    log: pino({ level: 'silent' }),
-    sinkTypes: [memoryType(memory)],
+  const instance = open(dir, {
+    source,
+    memory,
+    failover: { divergedMs: 0 },
+    batch: { bytes: '64KiB' },
   })
   stack.defer(() => instance.stop())
-  const load = () => instance.status.snapshots.find((s) => s.client === 'sink:mem')
   instance.start()
   while (memory.rows.length === 0) await sleep(20)
   epoch = instance.status.epoch
@@ -70,8 +90,8 @@ it('reads on from the new one', async () => {
   while (instance.status.epoch === epoch || instance.status.state !== 'running') await sleep(20)
   await after.query('UPDATE world.items SET n = 7 WHERE part = 3')
   const until = Date.now() + 20_000
-  while (load()?.state !== 'done' && Date.now() < until) await sleep(20)
-  expect(load()?.state).toBe('done')
+  while (loadOf(instance)?.state !== 'done' && Date.now() < until) await sleep(20)
+  expect(loadOf(instance)?.state).toBe('done')
   const rows = await readWorld(after, 'world.items')
   const seen = new Map<string, number>()
   for (const { values } of memory.rows)
@@ -88,26 +108,14 @@ it('leaves no table out because its user may not log in for a while', async () =
   await mysql.query("CREATE USER loader IDENTIFIED BY 'one'; GRANT ALL ON *.* TO loader")
   for (let i = 0; i < 8; i++) await openWorld(mysql, `world.t${i}`, 10)
   const source = { host, port, user: 'loader', password: 'one' }
-  const config = instanceSchema.parse({
-    source,
-    retry: { minMs: 20, maxMs: 200 },
-    filter: { include: 'world\\..*' },
-  })
   const memory = new Memory()
   const locked = Promise.withResolvers<void>()
   memory.before = () => locked.promise
-  const sink = { ...commonSchema.parse({ initialLoad: 'ifEmpty' }), type: 'memory' }
-  const instance = Instance.open({
-    name: 'orders',
-    config: { ...(config as InstanceConfig), sinks: { mem: sink } },
-    dataDir: dir,
-    log: pino({ level: 'silent' }),
-    sinkTypes: [memoryType(memory)],
-  })
+  const instance = open(dir, { source, memory })
   stack.defer(() => instance.stop())
-  const load = () => instance.status.snapshots.find((s) => s.client === 'sink:mem')
   instance.start()
-  while (load()?.state !== 'running' || instance.status.state !== 'running') await sleep(20)
+  while (loadOf(instance)?.state !== 'running' || instance.status.state !== 'running')
+    await sleep(20)
   await sleep(1000) // three pieces wait
   await mysql.query('ALTER USER loader ACCOUNT LOCK')
   const sessions = await mysql.query<{ id: number }>(
@@ -117,6 +125,6 @@ it('leaves no table out because its user may not log in for a while', async () =
   locked.resolve()
   await sleep(2000)
   await mysql.query('ALTER USER loader ACCOUNT UNLOCK')
-  while (load()?.state !== 'done') await sleep(20)
-  expect(load()).toMatchObject({ done: 8, rows: 80, skipped: [] })
+  while (loadOf(instance)?.state !== 'done') await sleep(20)
+  expect(loadOf(instance)).toMatchObject({ done: 8, rows: 80, skipped: [] })
 })

@@ -22,6 +22,12 @@ const TYPES = [
   'BIGINT UNSIGNED NOT NULL DEFAULT 18446744073709551615',
 ]
 const COLLATIONS = ['utf8mb4_unicode_ci', 'utf8mb4_bin', 'utf8mb4_0900_ai_ci', 'latin1_swedish_ci']
+/** TABLE with rows so wide that a few thousand are several pieces from the beginning. */
+export const WIDE = TABLE.replace(
+  '(',
+  `(wide VARCHAR(2000) NOT NULL DEFAULT '${'w'.repeat(2000)}', `,
+)
+
 /** As TABLE, with another key, another collation and further columns. */
 export function randomTable(random: Random): string {
   const collation = random.pick(COLLATIONS)
